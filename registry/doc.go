@@ -1,0 +1,2 @@
+// Package registry keeps the runs below one root cgroup.
+package registry
