@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/supervise"
+)
+
+// manyWorkers is the pool size from which single workers are logged at debug
+// level only, and the pool as a whole at info.
+const manyWorkers = 33
+
+// eventLog turns the supervisor's events into log lines, history records and
+// systemd status. observe is called in order, from one goroutine.
+type eventLog struct {
+	log     *slog.Logger
+	history *registry.History
+	run     registry.RunID
+	workers int
+	pools   map[string]*poolCount
+	status  chan string // newest sd_notify message; old ones are dropped
+
+	mu       sync.Mutex // guards progress
+	progress *progress
+}
+
+// poolCount is how far the first start of a pool has come.
+type poolCount struct {
+	size, ready int
+	seen        map[int]bool // slots that were ready once
+	announced   bool
+}
+
+func newEventLog(log *slog.Logger, cfg *config.Config, history *registry.History, run registry.RunID) *eventLog {
+	e := &eventLog{log: log, history: history, run: run, pools: map[string]*poolCount{}, status: make(chan string, 1)}
+	for _, p := range cfg.Pools {
+		e.pools[p.Spec.Name] = &poolCount{size: p.Spec.Size, seen: map[int]bool{}}
+		e.workers += p.Spec.Size
+	}
+	return e
+}
+
+func (e *eventLog) observe(ev supervise.Event) {
+	level, message, attrs := e.describe(ev)
+	if message != "" && e.log.Enabled(context.Background(), level) {
+		attrs = append([]any{"worker", ev.Worker.String()}, attrs...)
+		e.log.Log(context.Background(), level, message, attrs...)
+	}
+	e.record(ev)
+	if ev.Kind == supervise.EventReady {
+		e.countReady(ev)
+	}
+	e.mu.Lock()
+	if e.progress != nil && (ev.Kind == supervise.EventStopped || ev.Kind == supervise.EventBlocked) {
+		e.progress.show()
+	}
+	e.mu.Unlock()
+}
+
+// describe says an event in words. An empty message is not logged.
+func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
+	switch ev.Kind {
+	case supervise.EventStarting, supervise.EventUp:
+		return slog.LevelDebug, ev.Kind.String(), []any{"start", ev.Start, "pid", ev.PID}
+	case supervise.EventReady:
+		return e.single(ev.Worker.Pool), "ready", readyAttrs(ev)
+	case supervise.EventStartFailed:
+		return slog.LevelWarn, "start failed: " + failureText(ev.Failure), failureAttrs(ev)
+	case supervise.EventExited:
+		return slog.LevelWarn, "exited by itself: " + exitText(ev), exitAttrs(ev)
+	case supervise.EventBackoff:
+		level := slog.LevelDebug
+		if ev.Delay >= time.Second {
+			level = slog.LevelInfo
+		}
+		return level, "starts again after " + ev.Delay.Round(time.Millisecond).String(), nil
+	case supervise.EventStopping:
+		return slog.LevelDebug, "stopping", nil
+	case supervise.EventEscalated:
+		return slog.LevelWarn, "did not stop within its grace: killing", []any{"elapsed", ev.Elapsed.Round(time.Millisecond)}
+	case supervise.EventStopped:
+		return slog.LevelDebug, "stopped: " + exitText(ev), exitAttrs(ev)
+	case supervise.EventGaveUp:
+		return slog.LevelError, "given up after repeated failures" + causeText(ev.Err), nil
+	case supervise.EventCompleted:
+		return e.single(ev.Worker.Pool), "completed: " + exitText(ev), exitAttrs(ev)
+	case supervise.EventBlocked:
+		return slog.LevelError, "does not die" + causeText(ev.Err), nil
+	case supervise.EventDegraded:
+		return slog.LevelWarn, "works with less than asked" + causeText(ev.Err), nil
+	}
+	return slog.LevelDebug, ev.Kind.String(), nil
+}
+
+// single is the level at which one worker of the pool is worth a line.
+func (e *eventLog) single(pool string) slog.Level {
+	if count := e.pools[pool]; count != nil && count.size >= manyWorkers {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+func causeText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + err.Error()
+}
+
+func readyAttrs(ev supervise.Event) []any {
+	attrs := []any{"elapsed", ev.Elapsed.Round(time.Millisecond), "pid", ev.PID}
+	if ev.Port != 0 {
+		attrs = append(attrs, "port", ev.Port)
+	}
+	return attrs
+}
+
+func exitText(ev supervise.Event) string {
+	if ev.Exit == nil {
+		return "gone"
+	}
+	return ev.Exit.String()
+}
+
+func exitAttrs(ev supervise.Event) []any {
+	attrs := []any{"start", ev.Start, "elapsed", ev.Elapsed.Round(time.Millisecond)}
+	if ev.Leftover > 0 {
+		attrs = append(attrs, "leftover_killed", ev.Leftover)
+	}
+	return attrs
+}
+
+// failureText is cause and detail: "exited: exit 3", "timeout: tcp …: refused".
+func failureText(f *supervise.StartFailure) string {
+	if f == nil {
+		return "unknown"
+	}
+	text := f.Cause.String()
+	if f.Exit != nil {
+		text += ": " + f.Exit.String()
+	}
+	return text + causeText(f.Err)
+}
+
+func failureAttrs(ev supervise.Event) []any {
+	attrs := []any{"start", ev.Start}
+	if f := ev.Failure; f != nil {
+		attrs = append(attrs, "phase", f.Phase.String(), "elapsed", f.Elapsed.Round(time.Millisecond))
+		if hint := hintFor(f.Err); hint != "" {
+			attrs = append(attrs, "hint", hint)
+		}
+		if len(f.Stderr) > 0 {
+			attrs = append(attrs, "stderr", f.Stderr)
+		}
+	}
+	return attrs
+}
+
+// record keeps starts, exits and causes in the history.
+func (e *eventLog) record(ev supervise.Event) {
+	rec := registry.Record{
+		At: ev.At, Run: e.run, Pool: ev.Worker.Pool, Slot: ev.Worker.Slot, Start: ev.Start,
+		Kind: ev.Kind.String(), Elapsed: ev.Elapsed,
+	}
+	switch ev.Kind {
+	case supervise.EventStarting, supervise.EventUp, supervise.EventBackoff, supervise.EventStopping:
+		return // steps on the way to what is kept
+	case supervise.EventStartFailed:
+		rec.Cause = failureText(ev.Failure)
+		if ev.Failure != nil {
+			rec.Detail = strings.Join(ev.Failure.Stderr, "\n")
+		}
+	default:
+		rec.Cause = strings.TrimPrefix(causeText(ev.Err), ": ")
+	}
+	if ev.Exit != nil {
+		rec.Exit = ev.Exit.String()
+	}
+	e.history.Add(rec)
+}
+
+// countReady announces a pool when every worker of it was ready once.
+func (e *eventLog) countReady(ev supervise.Event) {
+	count := e.pools[ev.Worker.Pool]
+	if count == nil || count.announced {
+		return
+	}
+	if !count.seen[ev.Worker.Slot] {
+		count.seen[ev.Worker.Slot] = true
+		count.ready++
+	}
+	if count.ready < count.size {
+		return
+	}
+	count.announced, count.seen = true, nil
+	if count.size > 1 {
+		e.log.Info("pool "+ev.Worker.Pool+" is ready", "workers", count.size)
+	}
+	for _, other := range e.pools {
+		if !other.announced {
+			return
+		}
+	}
+	e.setStatus(fmt.Sprintf("READY=1\nSTATUS=%d workers ready", e.workers))
+}
+
+// setStatus hands the newest message to the goroutine that talks to systemd.
+func (e *eventLog) setStatus(message string) {
+	select {
+	case <-e.status:
+	default:
+	}
+	select {
+	case e.status <- message:
+	default:
+	}
+}
+
+// progress shows on a terminal how a stop proceeds.
+type progress struct {
+	app   *app
+	sup   *supervise.Supervisor
+	ask   chan struct{}
+	done  chan struct{}
+	ended chan struct{}
+}
+
+// startProgress begins to show how many workers are left, on a terminal only.
+func (e *eventLog) startProgress(a *app, sup *supervise.Supervisor) {
+	if !isTerminal(a.stderr) {
+		return
+	}
+	p := &progress{app: a, sup: sup, ask: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	go p.run()
+	e.mu.Lock()
+	e.progress = p
+	e.mu.Unlock()
+}
+
+// stopProgress ends the display and waits for it.
+func (e *eventLog) stopProgress() {
+	e.mu.Lock()
+	p := e.progress
+	e.progress = nil
+	e.mu.Unlock()
+	if p == nil {
+		return
+	}
+	close(p.done)
+	<-p.ended
+}
+
+// show asks for a new line; several asks make one.
+func (p *progress) show() {
+	select {
+	case p.ask <- struct{}{}:
+	default:
+	}
+}
+
+func (p *progress) run() {
+	defer close(p.ended)
+	for {
+		select {
+		case <-p.done:
+			fmt.Fprint(p.app.stderr, "\r\x1b[K")
+			return
+		case <-p.ask:
+			fmt.Fprintf(p.app.stderr, "\r\x1b[Kpitvisor: stopping: %s", leftText(p.sup.Status()))
+		}
+	}
+}
+
+// leftText names the workers that are still there: "2 left: web/0 (stopping) …".
+func leftText(all []supervise.WorkerStatus) string {
+	var names []string
+	for _, w := range all {
+		switch w.State {
+		case supervise.StateStarting, supervise.StateUp, supervise.StateStopping, supervise.StateKilling:
+			names = append(names, fmt.Sprintf("%s (%s)", w.Worker, w.State))
+		case supervise.StateDown, supervise.StateBackoff, supervise.StateFailed, supervise.StateCompleted:
+		}
+	}
+	text := fmt.Sprintf("%d of %d left", len(names), len(all))
+	if len(names) > 0 {
+		text += ": " + strings.Join(names[:min(3, len(names))], ", ")
+	}
+	return text
+}

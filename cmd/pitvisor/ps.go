@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pitvisor/pitvisor/registry"
+)
+
+func (a *app) psCommand() *cobra.Command {
+	var asJSON, processes bool
+	cmd := &cobra.Command{
+		Use:   "ps",
+		Short: "show the tree of runs, pools and workers",
+		Long: "Show the tree of runs, pools and workers, read from the cgroup tree itself, so it works\n" +
+			"with and without a supervisor. Processes are shown as PID:INODE, which names a process\n" +
+			"and not just a number.",
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return a.ps(asJSON, processes) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVarP(&processes, "processes", "p", false, "show every process of each worker")
+	return cmd
+}
+
+func (a *app) ps(asJSON, processes bool) error {
+	root, reg, err := a.registry()
+	if err != nil {
+		return err
+	}
+	defer root.Dir.Close()
+	runs, err := reg.List(context.Background())
+	if err != nil {
+		return asSelf(fmt.Errorf("list the runs below %s: %w", root.Dir.Path(), err))
+	}
+	if asJSON {
+		if runs == nil {
+			runs = []registry.RunView{}
+		}
+		return a.printJSON(runs)
+	}
+	if len(runs) == 0 {
+		fmt.Fprintf(a.stdout, "no runs below %s\n", root.Dir.Path())
+		return nil
+	}
+	return a.printRuns(runs, processes)
+}
+
+func (a *app) printRuns(runs []registry.RunView, processes bool) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+	p := psPrinter{w: w, processes: processes, now: time.Now()}
+	p.row("NAME", "STATE", "READY", "AGE", "MEMORY", "PROCS", "PROCESS")
+	for _, run := range runs {
+		p.run(run)
+	}
+	return w.Flush()
+}
+
+type psPrinter struct {
+	w         *tabwriter.Writer
+	processes bool
+	now       time.Time
+}
+
+func (p psPrinter) row(cells ...string) {
+	fmt.Fprintln(p.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+func (p psPrinter) run(r registry.RunView) {
+	name := r.Dir
+	if r.Name != "" {
+		name += " (" + r.Name + ")"
+	}
+	owner := ""
+	if r.State == registry.RunRunning {
+		owner = "owner " + r.Owner.String()
+	}
+	p.row(name, string(r.State), "", p.age(r.Started), memory(r.Memory), fmt.Sprint(r.Processes), owner)
+	for i, pool := range r.Pools {
+		p.pool(pool, branch(i, len(r.Pools)), stem(i, len(r.Pools)))
+	}
+}
+
+func branch(i, n int) string {
+	if i == n-1 {
+		return "└─ "
+	}
+	return "├─ "
+}
+
+func stem(i, n int) string {
+	if i == n-1 {
+		return "   "
+	}
+	return "│  "
+}
+
+func (p psPrinter) pool(pool registry.PoolView, lead, below string) {
+	ready, procs := 0, 0
+	for _, w := range pool.Workers {
+		procs += len(w.Processes)
+		if w.Ready {
+			ready++
+		}
+	}
+	p.row(lead+pool.Name, "", fmt.Sprintf("%d/%d", ready, pool.Size), "", "", fmt.Sprint(procs), "")
+	rows := len(pool.Workers) + len(pool.Waiting)
+	for i, w := range pool.Workers {
+		p.worker(w, below+branch(i, rows), below+stem(i, rows))
+	}
+	for i, slot := range pool.Waiting {
+		p.row(below+branch(len(pool.Workers)+i, rows)+fmt.Sprintf("%s/%d", pool.Name, slot.Slot), slot.State, "no", "", "", "0", slot.Cause)
+	}
+}
+
+func (p psPrinter) worker(w registry.WorkerView, lead, below string) {
+	ready := "no"
+	if w.Ready {
+		ready = "yes"
+	}
+	process := w.Process.String()
+	if w.Port != 0 {
+		process += fmt.Sprintf(" port %d", w.Port)
+	}
+	p.row(lead+fmt.Sprintf("%s/%d", w.Pool, w.Slot), w.State, ready, p.age(w.Started), memory(w.Memory), fmt.Sprint(len(w.Processes)), process)
+	if !p.processes {
+		return
+	}
+	for i, proc := range w.Processes {
+		p.row(below+branch(i, len(w.Processes))+string(printable([]byte(proc.Comm))), "", "", "", "", "", proc.ID)
+	}
+}
+
+func (p psPrinter) age(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	age := p.now.Sub(t)
+	switch {
+	case age < time.Second:
+		return age.Round(time.Millisecond).String()
+	case age < time.Hour:
+		return age.Round(time.Second).String()
+	case age < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(age.Hours()), int(age.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd", int(age.Hours())/24)
+}
+
+// memory prints bytes in binary units; "-" is not available on this host.
+func memory(bytes *uint64) string {
+	if bytes == nil {
+		return "-"
+	}
+	value, unit := float64(*bytes), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value < 1024 {
+			break
+		}
+		value, unit = value/1024, next
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", *bytes)
+	}
+	return fmt.Sprintf("%.1f %s", value, unit)
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/internal/capture"
+	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/internal/probe"
+	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/spawn"
+	"github.com/pitvisor/pitvisor/supervise"
+)
+
+// session is one `pitvisor up`: what it opened, in the order of opening.
+type session struct {
+	app  *app
+	log  *slog.Logger
+	cfg  *config.Config
+	keep int
+
+	root    cgroup.Root
+	home    *home
+	reg     *registry.Registry
+	run     *registry.Run
+	logs    *capture.Store // nil when no pool writes files
+	runtime *runDir
+	notify  *probe.NotifyServer // nil when no pool uses it
+	history *registry.History
+	show    *display
+	events  *eventLog
+
+	closers []func() error // run in reverse order
+	group   sync.WaitGroup // goroutines that end with the session's context
+}
+
+func (a *app) superviseConfig(cfg *config.Config, f upFlags, log *slog.Logger) (err error) {
+	s := &session{app: a, log: log, cfg: cfg, keep: f.keepRuns}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer func() {
+		cancel()
+		s.group.Wait()
+		if cerr := s.close(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := s.open(ctx); err != nil {
+		return asSelf(err)
+	}
+	sup, err := s.supervisor(f.quiet)
+	if err != nil {
+		return asSelf(err)
+	}
+	s.startHelpers(ctx)
+	return s.supervise(ctx, sup)
+}
+
+// asSelf marks an error as pitvisor's own failure unless it has a code already.
+func asSelf(err error) error {
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return err
+	}
+	return fail(exitSelf, err)
+}
+
+// open acquires everything that a start needs, before anything is started.
+func (s *session) open(ctx context.Context) error {
+	var err error
+	if s.root, s.reg, err = s.app.registry(); err != nil {
+		return err
+	}
+	s.defer_(s.root.Dir.Close)
+	if s.home, err = settleSelf(s.root, s.log); err != nil {
+		return err
+	}
+	s.defer_(s.home.leave)
+	if s.run, err = s.reg.Create("up", s.cfg.Name, version()); err != nil {
+		return err
+	}
+	s.defer_(s.closeRun)
+	return s.openState(ctx)
+}
+
+// openState makes the places on disk: logs, sockets, history.
+func (s *session) openState(ctx context.Context) error {
+	state, err := s.app.stateRoot()
+	if err != nil {
+		return err
+	}
+	runtime, err := s.app.runtimeRoot(state)
+	if err != nil {
+		return err
+	}
+	id := s.run.ID().String()
+	if s.runtime, err = makeRunDir(runtime, id); err != nil {
+		return fmt.Errorf("make the runtime directory: %w", err)
+	}
+	s.defer_(s.runtime.remove)
+	if usesFiles(s.cfg) {
+		if s.logs, err = capture.Open(capture.Options{Dir: filepath.Join(state, "logs", id), MaxSize: s.cfg.Log.MaxSize}); err != nil {
+			return fmt.Errorf("open the workers' log files: %w", err)
+		}
+		s.defer_(s.logs.Close)
+	}
+	if usesNotify(s.cfg) {
+		if s.notify, err = probe.NewNotifyServer(s.runtime.path); err != nil {
+			return fmt.Errorf("listen for sd_notify messages: %w", err)
+		}
+		s.defer_(s.notify.Close)
+	}
+	s.history = registry.OpenHistory(filepath.Join(state, "history.db"), func(err error) {
+		s.log.Warn("history: " + err.Error())
+	})
+	s.defer_(s.closeHistory)
+	s.prune(ctx, filepath.Join(state, "logs"), runtime)
+	return nil
+}
+
+func (s *session) defer_(f func() error) { s.closers = append(s.closers, f) }
+
+// close undoes open in reverse order and returns the first error.
+func (s *session) close() error {
+	var first error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		if err := s.closers[i](); err != nil && first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	var blocked *cgroup.BlockedError
+	if errors.As(first, &blocked) {
+		return fail(exitUnclean, first)
+	}
+	return asSelf(first)
+}
+
+func (s *session) closeRun() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return s.run.Close(ctx)
+}
+
+func (s *session) closeHistory() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := s.history.Close(ctx); err != nil {
+		s.log.Warn("history: some records were not written: " + err.Error())
+	}
+	return nil
+}
+
+// prune removes log and runtime directories of runs that have ended.
+func (s *session) prune(_ context.Context, logs, runtime string) {
+	for root, keep := range map[string]int{logs: s.keep, runtime: 0} {
+		if _, err := capture.Prune(root, keep); err != nil {
+			s.log.Warn("remove directories of ended runs: " + err.Error())
+		}
+	}
+}
+
+// supervisor builds the pools' specs with their probes and outputs.
+func (s *session) supervisor(quiet bool) (*supervise.Supervisor, error) {
+	specs := make([]supervise.PoolSpec, 0, len(s.cfg.Pools))
+	for _, p := range s.cfg.Pools {
+		spec := p.Spec
+		if p.Ready != nil {
+			ready, err := probe.New(*p.Ready, probe.Deps{RuntimeDir: s.runtime.path, Notify: s.notify})
+			if err != nil {
+				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
+			}
+			spec.Readiness = ready
+		}
+		specs = append(specs, spec)
+	}
+	s.show = newDisplay(s.app, s.cfg, quiet)
+	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
+	return supervise.New(supervise.Options{
+		Run: s.run, Pools: specs, Output: s.output(), Observe: s.events.observe,
+	})
+}
+
+// startHelpers starts what runs beside the supervisor until the session ends.
+func (s *session) startHelpers(ctx context.Context) {
+	s.group.Go(func() {
+		if err := spawn.ReapOrphans(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("orphans of workers are left to init: " + err.Error())
+		}
+	})
+	s.group.Go(func() { s.sweepStale(ctx) })
+	if s.logs != nil && s.show.wanted() {
+		s.group.Go(func() {
+			if err := s.logs.Follow(ctx, s.show.line); err != nil && ctx.Err() == nil {
+				s.log.Warn("the workers' output is no longer shown: "+err.Error(), "files", s.logs.Dir())
+			}
+		})
+	}
+	if s.notify != nil {
+		s.group.Go(func() {
+			if err := s.notify.Serve(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("sd_notify messages of workers are no longer read: " + err.Error())
+			}
+		})
+	}
+}
+
+// sweepStale removes what dead owners left, beside the starts.
+func (s *session) sweepStale(ctx context.Context) {
+	result, err := s.reg.Sweep(ctx, registry.SweepOptions{Observe: func(e registry.SweepEvent) {
+		if e.Err != nil {
+			s.log.Warn("sweep "+e.Dir+": "+e.Err.Error(), "result", e.Result)
+		}
+	}})
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("sweep: " + err.Error())
+	}
+	if result.Swept > 0 {
+		s.log.Info("swept what earlier owners left", "runs", result.Swept, "processes", result.Processes,
+			"elapsed", result.Elapsed.Round(time.Millisecond))
+	}
+}
+
+func usesFiles(cfg *config.Config) bool {
+	for _, p := range cfg.Pools {
+		if p.Output != "none" {
+			return true
+		}
+	}
+	return false
+}
+
+func usesNotify(cfg *config.Config) bool {
+	for _, p := range cfg.Pools {
+		if p.Ready != nil && p.Ready.Notify {
+			return true
+		}
+	}
+	return false
+}

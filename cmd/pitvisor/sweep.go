@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/signal"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/registry"
+)
+
+const sweepLong = `Kill and remove the runs whose owner is gone.
+
+A run is stale when the kernel says so: the lock on its cgroup is free. Each
+stale run is killed as a whole cgroup and removed; runs of living owners are
+not touched, and neither is anything that pitvisor did not make.
+
+Exit codes: 0 nothing stale is left; 1 a run would not die (it is named, with
+the processes that block it); 125 pitvisor itself could not work.`
+
+func (a *app) sweepCommand() *cobra.Command {
+	var dryRun, asJSON bool
+	var perRun time.Duration
+	cmd := &cobra.Command{
+		Use:   "sweep [--dry-run]",
+		Short: "kill and remove the runs whose owner is gone",
+		Long:  sweepLong,
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return a.sweep(dryRun, asJSON, perRun) },
+	}
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what would be swept")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().DurationVar(&perRun, "timeout", 10*time.Second, "how long one run may take to die before it is reported")
+	return cmd
+}
+
+func (a *app) sweep(dryRun, asJSON bool, perRun time.Duration) error {
+	if perRun <= 0 {
+		return fail(exitUsage, fmt.Errorf("--timeout %s is not a positive time", perRun))
+	}
+	root, reg, err := a.registry()
+	if err != nil {
+		return err
+	}
+	defer root.Dir.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	options := registry.SweepOptions{DryRun: dryRun, PerRun: perRun}
+	if !asJSON {
+		options.Observe = a.sweepPrinter()
+	}
+	result, err := reg.Sweep(ctx, options)
+	if err != nil {
+		return asSelf(fmt.Errorf("sweep below %s: %w", root.Dir.Path(), err))
+	}
+	if asJSON {
+		if err := a.printJSON(result); err != nil {
+			return err
+		}
+	} else {
+		a.sweepSummary(result, dryRun)
+	}
+	if result.Blocked > 0 {
+		return fail(exitFailed, fmt.Errorf("%d stale runs would not die", result.Blocked))
+	}
+	return nil
+}
+
+// sweepPrinter prints each run as it is done with; Sweep calls from several
+// goroutines.
+func (a *app) sweepPrinter() func(registry.SweepEvent) {
+	var mu sync.Mutex
+	return func(e registry.SweepEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		line := fmt.Sprintf("%s: %s", e.Dir, e.Result)
+		if e.Processes > 0 {
+			line += fmt.Sprintf(", %d processes", e.Processes)
+		}
+		if e.Elapsed > 0 {
+			line += fmt.Sprintf(", %s", e.Elapsed.Round(time.Millisecond))
+		}
+		if e.Err != nil {
+			line += ": " + e.Err.Error()
+		}
+		fmt.Fprintln(a.stdout, line)
+	}
+}
+
+func (a *app) sweepSummary(r registry.SweepResult, dryRun bool) {
+	verb := "swept"
+	if dryRun {
+		verb = "would sweep"
+	}
+	fmt.Fprintf(a.stdout, "%s %d runs with %d processes in %s; %d alive, %d blocked, %d not ours\n",
+		verb, r.Swept, r.Processes, r.Elapsed.Round(time.Millisecond), r.Alive, r.Blocked, r.Foreign)
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pitvisor/pitvisor/internal/config"
+)
+
+const upLong = `Start the pools of a configuration and keep them, in the foreground.
+
+Each worker's output goes to stdout, prefixed with its name, and to files below
+the state directory that survive the supervisor. The supervisor's own log goes
+to stderr.
+
+TERM, INT, HUP or QUIT stop everything gracefully; a second INT kills at once.
+Runs whose owner is gone are swept beside the start, which does not wait for
+them.
+
+Exit codes:
+    0   every worker started, and everything stopped clean
+    1   a worker did not start, or was given up
+    2   wrong flags or configuration
+    3   the stop was not clean: something was killed after its grace, or is
+        still there (stderr names it)
+  125   pitvisor itself could not work: no cgroup, no permission, no space`
+
+type upFlags struct {
+	file      string
+	logLevel  string
+	logFormat string
+	quiet     bool
+	keepRuns  int
+}
+
+func (a *app) upCommand() *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use:   "up [-f FILE]",
+		Short: "start the pools of a configuration and keep them, in the foreground",
+		Long:  upLong,
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return a.up(f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.file, "file", "f", "pitvisor.toml", "configuration file")
+	flags.StringVar(&f.logLevel, "log-level", "info", "least level of the supervisor's own log: debug, info, warn, error")
+	flags.StringVar(&f.logFormat, "log-format", "auto", "the supervisor's own log: auto, text, json or journal")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not show the workers' output; it still goes to the files")
+	flags.IntVar(&f.keepRuns, "keep-runs", 5, "how many ended runs keep their log files")
+	return cmd
+}
+
+func (a *app) up(f upFlags) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return fail(exitUsage, fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel))
+	}
+	if f.keepRuns < 0 {
+		return fail(exitUsage, fmt.Errorf("--keep-runs %d is negative", f.keepRuns))
+	}
+	log, err := a.newLogger(level, f.logFormat)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	cfg, err := loadConfig(f.file)
+	if err != nil {
+		return err
+	}
+	return a.superviseConfig(cfg, f, log)
+}
+
+// loadConfig reads a configuration and turns every problem into a usage error.
+func loadConfig(path string) (*config.Config, error) {
+	cfg, err := config.Load(path)
+	if err == nil {
+		return cfg, nil
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, failHint(exitUsage, err, "name a configuration with -f FILE; examples/pool/pitvisor.toml is one to start from")
+	}
+	return nil, fail(exitUsage, err)
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	var file string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check [-f FILE]",
+		Short: "validate a configuration without starting anything",
+		Long: "Validate a configuration: every error with its file, line and column, all of them at once.\n" +
+			"Exit code 0 when it is good, 2 when it is not.",
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return a.check(file, asJSON) },
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "pitvisor.toml", "configuration file")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+type checkedPool struct {
+	Name    string   `json:"name"`
+	Size    int      `json:"size"`
+	Command []string `json:"command"`
+}
+
+func (a *app) check(file string, asJSON bool) error {
+	cfg, err := loadConfig(file)
+	if err != nil {
+		return err
+	}
+	pools := make([]checkedPool, 0, len(cfg.Pools))
+	workers := 0
+	for _, p := range cfg.Pools {
+		workers += p.Spec.Size
+		argv := append([]string{p.Spec.Command.Path}, p.Spec.Command.Args[min(1, len(p.Spec.Command.Args)):]...)
+		pools = append(pools, checkedPool{Name: p.Spec.Name, Size: p.Spec.Size, Command: argv})
+	}
+	if asJSON {
+		return a.printJSON(struct {
+			Name  string        `json:"name"`
+			Path  string        `json:"path"`
+			Pools []checkedPool `json:"pools"`
+		}{cfg.Name, cfg.Path, pools})
+	}
+	fmt.Fprintf(a.stdout, "%s: good: %d pools, %d workers\n", file, len(pools), workers)
+	return nil
+}
