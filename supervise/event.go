@@ -1,0 +1,127 @@
+package supervise
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+// State is where a worker is in its life; machine.go tells the story. Ready is
+// a flag beside it.
+type State uint8
+
+// The states of a worker.
+const (
+	StateDown      State = iota // not started yet, or stopped for good
+	StateStarting               // a leaf and a process are being made
+	StateUp                     // the exec succeeded
+	StateStopping               // has got the stop signal; the grace is running
+	StateKilling                // its leaf is being killed and removed
+	StateBackoff                // waits before the next start
+	StateFailed                 // given up; needs a person
+	StateCompleted              // ended as it should; is not started again
+)
+
+// String returns the state in one lower-case word.
+func (s State) String() string {
+	switch s {
+	case StateDown:
+		return "down"
+	case StateStarting:
+		return "starting"
+	case StateUp:
+		return "up"
+	case StateStopping:
+		return "stopping"
+	case StateKilling:
+		return "killing"
+	case StateBackoff:
+		return "backoff"
+	case StateFailed:
+		return "failed"
+	case StateCompleted:
+		return "completed"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// EventKind says what happened.
+type EventKind uint8
+
+// The kinds of events. Every change of a worker's state is one event, and each
+// event's From is the To of the worker's event before it.
+const (
+	EventStarting    EventKind = iota + 1 // a start begins
+	EventUp                               // the exec succeeded
+	EventReady                            // the readiness rule held; exactly one of this and EventStartFailed per start
+	EventStartFailed                      // Failure says why the start did not become ready
+	EventExited                           // ended by itself after it had been ready
+	EventBackoff                          // the next start comes after Delay
+	EventStopping                         // the stop signal is sent
+	EventEscalated                        // the grace is over: the leaf is killed
+	EventStopped                          // ended because we wanted it, and the leaf is gone
+	EventGaveUp                           // will not be started again; needs a person
+	EventCompleted                        // ended as it should
+	EventBlocked                          // the leaf cannot be removed yet; Err says what blocks it. Removal goes on
+	EventDegraded                         // a limit of the pool is not in force; Err says which
+)
+
+// String returns the kind in kebab case.
+func (k EventKind) String() string {
+	switch k {
+	case EventStarting:
+		return "starting"
+	case EventUp:
+		return "up"
+	case EventReady:
+		return "ready"
+	case EventStartFailed:
+		return "start-failed"
+	case EventExited:
+		return "exited"
+	case EventBackoff:
+		return "backoff"
+	case EventStopping:
+		return "stopping"
+	case EventEscalated:
+		return "escalated"
+	case EventStopped:
+		return "stopped"
+	case EventGaveUp:
+		return "gave-up"
+	case EventCompleted:
+		return "completed"
+	case EventBlocked:
+		return "blocked"
+	case EventDegraded:
+		return "degraded"
+	}
+	return fmt.Sprintf("event(%d)", uint8(k))
+}
+
+// Event is one step in the life of one worker.
+type Event struct {
+	Seq    uint64 // strictly increasing over the whole supervisor, from 1
+	At     time.Time
+	Worker WorkerID // Slot is -1 when it is about the whole pool
+	Start  uint64   // which start of the worker; 0 before the first
+	Kind   EventKind
+
+	From, To State
+	Ready    bool // after the event
+	PID      int  // of the main process, for printing; 0 when there is none
+	Port     int  // from the readiness rule; 0 when there is none
+
+	Exit      *spawn.Exit   // how the main process ended; nil when it has not, or when that is not known
+	Failure   *StartFailure // EventStartFailed only
+	Escalated bool          // the stop needed the kill
+	Leftover  int           // processes the main process left in its leaf; they were killed
+
+	// Elapsed is, for EventReady and EventStartFailed, the time since the start
+	// began; for EventExited since the process was up; for EventStopped since
+	// the stop began.
+	Elapsed time.Duration
+	Delay   time.Duration // EventBackoff: until the next start
+	Err     error         // what else is known about the cause; often nil
+}
