@@ -1,73 +1,201 @@
 // Package capture keeps what workers print. A worker writes by itself, straight
-// into a file that outlives the supervisor; capture follows the files and hands
-// out complete lines. It is not a log shipper: it adds no time stamps to the
-// files, compresses nothing and sends nothing over a network.
+// into a file that outlives the supervisor: no pipe can fill up or break, and a
+// supervisor that dies takes no output with it. Capture only follows the files:
+// it hands out complete lines, keeps the last ones at hand and bounds the space.
+//
+// The files belong to the supervisor's user with mode 0640. A worker of another
+// user writes through the descriptor that it inherited and can not open them
+// again, so a program that opens /dev/stdout or /dev/stderr by name is refused.
+//
+// Package capture is not a log shipper: it adds no time stamps to the files,
+// compresses nothing and sends nothing over a network.
 package capture
 
 import (
-	"context"
-	"iter"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	defaultMaxSize = 16 << 20
+	markerName     = ".pitvisor" // says that a directory was made by Open, so Prune may remove it
+	lockPatience   = time.Second // how long Open waits for a Prune that is looking at the same directory
 )
 
 // Options says where a Store keeps its files and how large they may grow.
 type Options struct {
-	// Dir holds the files of one run; it is made if it is missing. It must be on a local file system.
+	// Dir holds the files of one run and is made if it is missing. It must be
+	// on a local file system: locks and change events do not cross a network.
 	Dir string
-	// MaxSize is how many of the newest bytes of each stream are always kept; 0 means 16 MiB.
+	// MaxSize is how many of the newest bytes of each stream are kept for sure;
+	// 0 means 16 MiB. A file takes at most a quarter more on disk, and what was
+	// written between two looks at it; the file of the start before is kept as
+	// well, with the name ending in ".1".
 	MaxSize int64
-	// Warn is told, once for each kind, of something that weakens a promise but stops nothing; nil means nobody is told.
+	// Warn is told of what weakens a promise but stops nothing, such as a full
+	// disk; each kind once. It must not block. Nil means that nobody is told.
 	Warn func(error)
 }
 
-// Store is the output directory of one run. It holds a lock on the directory until Close.
-type Store struct{}
+// Store is the output of one run. All methods may be called at the same time.
+type Store struct {
+	dir     string
+	maxSize int64
+	warn    func(error)
+	lock    *os.File // its lock says that the run's supervisor lives
+	watch   *watch
+	trimmer *queue
+	buffers sync.Pool
+	running sync.WaitGroup
+	warned  sync.Map // kind of warning -> told
 
-// Line is one complete line of one stream.
-type Line struct {
-	Worker string    // as given to Start, e.g. "web/3"
-	Stream string    // Stdout or Stderr
-	At     time.Time // when it was read
-	Text   []byte    // without the newline; any bytes; valid only during the call
-	Split  bool      // longer than the bound on a line: the rest follows in the next Line
-	Lost   int64     // bytes of this stream before this line that were cut away before they could be read
+	mu        sync.RWMutex // guards the fields below, each pool's slots and each segment's cursors
+	pools     map[string]*poolDir
+	followers map[*Follower]bool
+	closed    bool
 }
 
-// Stdout and Stderr name the two streams of a worker.
-const (
-	Stdout = "stdout"
-	Stderr = "stderr"
-)
-
-// Streams are the two files of one start of a worker.
-type Streams struct {
-	// Stdout and Stderr are for the worker; the caller closes them once it has been started.
-	Stdout, Stderr *os.File
+// poolDir is the directory of one pool; it has one watch for all its files.
+type poolDir struct {
+	path  string
+	slots map[int]*slotFiles
 }
 
-// Open makes and locks the directory and starts to watch it. Close must be called.
-func Open(o Options) (*Store, error) { panic("unbuilt") }
-
-// Start opens the files of one start of a worker.
-func (s *Store) Start(worker, pool string, slot int, start uint64) (*Streams, error) {
-	panic("unbuilt")
+// Open makes and locks the directory and begins to watch it. The caller owes a
+// Close. The error is an *Error if there is a cure to name; fs.ErrExist stands
+// for a directory that another live process holds.
+func Open(o Options) (*Store, error) {
+	if !filepath.IsAbs(o.Dir) {
+		return nil, fmt.Errorf("open output directory %q: not an absolute path", o.Dir)
+	}
+	if o.MaxSize < 0 {
+		return nil, fmt.Errorf("open output directory %q: negative size %d", o.Dir, o.MaxSize)
+	}
+	s := &Store{
+		dir: filepath.Clean(o.Dir), maxSize: o.MaxSize, warn: o.Warn,
+		trimmer:   newQueue(),
+		pools:     make(map[string]*poolDir),
+		followers: make(map[*Follower]bool),
+	}
+	if s.maxSize == 0 {
+		s.maxSize = defaultMaxSize
+	}
+	s.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
+	var err error
+	if s.lock, err = lockDir(s.dir); err != nil {
+		return nil, err
+	}
+	if s.watch, err = newWatch(); err != nil {
+		_ = s.lock.Close() // the other error matters
+		return nil, err
+	}
+	s.running.Go(s.runWatch)
+	s.running.Go(s.runTrimmer)
+	return s, nil
 }
 
-// Follow hands every new complete line of every worker to f until ctx ends or the store is closed.
-func (s *Store) Follow(ctx context.Context, f func(Line)) error { panic("unbuilt") }
+// Close ends every start that is not over, the watch and the lock. Followers
+// return once they have handed out what was written until now; Close does not
+// wait for them, because the function they call may be blocked.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return fmt.Errorf("close output directory %s: %w", s.dir, fs.ErrClosed)
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.endAll()
+	err := s.watch.close()
+	s.trimmer.close()
+	s.mu.RLock()
+	for fl := range s.followers {
+		fl.queue.close()
+	}
+	s.mu.RUnlock()
+	s.running.Wait()
+	return errors.Join(err, s.lock.Close())
+}
 
-// Close ends the watch and frees the lock.
-func (s *Store) Close() error { panic("unbuilt") }
+// warnOnce tells of err unless one of this kind was told before.
+func (s *Store) warnOnce(kind string, err error) {
+	if s.warn == nil {
+		return
+	}
+	if _, told := s.warned.LoadOrStore(kind, true); !told {
+		s.warn(err)
+	}
+}
 
-// Lines yields the complete lines of one stream from the beginning of this start on, until ctx ends or the start is over.
-func (st *Streams) Lines(ctx context.Context, stream string) iter.Seq[string] { panic("unbuilt") }
+// lockDir makes dir, marks it as ours and locks it.
+func lockDir(dir string) (*os.File, error) {
+	deadline := time.NewTimer(lockPatience)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		f, err := tryLockDir(dir)
+		if !errors.Is(err, errDirBusy) {
+			return f, err
+		}
+		// Either a live supervisor or a Prune that will be gone in a moment.
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return nil, &Error{Op: "lock", Path: dir, Err: fs.ErrExist,
+				hint: "another pitvisor uses this directory; give this one its own state directory"}
+		}
+	}
+}
 
-// Tail returns at most n of the last lines of stderr of this start.
-func (st *Streams) Tail(n int) []string { panic("unbuilt") }
+var errDirBusy = errors.New("directory is locked or was just removed")
 
-// Done says that the start is over: nothing writes to the files any more.
-func (st *Streams) Done() { panic("unbuilt") }
+func tryLockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, explain("make", dir, err)
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errDirBusy
+	}
+	if err != nil {
+		return nil, explain("open", dir, err)
+	}
+	if err := claim(f, dir); err != nil {
+		_ = f.Close() // the other error matters
+		return nil, err
+	}
+	return f, nil
+}
 
-// Prune removes the run directories below logsRoot that nobody holds, but for the newest keep.
-func Prune(logsRoot string, keep int) (removed int, err error) { panic("unbuilt") }
+// claim locks the open directory f and proves that it still has the name dir.
+func claim(f *os.File, dir string) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errDirBusy
+	}
+	if err != nil {
+		return explain("lock", dir, err)
+	}
+	held, err := f.Stat()
+	if err != nil {
+		return explain("stat", dir, err)
+	}
+	named, err := os.Lstat(dir)
+	if err != nil || !os.SameFile(held, named) {
+		return errDirBusy
+	}
+	fd, err := unix.Openat(int(f.Fd()), markerName, unix.O_CREAT|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o640)
+	if err != nil {
+		return explain("create", filepath.Join(dir, markerName), err)
+	}
+	_ = unix.Close(fd) // nothing was written
+	return nil
+}

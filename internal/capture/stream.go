@@ -1,0 +1,281 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stdout and Stderr name the two streams of a worker.
+const (
+	Stdout = "stdout"
+	Stderr = "stderr"
+)
+
+// streamNames is indexed like every array of two streams.
+func streamNames() [2]string { return [2]string{Stdout, Stderr} }
+
+// slotFiles are the files of one slot of a pool, over all its starts.
+type slotFiles struct {
+	io      sync.Mutex // one Start of this slot at a time; taken before Store.mu, and held over file operations
+	streams [2]stream
+}
+
+// stream is one output of one slot. Its io lock guards file and prev.
+type stream struct {
+	now  atomic.Pointer[segment] // of the newest start, or nil
+	file *file
+	prev *file // the one that was renamed to .1
+}
+
+// segment is what one start wrote to one stream.
+type segment struct {
+	worker string
+	name   string // Stdout or Stderr
+	file   *file
+	from   int64        // where this start begins
+	end    atomic.Int64 // where it ended; -1 while it is not over
+
+	cursors []*cursor // guarded by Store.mu
+}
+
+// ended returns where the start ended, or -1 while it is not over.
+func (g *segment) ended() int64 { return g.end.Load() }
+
+// Streams are the two files of one start of a worker.
+type Streams struct {
+	// Stdout and Stderr are for the worker. The caller closes both once the
+	// worker has been started, and also if it could not be.
+	Stdout, Stderr *os.File
+
+	store    *Store
+	segments [2]*segment
+}
+
+// Start opens the two files of one start of a worker: they are appended to, and
+// renamed to .1 first if they have outgrown the bound. worker is the name that
+// lines carry. A start of the same slot that is not over ends here.
+func (s *Store) Start(worker, pool string, slot int, start uint64) (*Streams, error) {
+	if err := checkPool(pool); err != nil {
+		return nil, fmt.Errorf("open output of %s: %w", worker, err)
+	}
+	if slot < 0 {
+		return nil, fmt.Errorf("open output of %s: negative slot %d", worker, slot)
+	}
+	s.warnIfFull()
+	files, path, err := s.slot(pool, slot)
+	if err != nil {
+		return nil, fmt.Errorf("open output of %s: %w", worker, err)
+	}
+	files.io.Lock()
+	defer files.io.Unlock()
+	var opened [2]*os.File
+	for i, name := range streamNames() {
+		s.end(files.streams[i].now.Load())
+		opened[i], err = files.streams[i].open(path+"."+name+".log", s.maxSize)
+		if err != nil {
+			break
+		}
+	}
+	st := &Streams{store: s, Stdout: opened[0], Stderr: opened[1]}
+	if err == nil {
+		err = s.begin(files, st, worker)
+	}
+	if err != nil {
+		_, _ = opened[0].Close(), opened[1].Close() // nothing was written; closing nil is harmless
+		return nil, fmt.Errorf("open output of start %d of %s: %w", start, worker, err)
+	}
+	return st, nil
+}
+
+// slot returns the files of a slot and the part of their paths that is common to
+// them. The directory of its pool is made and watched if it is not yet.
+func (s *Store) slot(pool string, slot int) (*slotFiles, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, "", fs.ErrClosed
+	}
+	dir := s.pools[pool]
+	if dir == nil {
+		dir = &poolDir{path: filepath.Join(s.dir, pool), slots: make(map[int]*slotFiles)}
+		if err := os.Mkdir(dir.path, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, "", explain("make", dir.path, err)
+		}
+		if err := s.watch.add(dir); err != nil {
+			return nil, "", err
+		}
+		s.pools[pool] = dir
+	}
+	files := dir.slots[slot]
+	if files == nil {
+		files = &slotFiles{}
+		dir.slots[slot] = files
+	}
+	return files, filepath.Join(dir.path, strconv.Itoa(slot)), nil
+}
+
+// open opens the file of a stream, after it was renamed if it is larger than bound.
+func (st *stream) open(path string, bound int64) (*os.File, error) {
+	var info unix.Stat_t
+	err := unix.Lstat(path, &info)
+	if err == nil && info.Size > bound {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, explain("rename", path, err)
+		}
+		if st.prev != nil {
+			st.prev.moved("")
+		}
+		if st.file != nil {
+			st.file.moved(path + ".1")
+		}
+		st.prev, st.file = st.file, nil
+	}
+	f, err := openForWorker(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.file == nil {
+		st.file = &file{path: path}
+	}
+	return f, nil
+}
+
+// begin makes the segments of a new start and shows them to every follower.
+func (s *Store) begin(files *slotFiles, st *Streams, worker string) error {
+	for i, name := range streamNames() {
+		from, err := files.streams[i].file.size()
+		if err != nil {
+			return err
+		}
+		st.segments[i] = &segment{worker: worker, name: name, file: files.streams[i].file, from: from}
+		st.segments[i].end.Store(-1)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fs.ErrClosed
+	}
+	for i, seg := range st.segments {
+		seg.cursors = append(seg.cursors, &cursor{seg: seg, queue: s.trimmer})
+		for fl := range s.followers {
+			seg.cursors = append(seg.cursors, &cursor{seg: seg, queue: fl.queue, off: seg.from})
+		}
+		files.streams[i].now.Store(seg)
+	}
+	return nil
+}
+
+// checkPool refuses names that are not one plain path element.
+func checkPool(pool string) error {
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	if pool == "" || pool == "." || pool == ".." || len(pool) > 200 ||
+		strings.ContainsRune(pool, '/') || strings.ContainsFunc(pool, control) {
+		return fmt.Errorf("pool name %q is not usable as a directory name", pool)
+	}
+	return nil
+}
+
+// warnIfFull tells of a full disk: workers still start, but what they print is lost.
+func (s *Store) warnIfFull() {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(s.lock.Fd()), &st); err != nil || st.Blocks == 0 || st.Bavail > 0 {
+		return
+	}
+	s.warnOnce("full", &Error{Op: "keep output in", Path: s.dir, Err: unix.ENOSPC, hint: cure(unix.ENOSPC)})
+}
+
+// Lines yields the complete lines of one stream from the beginning of this start
+// on, and the unfinished last one when the start is over. It ends then, or when
+// ctx ends. A line of more than 64 KiB comes in pieces.
+func (st *Streams) Lines(ctx context.Context, stream string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		i := slices.Index([]string{Stdout, Stderr}, stream)
+		if i < 0 {
+			return
+		}
+		st.store.lines(ctx, st.segments[i], yield)
+	}
+}
+
+// Done says that the start is over: nothing writes to its files any more. What
+// was written stays readable. A second call does nothing.
+func (st *Streams) Done() {
+	for _, seg := range st.segments {
+		st.store.end(seg)
+	}
+}
+
+// end fixes the end of a segment, unless it has one, and lets every reader come to it.
+func (s *Store) end(seg *segment) {
+	if seg == nil || seg.ended() >= 0 {
+		return
+	}
+	size, err := seg.file.size()
+	if err != nil {
+		s.warnOnce("gone", fmt.Errorf("find the end of an output file: %w", err))
+	}
+	if seg.end.CompareAndSwap(-1, size) {
+		s.changed(seg)
+	}
+}
+
+// endAll ends every start that is not over.
+func (s *Store) endAll() {
+	for _, seg := range s.current() {
+		s.end(seg)
+	}
+}
+
+// current returns the segment of the newest start of every stream.
+func (s *Store) current() []*segment {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []*segment
+	for _, dir := range s.pools {
+		for _, files := range dir.slots {
+			for i := range files.streams {
+				if seg := files.streams[i].now.Load(); seg != nil {
+					all = append(all, seg)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// changed lets every reader of a segment look at it.
+func (s *Store) changed(seg *segment) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, c := range seg.cursors {
+		c.queue.push(c)
+	}
+}
+
+// attach gives a segment one more reader, which will look at it at least once.
+func (s *Store) attach(seg *segment, q *queue) *cursor {
+	c := &cursor{seg: seg, queue: q, off: seg.from}
+	s.mu.Lock()
+	seg.cursors = append(seg.cursors, c)
+	s.mu.Unlock()
+	q.push(c)
+	return c
+}
+
+func (s *Store) detach(c *cursor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.seg.cursors = slices.DeleteFunc(c.seg.cursors, func(o *cursor) bool { return o == c })
+}
