@@ -1,0 +1,186 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"golang.org/x/sys/unix"
+)
+
+// Unlimited lifts a limit; zero leaves it as it is.
+const Unlimited int64 = -1
+
+// Limits bounds what the processes of a cgroup may use, all together. The zero
+// value changes nothing.
+type Limits struct {
+	MemoryMax     int64 // bytes, then the kernel reclaims and at last kills
+	MemoryHigh    int64 // bytes, then it reclaims and slows down
+	MemoryLow     int64 // bytes spared as long as others have some to give
+	MemoryMin     int64 // bytes never reclaimed
+	MemorySwapMax int64 // bytes of swap
+	PIDsMax       int64 // processes and threads; fork gives EAGAIN beyond
+
+	CPUWeight uint64        // 1 to 10000, the kernel starts with 100; 0 leaves it
+	CPUQuota  time.Duration // CPU time per CPUPeriod; Unlimited lifts it
+	CPUPeriod time.Duration // 1 ms to 1 s; 0 means 100 ms
+	IOWeight  uint64        // 1 to 10000, the kernel starts with 100; 0 leaves it
+
+	CPUs string // such as "0-3,6"; "" leaves it
+	Mems string // memory nodes, such as "0"; "" leaves it
+
+	OOMGroup bool // an out-of-memory kill takes all of the cgroup; false leaves it
+}
+
+// IsZero says whether there is nothing to set.
+func (l Limits) IsZero() bool { return l == Limits{} }
+
+// Controllers returns the controllers that the limits need, sorted.
+func (l Limits) Controllers() []string {
+	var needed []string
+	for _, s := range l.settings() {
+		if !slices.Contains(needed, s.controller) {
+			needed = append(needed, s.controller)
+		}
+	}
+	slices.Sort(needed)
+	return needed
+}
+
+// SetLimits sets what is not zero. A limit whose controller is not enabled for this
+// cgroup gives a *[ControllerError]; a value that the kernel refuses gives an error
+// that names file and value. What was set before the error stays.
+func (d *Dir) SetLimits(l Limits) error {
+	for _, s := range l.settings() {
+		if err := d.set(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setting is one file of a controller and what goes into it.
+type setting struct {
+	controller, file, value string
+	// resources makes containerd/cgroups write the value. It is nil for what that
+	// library has no word for: "max" for memory, and io.weight.
+	resources *cgroup2.Resources
+}
+
+func (l Limits) settings() []setting {
+	var all []setting
+	memory := func(file string, bytes int64, r cgroup2.Memory) {
+		if bytes != 0 {
+			all = append(all, number("memory", file, bytes, &cgroup2.Resources{Memory: &r}))
+		}
+	}
+	memory("memory.min", l.MemoryMin, cgroup2.Memory{Min: &l.MemoryMin})
+	memory("memory.low", l.MemoryLow, cgroup2.Memory{Low: &l.MemoryLow})
+	memory("memory.high", l.MemoryHigh, cgroup2.Memory{High: &l.MemoryHigh})
+	memory("memory.max", l.MemoryMax, cgroup2.Memory{Max: &l.MemoryMax})
+	memory("memory.swap.max", l.MemorySwapMax, cgroup2.Memory{Swap: &l.MemorySwapMax})
+	if l.OOMGroup {
+		all = append(all, setting{"memory", "memory.oom.group", "1",
+			&cgroup2.Resources{Memory: &cgroup2.Memory{OOMGroup: &l.OOMGroup}}})
+	}
+	if l.PIDsMax != 0 {
+		all = append(all, number("pids", "pids.max", l.PIDsMax,
+			&cgroup2.Resources{Pids: &cgroup2.Pids{Max: l.PIDsMax}}))
+	}
+	if l.CPUs != "" {
+		all = append(all, setting{"cpuset", "cpuset.cpus", l.CPUs,
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Cpus: l.CPUs}}})
+	}
+	if l.Mems != "" {
+		all = append(all, setting{"cpuset", "cpuset.mems", l.Mems,
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Mems: l.Mems}}})
+	}
+	return append(all, l.shares()...)
+}
+
+// shares returns the settings of the cpu and io controllers.
+func (l Limits) shares() []setting {
+	var all []setting
+	if l.CPUWeight != 0 {
+		all = append(all, setting{"cpu", "cpu.weight", strconv.FormatUint(l.CPUWeight, 10),
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Weight: &l.CPUWeight}}})
+	}
+	if l.CPUQuota != 0 || l.CPUPeriod != 0 {
+		var quota *int64
+		if l.CPUQuota > 0 {
+			us := l.CPUQuota.Microseconds()
+			quota = &us
+		}
+		period := uint64(100_000)
+		if l.CPUPeriod != 0 {
+			period = uint64(l.CPUPeriod.Microseconds())
+		}
+		limit := cgroup2.NewCPUMax(quota, &period)
+		all = append(all, setting{"cpu", "cpu.max", string(limit),
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Max: limit}}})
+	}
+	if l.IOWeight != 0 {
+		all = append(all, setting{"io", "io.weight", strconv.FormatUint(l.IOWeight, 10), nil})
+	}
+	return all
+}
+
+// number makes a setting of a value for which Unlimited is "max".
+func number(controller, file string, n int64, r *cgroup2.Resources) setting {
+	if n == Unlimited {
+		return setting{controller, file, "max", nil}
+	}
+	return setting{controller, file, strconv.FormatInt(n, 10), r}
+}
+
+// set writes one value, if this cgroup has the file for it.
+func (d *Dir) set(s setting) error {
+	there, err := existsAt(d.fd, s.file)
+	if err != nil {
+		return d.wrap("look for "+s.file, err)
+	}
+	if !there {
+		return d.missing(s)
+	}
+	if s.resources == nil {
+		err = writeAt(d.fd, s.file, s.value)
+	} else {
+		err = d.update(s.resources)
+	}
+	if err != nil {
+		return d.wrap(fmt.Sprintf("set %s=%s", s.file, s.value), err)
+	}
+	return nil
+}
+
+// update lets containerd/cgroups write, to a path that means this very directory.
+// Its Update writes the files of the resources below that path and nothing above.
+func (d *Dir) update(r *cgroup2.Resources) error {
+	m, err := cgroup2.Load("/", cgroup2.WithMountpoint(fdPath(d.fd)))
+	if err != nil {
+		return err
+	}
+	err = m.Update(r)
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err // our own words name the cgroup, not a descriptor
+	}
+	return err
+}
+
+// missing says why a file is not there: no cgroup, no controller, or an old kernel.
+func (d *Dir) missing(s setting) error {
+	enabled, err := d.Controllers()
+	if err != nil {
+		return err
+	}
+	file := ""
+	if slices.Contains(enabled, s.controller) {
+		file = s.file
+	}
+	return d.controllerError(s.controller, file, join(ErrNotSupported, unix.ENOENT))
+}

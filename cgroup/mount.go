@@ -1,0 +1,177 @@
+package cgroup
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mount is where a cgroup2 file system is mounted.
+type Mount struct {
+	Path       string // "/sys/fs/cgroup", or "/sys/fs/cgroup/unified" on hybrid hosts
+	Root       string // the cgroup that is seen there, "/" unless it is a bind mount
+	Hybrid     bool   // cgroup v1 holds controllers on this host
+	ReadOnly   bool   // as in most containers
+	NSDelegate bool   // cgroup namespaces are borders of delegation
+}
+
+// FindMount looks for the cgroup2 file system of the calling process in
+// /proc/self/mountinfo. Of several it takes a writable one before a read-only one
+// and /sys/fs/cgroup before others. Without any the error is [ErrNoCgroup2].
+func FindMount() (Mount, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return Mount{}, fmt.Errorf("find the cgroup2 mount: %w", err)
+	}
+	for _, m := range parseMounts(b) {
+		// A later mount may cover this one.
+		var st unix.Statfs_t
+		if err := unix.Statfs(m.Path, &st); err == nil && int64(st.Type) == unix.CGROUP2_SUPER_MAGIC {
+			return m, nil
+		}
+	}
+	return Mount{}, fmt.Errorf("find the cgroup2 mount: %w", ErrNoCgroup2)
+}
+
+// parseMounts returns the cgroup2 mounts of a mountinfo file, the best one first.
+// Lines that it does not understand are left out. The format is
+//
+//	36 35 98:0 /root /mount/point rw,noatime shared:1 - cgroup2 source rw,nsdelegate
+func parseMounts(mountinfo []byte) []Mount {
+	var mounts []Mount
+	hybrid := false
+	for line := range bytes.Lines(mountinfo) {
+		before, after, ok := strings.Cut(string(line), " - ")
+		left, right := strings.Fields(before), strings.Fields(after)
+		if !ok || len(left) < 6 || len(right) < 3 {
+			continue
+		}
+		options := strings.Split(left[5]+","+right[2], ",")
+		switch right[0] {
+		case "cgroup":
+			hybrid = hybrid || slices.ContainsFunc(options, isLimitController)
+		case "cgroup2":
+			m := Mount{
+				Path:       unescape(left[4]),
+				Root:       unescape(left[3]),
+				ReadOnly:   slices.Contains(options, "ro"),
+				NSDelegate: slices.Contains(options, "nsdelegate"),
+			}
+			if path.IsAbs(m.Path) && path.IsAbs(m.Root) {
+				mounts = append(mounts, m)
+			}
+		}
+	}
+	for i := range mounts {
+		mounts[i].Hybrid = hybrid
+	}
+	slices.SortStableFunc(mounts, func(a, b Mount) int { return cmp.Compare(rank(a), rank(b)) })
+	return mounts
+}
+
+// rank orders mounts, the best one lowest.
+func rank(m Mount) int {
+	r := 0
+	if m.ReadOnly {
+		r += 100
+	}
+	if m.Root != "/" {
+		r += 10
+	}
+	switch m.Path {
+	case "/sys/fs/cgroup":
+	case "/sys/fs/cgroup/unified":
+		r++
+	default:
+		r += 2
+	}
+	return r
+}
+
+// isLimitController says whether a cgroup v1 mount option is a controller that
+// limits would need. A host may well mount net_cls or a named hierarchy beside a
+// complete cgroup2.
+func isLimitController(option string) bool {
+	return slices.Contains([]string{"memory", "cpu", "cpuset", "pids", "blkio"}, option)
+}
+
+// unescape undoes what the kernel does to blanks, tabs, newlines and backslashes in
+// the fields of mountinfo: three octal digits after a backslash.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) && isOctal(s[i+1:i+4]) {
+			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
+			i += 3
+			continue
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func isOctal(s string) bool {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '7' {
+			return false
+		}
+	}
+	return s[0] <= '3'
+}
+
+// SelfPath returns the path of the calling process's own cgroup, below the cgroup2
+// mount. It fails if the mount does not show that cgroup, as with a bind mount of
+// another part of the tree.
+func SelfPath() (string, error) {
+	m, err := FindMount()
+	if err != nil {
+		return "", err
+	}
+	return m.selfPath()
+}
+
+func (m Mount) selfPath() (string, error) {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", fmt.Errorf("find our own cgroup: %w", err)
+	}
+	p, err := m.locate(string(b))
+	if err != nil {
+		return "", fmt.Errorf("find our own cgroup: %w", err)
+	}
+	return p, nil
+}
+
+// locate turns the line "0::/a/b" of a /proc/<pid>/cgroup file into a path.
+func (m Mount) locate(procCgroup string) (string, error) {
+	for line := range strings.Lines(procCgroup) {
+		name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if !ok {
+			continue
+		}
+		below, ok := cutDir(name, m.Root)
+		if !ok || strings.HasPrefix(name, "/..") {
+			return "", fmt.Errorf("cgroup %s is not below %s, which is what %s shows: %w", name, m.Root, m.Path, ErrNotSupported)
+		}
+		return path.Join(m.Path, below), nil
+	}
+	return "", fmt.Errorf("no cgroup v2 line in /proc/self/cgroup: %w", ErrNoCgroup2)
+}
+
+// cutDir takes the directory dir off the front of p.
+func cutDir(p, dir string) (string, bool) {
+	if dir == "/" {
+		return p, true
+	}
+	below, ok := strings.CutPrefix(p, dir)
+	return below, ok && (below == "" || below[0] == '/')
+}

@@ -1,0 +1,252 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// RootSource says why a cgroup was chosen as the root.
+type RootSource string
+
+// The three ways to a root.
+const (
+	RootFlag      RootSource = "flag"      // the user named it
+	RootDelegated RootSource = "delegated" // systemd, or an administrator, gave it to us
+	RootOwned     RootSource = "owned"     // we are root and made it
+)
+
+// ownedName is the root's name below the mount if nobody gave us one.
+const ownedName = "pitvisor"
+
+// Root is the cgroup below which runs are made. The caller closes Dir.
+type Root struct {
+	Dir    *Dir
+	Source RootSource
+	Mount  Mount
+}
+
+// NoRootError says why there is no cgroup to work in.
+type NoRootError struct {
+	Path string // what was tried, "" if nothing could be
+	Err  error
+	hint string
+}
+
+// Error names what was tried.
+func (e *NoRootError) Error() string {
+	if e.Path == "" {
+		return fmt.Sprintf("no cgroup to work in: %v", e.Err)
+	}
+	return fmt.Sprintf("cannot work in cgroup %s: %v", e.Path, e.Err)
+}
+
+// Unwrap returns the cause: [ErrNoCgroup2], [fs.ErrPermission], EROFS and others.
+func (e *NoRootError) Unwrap() error { return e.Err }
+
+// Hint says how to get a cgroup to work in.
+func (e *NoRootError) Hint() string { return e.hint }
+
+const (
+	hintNoMount  = "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1; in a container, give it the host's: --volume /sys/fs/cgroup:/sys/fs/cgroup:rw"
+	hintReadOnly = "cgroup2 is mounted read-only, as containers usually get it: start the container with --privileged, or with --cgroupns=private --security-opt writable-cgroups=true, or outside a container: mount -o remount,rw %s"
+	hintDelegate = "get a cgroup of your own from systemd: systemd-run --user --scope -p Delegate=yes pitvisor ..., or run as root"
+)
+
+// FindRoot chooses and opens the cgroup to work in. It takes
+//
+//   - the explicit path, made if it is not there, else
+//   - the caller's own cgroup if that is delegated to it (systemd's Delegate=yes, or
+//     owned by the caller), or its parent if the own one is called "supervisor" or
+//     "supervisor-...", else
+//   - <mount>/pitvisor for root, made if it is not there.
+//
+// Any refusal is a *[NoRootError], whose Hint tells the way out.
+func FindRoot(explicit string) (Root, error) {
+	m, err := FindMount()
+	if err != nil {
+		return Root{}, &NoRootError{Err: err, hint: hintNoMount}
+	}
+	if m.ReadOnly {
+		return Root{}, &NoRootError{Path: m.Path, Err: unix.EROFS, hint: fmt.Sprintf(hintReadOnly, m.Path)}
+	}
+	if explicit != "" {
+		return m.explicitRoot(explicit)
+	}
+	if d := m.delegatedRoot(); d != nil {
+		return Root{Dir: d, Source: RootDelegated, Mount: m}, nil
+	}
+	owned := path.Join(m.Path, ownedName)
+	if os.Geteuid() != 0 {
+		return Root{}, &NoRootError{Path: owned, Err: fs.ErrPermission, hint: hintDelegate}
+	}
+	d, err := m.makePath(owned)
+	if err != nil {
+		return Root{}, rootError(owned, err)
+	}
+	return Root{Dir: d, Source: RootOwned, Mount: m}, nil
+}
+
+func (m Mount) explicitRoot(explicit string) (Root, error) {
+	d, err := m.makePath(path.Clean(explicit))
+	if err == nil {
+		if err = d.usable(m); err != nil {
+			closeFD(d.fd)
+		}
+	}
+	if err != nil {
+		return Root{}, rootError(explicit, err)
+	}
+	return Root{Dir: d, Source: RootFlag, Mount: m}, nil
+}
+
+var (
+	errNotBelow = errors.New("the path is not below a cgroup2 mount")
+	errOutside  = errors.New("the caller runs outside of it and may not put processes into it")
+)
+
+func rootError(tried string, err error) *NoRootError {
+	e := &NoRootError{Path: tried, Err: err}
+	var hinted interface{ Hint() string }
+	switch {
+	case errors.As(err, &hinted):
+		e.hint = hinted.Hint()
+	case errors.Is(err, errNotBelow), errors.Is(err, ErrNoCgroup2):
+		e.hint = "name a directory below the cgroup2 mount, such as /sys/fs/cgroup/pitvisor; findmnt -t cgroup2 shows it"
+	case errors.Is(err, unix.EROFS):
+		e.hint = fmt.Sprintf(hintReadOnly, tried)
+	case errors.Is(err, errOutside):
+		e.hint = "the kernel wants the starter inside the delegated tree: systemd-run --user --scope -p Delegate=yes pitvisor ... puts it there"
+	case errors.Is(err, fs.ErrPermission):
+		e.hint = hintDelegate
+	default:
+		e.hint = "name another directory with --cgroup-root"
+	}
+	return e
+}
+
+// makePath opens a path below the mount, and makes what is missing of it.
+func (m Mount) makePath(p string) (*Dir, error) {
+	below, ok := cutDir(p, m.Path)
+	if !ok {
+		return nil, fmt.Errorf("%w (%s)", errNotBelow, m.Path)
+	}
+	d, err := Open(m.Path)
+	if err != nil {
+		return nil, err
+	}
+	for name := range strings.SplitSeq(strings.Trim(below, "/"), "/") {
+		if name == "" {
+			continue
+		}
+		child, err := d.openOrCreate(name)
+		closeFD(d.fd)
+		if err != nil {
+			return nil, err
+		}
+		d = child
+	}
+	return d, nil
+}
+
+func (d *Dir) openOrCreate(name string) (*Dir, error) {
+	child, err := d.OpenChild(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		child, err = d.Create(name)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		child, err = d.OpenChild(name)
+	}
+	return child, err
+}
+
+// delegatedRoot returns the caller's own cgroup, or the one above if the own one is
+// a supervisor's leaf, if it was given to the caller. Otherwise it returns nil.
+func (m Mount) delegatedRoot() *Dir {
+	self, err := m.selfPath()
+	if err != nil || self == m.Path && os.Geteuid() == 0 {
+		return nil // root of the hierarchy, or of a container: <mount>/pitvisor serves
+	}
+	candidates := []string{self}
+	if name := path.Base(self); name == "supervisor" || strings.HasPrefix(name, "supervisor-") {
+		candidates = []string{path.Dir(self), self}
+	}
+	for _, p := range candidates {
+		d, err := Open(p)
+		if err != nil {
+			continue
+		}
+		if d.delegated() && d.usable(m) == nil {
+			return d
+		}
+		closeFD(d.fd)
+	}
+	return nil
+}
+
+// delegated says whether the cgroup was meant to be managed by us. systemd marks
+// those of Delegate=yes; a user may also simply own one. To root everything looks
+// writable, so for root only the mark counts.
+func (d *Dir) delegated() bool {
+	for _, mark := range []string{"user.delegate", "trusted.delegate"} {
+		if v, err := d.Xattr(mark); err == nil && string(v) == "1" {
+			return true
+		}
+	}
+	if os.Geteuid() == 0 {
+		return false
+	}
+	return accessAt(d.fd, ".") == nil && accessAt(d.fd, "cgroup.procs") == nil
+}
+
+// usable says why no process could be started in cgroups below this one. What it
+// cannot foresee, the first start will say.
+func (d *Dir) usable(m Mount) error {
+	if err := accessAt(d.fd, "."); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	if err := accessAt(d.fd, "cgroup.procs"); err != nil && !isGone(err) {
+		return err
+	}
+	return d.reachable(m)
+}
+
+// reachable checks the kernel's rule for moving and cloning: the caller must be able
+// to write cgroup.procs of the nearest cgroup that holds both it and the target.
+func (d *Dir) reachable(m Mount) error {
+	self, err := m.selfPath()
+	if err != nil {
+		return nil // not to be known here
+	}
+	common := m.Path
+	below, _ := cutDir(self, m.Path)
+	for name := range strings.SplitSeq(strings.Trim(below, "/"), "/") {
+		next := path.Join(common, name)
+		if _, ok := cutDir(d.Path(), next); !ok {
+			break
+		}
+		common = next
+	}
+	if err := accessAt(unix.AT_FDCWD, path.Join(common, "cgroup.procs")); err != nil {
+		return fmt.Errorf("%w: %s/cgroup.procs: %w", errOutside, common, err)
+	}
+	return nil
+}
+
+// accessAt says whether the effective user may write there.
+func accessAt(dirfd int, name string) error {
+	for {
+		err := unix.Faccessat(dirfd, name, unix.W_OK, unix.AT_EACCESS)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
