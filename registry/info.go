@@ -1,0 +1,154 @@
+package registry
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/pidfd"
+	"golang.org/x/sys/unix"
+)
+
+// The extended attributes of the tree; doc.go says what each holds.
+const (
+	xattrRun    = "user.pitvisor.run"
+	xattrInfo   = "user.pitvisor.info"
+	xattrWorker = "user.pitvisor.worker"
+	xattrPool   = "user.pitvisor.pool"
+)
+
+// The names of directories below the root.
+const (
+	runPrefix        = "run-"
+	supervisorName   = "supervisor"
+	supervisorPrefix = "supervisor-"
+)
+
+// Info is what a run's directory says about the run.
+type Info struct {
+	ID    RunID          `json:"id"`
+	Boot  string         `json:"boot"`
+	Owner pidfd.Identity `json:"owner"`
+	// PIDNS is the inode of the owner's PID namespace. A process of another PID namespace looks dead
+	// though it lives, so an owner's death is only ever proven within the same one.
+	PIDNS   uint64    `json:"pidns"`
+	Kind    string    `json:"kind"` // "up", "run"
+	Name    string    `json:"name"`
+	Version string    `json:"version"` // of the program that made the run
+	Started time.Time `json:"started"`
+}
+
+// errNoRecord says that a directory carries no whole record of a run: it is half made, or not ours.
+var errNoRecord = errors.New("no record of a run")
+
+// newInfo describes a run that the calling process owns.
+func newInfo(kind, name, version string) (Info, error) {
+	self, err := pidfd.Self()
+	if err != nil {
+		return Info{}, fmt.Errorf("open own process: %w", err)
+	}
+	defer self.Close()
+	owner, err := self.Identity()
+	if err != nil {
+		return Info{}, fmt.Errorf("read own identity: %w", err)
+	}
+	namespace, err := ownPIDNamespace()
+	if err != nil {
+		return Info{}, err
+	}
+	return Info{Boot: owner.Boot, Owner: owner, PIDNS: namespace,
+		Kind: kind, Name: name, Version: version, Started: time.Now()}, nil
+}
+
+// ownPIDNamespace is the inode of the calling process's PID namespace.
+func ownPIDNamespace() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0, fmt.Errorf("stat own pid namespace: %w", err)
+	}
+	return st.Ino, nil
+}
+
+// write puts the record on the run's directory, the mark that makes it whole last.
+func (i Info) write(dir *cgroup.Dir) error {
+	text, err := json.Marshal(i)
+	if err != nil {
+		return fmt.Errorf("encode record of run %s: %w", i.ID, err)
+	}
+	if err := dir.SetXattr(xattrInfo, text); err != nil {
+		return fmt.Errorf("write record of run %s: %w", i.ID, err)
+	}
+	if err := dir.SetXattr(xattrRun, []byte(i.ID.String())); err != nil {
+		return fmt.Errorf("mark run %s: %w", i.ID, err)
+	}
+	return nil
+}
+
+// readInfo reads the record of an open directory that is named as a run. errNoRecord means that it
+// does not carry the mark of that very run; any other error means that this could not be told.
+func readInfo(dir *cgroup.Dir) (Info, error) {
+	id, ok := runIDOf(dir.Name())
+	if !ok {
+		return Info{}, errNoRecord
+	}
+	mark, err := dir.Xattr(xattrRun)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && string(mark) != id.String() {
+		return Info{}, errNoRecord
+	}
+	if err != nil {
+		return Info{}, fmt.Errorf("read mark of run %s: %w", id, err)
+	}
+	// The mark alone makes the directory ours. A text that cannot be read leaves only what the
+	// mark says: no owner to prove dead, so a held lock on it is never broken.
+	var info Info
+	text, err := dir.Xattr(xattrInfo)
+	if err != nil || json.Unmarshal(text, &info) != nil || info.ID != id {
+		return Info{ID: id, Started: id.Time()}, nil
+	}
+	return info, nil
+}
+
+// ownerDead says whether the run's owner is proven dead. Not proven is false: another PID namespace,
+// no owner in the record, an answer the kernel would not give.
+func (i Info) ownerDead() bool {
+	if i.Owner == (pidfd.Identity{}) {
+		return false
+	}
+	namespace, err := ownPIDNamespace()
+	if err != nil || namespace != i.PIDNS {
+		return false
+	}
+	boot, err := pidfd.BootID()
+	if err != nil {
+		return false
+	}
+	if boot != i.Boot {
+		return true
+	}
+	alive, err := i.Owner.Alive()
+	return err == nil && !alive
+}
+
+// runIDOf reads the run id in a directory's name.
+func runIDOf(name string) (RunID, bool) {
+	text, ok := strings.CutPrefix(name, runPrefix)
+	if !ok {
+		return RunID{}, false
+	}
+	id, err := ParseRunID(text)
+	return id, err == nil
+}
+
+// isSupervisorName says whether a directory of the root is a supervisor's own leaf.
+func isSupervisorName(name string) bool {
+	return name == supervisorName || strings.HasPrefix(name, supervisorPrefix)
+}
+
+// isGone says that an error means nothing but: the directory has been removed meanwhile.
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, cgroup.ErrGone) || errors.Is(err, unix.ENODEV)
+}
