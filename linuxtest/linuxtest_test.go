@@ -6,7 +6,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	Main(m)
+	Main(m, Modes{"make-dirs": modeMakeDirs, "naive-kill": modeNaiveKill})
 }
 
 func TestForkPIDHasTheNumber(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +22,9 @@ type Command struct {
 	Stdin  *os.File // nil is /dev/null, and so for the next two
 	Stdout *os.File
 	Stderr *os.File
+	Extra  []*os.File // become descriptors 3 and up; not together with PID
+
+	cloneflags uintptr
 }
 
 // Process is a child of the test, held by a pidfd.
@@ -79,6 +81,9 @@ func (c Command) start() (*Process, error) {
 		}
 		defer func() { _ = unix.Close(group) }() // only named a place
 	}
+	if c.PID != 0 && (len(c.Extra) > 0 || c.cloneflags != 0) {
+		return nil, errors.New("a chosen PID together with Extra or a PID namespace")
+	}
 	if c.PID != 0 {
 		return cloneAs(c, env, files, group)
 	}
@@ -87,7 +92,10 @@ func (c Command) start() (*Process, error) {
 		Dir:   c.Dir,
 		Env:   env,
 		Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
-		Sys:   &syscall.SysProcAttr{PidFD: &p.fd, UseCgroupFD: group >= 0, CgroupFD: max(group, 0)},
+		Sys:   &syscall.SysProcAttr{PidFD: &p.fd, UseCgroupFD: group >= 0, CgroupFD: max(group, 0), Cloneflags: c.cloneflags},
+	}
+	for _, f := range c.Extra {
+		attr.Files = append(attr.Files, f.Fd())
 	}
 	p.pid, _, err = syscall.StartProcess(c.Args[0], c.Args, attr)
 	if err != nil {
@@ -159,9 +167,12 @@ func (p *Process) wait(within time.Duration) (unix.WaitStatus, bool, error) {
 	}
 }
 
-// end is the clean-up of Start.
+// end is the clean-up of Start. A second call does nothing.
 func (p *Process) end(tb testing.TB) {
 	tb.Helper()
+	if p.fd < 0 {
+		return
+	}
 	if !p.reaped {
 		_ = p.Signal(unix.SIGKILL) // it may have exited just now
 		if _, ok, err := p.wait(10 * time.Second); err != nil || !ok {
@@ -171,6 +182,7 @@ func (p *Process) end(tb testing.TB) {
 	if err := unix.Close(p.fd); err != nil {
 		tb.Errorf("close the pidfd of process %d: %v", p.pid, err)
 	}
+	p.fd = -1
 }
 
 // readable says whether fd becomes readable within the time.
@@ -211,6 +223,3 @@ func (c Command) Output(tb testing.TB, within time.Duration) string {
 	}
 	return string(bytes.TrimSpace(data))
 }
-
-// pidText is a PID as an argument of a helper.
-func pidText(pid int) string { return strconv.Itoa(pid) }

@@ -1,0 +1,91 @@
+package linuxtest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// modeMakeDirs makes so many directories below DIR, one call each, then a child
+// makes one more.
+func modeMakeDirs(args []string) int {
+	n, err := number(args, 1, 0)
+	if err != nil {
+		return complain(err)
+	}
+	for i := range n {
+		if err := os.Mkdir(filepath.Join(args[0], fmt.Sprint(i+1)), 0o755); err != nil {
+			return complain(err)
+		}
+	}
+	return 0
+}
+
+func TestCrashPointsAreBeforeEachCall(t *testing.T) {
+	NoLeaks(t)
+	const dirs = 5
+	var dir string
+	command := func() Command {
+		dir = t.TempDir()
+		return Command{Args: Helper(t, "make-dirs", dir, fmt.Sprint(dirs))}
+	}
+	n := 0
+	for crash := range CrashPoints(t, command, "mkdirat", "mkdir") {
+		n++
+		made, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(made) != n-1 || crash.N != n || crash.Call.Path != filepath.Join(dir, fmt.Sprint(n)) {
+			t.Errorf("crash point %d: %d directories made, crash %v", n, len(made), crash)
+		}
+	}
+	if n != dirs {
+		t.Errorf("%d crash points, want %d", n, dirs)
+	}
+}
+
+// modeNaiveKill signals whoever has the number now: what this whole project is
+// against, and the control of NoForeignSignals.
+func modeNaiveKill(args []string) int {
+	n, err := number(args, 0, 0)
+	if err != nil {
+		return complain(err)
+	}
+	return killByNumber(n)
+}
+
+func TestNoForeignSignalsCatchesANaiveKiller(t *testing.T) {
+	stranger := Start(t, Helper(t, "run")...)
+	w := WatchSignals(t, Command{Args: Helper(t, "naive-kill", fmt.Sprint(stranger.PID()))})
+	if got := w.Process.Wait(t, 20*time.Second); got.ExitStatus() != 1 {
+		t.Errorf("wait status of the killer = %#x, want exit 1: EPERM", uint32(got))
+	}
+	if !stranger.Alive() {
+		t.Error("the stranger is dead")
+	}
+	calls := w.Foreign()
+	if len(calls) != 1 || calls[0].Name != "kill" || calls[0].PID != w.Process.PID() || int(calls[0].Args[0]) != stranger.PID() {
+		t.Errorf("foreign signals = %v, want one kill of %d", calls, stranger.PID())
+	}
+}
+
+func TestNoForeignSignalsLetsPidfdsThrough(t *testing.T) {
+	p := NoForeignSignals(t, Command{Args: Helper(t, "die", "10")})
+	if got := p.Wait(t, 20*time.Second); !got.Signaled() || got.Signal() != 10 {
+		t.Errorf("wait status = %#x, want SIGUSR1", uint32(got))
+	}
+}
+
+// killByNumber is written with the bare system call so that the policy test need
+// not know an exception.
+func killByNumber(pid int) int {
+	if _, _, errno := unix.RawSyscall(unix.SYS_KILL, uintptr(pid), uintptr(unix.SIGTERM), 0); errno != 0 {
+		return 1
+	}
+	return 0
+}
