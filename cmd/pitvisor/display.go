@@ -75,7 +75,7 @@ func (s *session) output() func(supervise.StartInfo) (supervise.Output, error) {
 		if !files[info.Worker.Pool] {
 			return supervise.Output{}, nil
 		}
-		st, err := s.logs.Start(info.Worker.String(), info.Worker.Pool, info.Worker.Slot, info.Start, info.UID, info.GID)
+		st, err := s.logs.Start(info.Worker.String(), info.Worker.Pool, info.Worker.Slot, info.Start)
 		if err != nil {
 			return supervise.Output{}, err
 		}

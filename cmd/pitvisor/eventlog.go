@@ -50,7 +50,7 @@ func newEventLog(log *slog.Logger, cfg *config.Config, history *registry.History
 func (e *eventLog) observe(ev supervise.Event) {
 	level, message, attrs := e.describe(ev)
 	if message != "" && e.log.Enabled(context.Background(), level) {
-		attrs = append([]any{"worker", ev.Worker.String()}, attrs...)
+		attrs = append([]any{"worker", workerName(ev.Worker)}, attrs...)
 		e.log.Log(context.Background(), level, message, attrs...)
 	}
 	e.record(ev)
@@ -64,6 +64,14 @@ func (e *eventLog) observe(ev supervise.Event) {
 	e.mu.Unlock()
 }
 
+// workerName is "pool/slot", or the pool where an event is about all of it.
+func workerName(id supervise.WorkerID) string {
+	if id.Slot < 0 {
+		return id.Pool
+	}
+	return id.String()
+}
+
 // describe says an event in words. An empty message is not logged.
 func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 	switch ev.Kind {
@@ -72,7 +80,11 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 	case supervise.EventReady:
 		return e.single(ev.Worker.Pool), "ready", readyAttrs(ev)
 	case supervise.EventStartFailed:
-		return slog.LevelWarn, "start failed: " + failureText(ev.Failure), failureAttrs(ev)
+		level := slog.LevelWarn
+		if ev.Failure != nil && ev.Failure.Cause == supervise.CauseCanceled {
+			level = slog.LevelDebug // a stop was asked for meanwhile
+		}
+		return level, "start failed: " + failureText(ev.Failure), failureAttrs(ev)
 	case supervise.EventExited:
 		return slog.LevelWarn, "exited by itself: " + exitText(ev), exitAttrs(ev)
 	case supervise.EventBackoff:

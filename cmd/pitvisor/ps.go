@@ -132,7 +132,7 @@ func (p psPrinter) worker(w registry.WorkerView, lead, below string) {
 		return
 	}
 	for i, proc := range w.Processes {
-		p.row(below+branch(i, len(w.Processes))+string(printable([]byte(proc.Comm))), "", "", "", "", "", proc.ID)
+		p.row(below+branch(i, len(w.Processes))+string(printable([]byte(proc.Comm))), "", "", "", "", "", fmt.Sprintf("%d:%d", proc.PID, proc.Inode))
 	}
 }
 

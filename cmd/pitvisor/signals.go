@@ -94,14 +94,15 @@ func (s *session) talkToSystemd(ctx context.Context, sup *supervise.Supervisor) 
 func (s *session) verdict(sup *supervise.Supervisor, err error) error {
 	result := sup.Result()
 	var stopErr *supervise.StopError
+	var poolErr *supervise.PoolError
 	switch {
 	case errors.As(err, &stopErr):
 		return fail(exitUnclean, err)
-	case err != nil && !errors.As(err, &errSignalled{}):
+	case err != nil && !errors.As(err, &errSignalled{}) && !errors.As(err, &poolErr):
 		return fail(exitSelf, err)
 	case result.Blocked > 0 || result.Escalated > 0:
 		return s.verdictError(exitUnclean, "the stop was not clean", result)
-	case result.GaveUp > 0 || result.FailedStarts > 0:
+	case result.GaveUp > 0 || result.NeverReady > 0:
 		return s.verdictError(exitFailed, "not every worker started", result)
 	}
 	s.log.Info("stopped clean", "started", result.Started, "ready", result.Ready)
@@ -114,7 +115,7 @@ func (s *session) verdictError(code int, what string, r supervise.Result) error 
 		n    int
 		what string
 	}{
-		{r.FailedStarts, "failed starts"}, {r.GaveUp, "workers given up"},
+		{r.NeverReady, "workers never ready"}, {r.GaveUp, "given up"},
 		{r.Escalated, "killed after their grace"}, {r.Blocked, "still there"},
 	} {
 		if part.n > 0 {

@@ -20,16 +20,16 @@ import (
 
 // session is one `pitvisor up`: what it opened, in the order of opening.
 type session struct {
-	app  *app
-	log  *slog.Logger
-	cfg  *config.Config
-	keep int
+	app *app
+	log *slog.Logger
+	cfg *config.Config
 
 	root    cgroup.Root
 	home    *home
 	reg     *registry.Registry
 	run     *registry.Run
 	logs    *capture.Store // nil when no pool writes files
+	logDir  string
 	runtime *runDir
 	notify  *probe.NotifyServer // nil when no pool uses it
 	history *registry.History
@@ -40,8 +40,8 @@ type session struct {
 	group   sync.WaitGroup // goroutines that end with the session's context
 }
 
-func (a *app) superviseConfig(cfg *config.Config, f upFlags, log *slog.Logger) (err error) {
-	s := &session{app: a, log: log, cfg: cfg, keep: f.keepRuns}
+func (a *app) superviseConfig(cfg *config.Config, quiet bool, log *slog.Logger) (err error) {
+	s := &session{app: a, log: log, cfg: cfg}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer func() {
 		cancel()
@@ -50,10 +50,10 @@ func (a *app) superviseConfig(cfg *config.Config, f upFlags, log *slog.Logger) (
 			err = cerr
 		}
 	}()
-	if err := s.open(ctx); err != nil {
+	if err := s.open(); err != nil {
 		return asSelf(err)
 	}
-	sup, err := s.supervisor(f.quiet)
+	sup, err := s.supervisor(quiet)
 	if err != nil {
 		return asSelf(err)
 	}
@@ -71,25 +71,25 @@ func asSelf(err error) error {
 }
 
 // open acquires everything that a start needs, before anything is started.
-func (s *session) open(ctx context.Context) error {
+func (s *session) open() error {
 	var err error
 	if s.root, s.reg, err = s.app.registry(); err != nil {
 		return err
 	}
-	s.defer_(s.root.Dir.Close)
+	s.onClose(s.root.Dir.Close)
 	if s.home, err = settleSelf(s.root, s.log); err != nil {
 		return err
 	}
-	s.defer_(s.home.leave)
+	s.onClose(s.home.leave)
 	if s.run, err = s.reg.Create("up", s.cfg.Name, version()); err != nil {
 		return err
 	}
-	s.defer_(s.closeRun)
-	return s.openState(ctx)
+	s.onClose(s.closeRun)
+	return s.openState()
 }
 
 // openState makes the places on disk: logs, sockets, history.
-func (s *session) openState(ctx context.Context) error {
+func (s *session) openState() error {
 	state, err := s.app.stateRoot()
 	if err != nil {
 		return err
@@ -102,28 +102,30 @@ func (s *session) openState(ctx context.Context) error {
 	if s.runtime, err = makeRunDir(runtime, id); err != nil {
 		return fmt.Errorf("make the runtime directory: %w", err)
 	}
-	s.defer_(s.runtime.remove)
+	s.onClose(s.runtime.remove)
 	if usesFiles(s.cfg) {
-		if s.logs, err = capture.Open(capture.Options{Dir: filepath.Join(state, "logs", id), MaxSize: s.cfg.Log.MaxSize}); err != nil {
+		s.logDir = filepath.Join(state, "logs", id)
+		warn := func(err error) { s.log.Warn("output files: " + err.Error()) }
+		if s.logs, err = capture.Open(capture.Options{Dir: s.logDir, MaxSize: s.cfg.Log.MaxSize, Warn: warn}); err != nil {
 			return fmt.Errorf("open the workers' log files: %w", err)
 		}
-		s.defer_(s.logs.Close)
+		s.onClose(s.logs.Close)
 	}
 	if usesNotify(s.cfg) {
 		if s.notify, err = probe.NewNotifyServer(s.runtime.path); err != nil {
 			return fmt.Errorf("listen for sd_notify messages: %w", err)
 		}
-		s.defer_(s.notify.Close)
+		s.onClose(s.notify.Close)
 	}
 	s.history = registry.OpenHistory(filepath.Join(state, "history.db"), func(err error) {
 		s.log.Warn("history: " + err.Error())
 	})
-	s.defer_(s.closeHistory)
-	s.prune(ctx, filepath.Join(state, "logs"), runtime)
+	s.onClose(s.closeHistory)
+	s.prune(filepath.Join(state, "logs"), runtime)
 	return nil
 }
 
-func (s *session) defer_(f func() error) { s.closers = append(s.closers, f) }
+func (s *session) onClose(f func() error) { s.closers = append(s.closers, f) }
 
 // close undoes open in reverse order and returns the first error.
 func (s *session) close() error {
@@ -159,8 +161,8 @@ func (s *session) closeHistory() error {
 }
 
 // prune removes log and runtime directories of runs that have ended.
-func (s *session) prune(_ context.Context, logs, runtime string) {
-	for root, keep := range map[string]int{logs: s.keep, runtime: 0} {
+func (s *session) prune(logs, runtime string) {
+	for root, keep := range map[string]int{logs: s.cfg.Log.Keep, runtime: 0} {
 		if _, err := capture.Prune(root, keep); err != nil {
 			s.log.Warn("remove directories of ended runs: " + err.Error())
 		}
@@ -170,10 +172,14 @@ func (s *session) prune(_ context.Context, logs, runtime string) {
 // supervisor builds the pools' specs with their probes and outputs.
 func (s *session) supervisor(quiet bool) (*supervise.Supervisor, error) {
 	specs := make([]supervise.PoolSpec, 0, len(s.cfg.Pools))
+	files := probe.NewFileWatcher()
 	for _, p := range s.cfg.Pools {
 		spec := p.Spec
 		if p.Ready != nil {
-			ready, err := probe.New(*p.Ready, probe.Deps{RuntimeDir: s.runtime.path, Notify: s.notify})
+			ready, err := probe.New(*p.Ready, probe.Deps{
+				RuntimeDir: s.runtime.path, Notify: s.notify, Files: files, Track: spec.Track,
+				ExecEnv: spec.Command.Env, ExecDir: spec.Command.Dir, ExecCredential: spec.Command.Credential,
+			})
 			if err != nil {
 				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
 			}
@@ -199,7 +205,7 @@ func (s *session) startHelpers(ctx context.Context) {
 	if s.logs != nil && s.show.wanted() {
 		s.group.Go(func() {
 			if err := s.logs.Follow(ctx, s.show.line); err != nil && ctx.Err() == nil {
-				s.log.Warn("the workers' output is no longer shown: "+err.Error(), "files", s.logs.Dir())
+				s.log.Warn("the workers' output is no longer shown: "+err.Error(), "files", s.logDir)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,7 +35,6 @@ type upFlags struct {
 	logLevel  string
 	logFormat string
 	quiet     bool
-	keepRuns  int
 }
 
 func (a *app) upCommand() *cobra.Command {
@@ -48,30 +48,28 @@ func (a *app) upCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "file", "f", "pitvisor.toml", "configuration file")
-	flags.StringVar(&f.logLevel, "log-level", "info", "least level of the supervisor's own log: debug, info, warn, error")
-	flags.StringVar(&f.logFormat, "log-format", "auto", "the supervisor's own log: auto, text, json or journal")
+	flags.StringVar(&f.logLevel, "log-level", "", "least level of the supervisor's own log: debug, info, warn or error (default: [log] level)")
+	flags.StringVar(&f.logFormat, "log-format", "", "the supervisor's own log: auto, text, json or journal (default: [log] format)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not show the workers' output; it still goes to the files")
-	flags.IntVar(&f.keepRuns, "keep-runs", 5, "how many ended runs keep their log files")
 	return cmd
 }
 
 func (a *app) up(f upFlags) error {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return fail(exitUsage, fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel))
-	}
-	if f.keepRuns < 0 {
-		return fail(exitUsage, fmt.Errorf("--keep-runs %d is negative", f.keepRuns))
-	}
-	log, err := a.newLogger(level, f.logFormat)
-	if err != nil {
-		return fail(exitUsage, err)
-	}
 	cfg, err := loadConfig(f.file)
 	if err != nil {
 		return err
 	}
-	return a.superviseConfig(cfg, f, log)
+	levelName := cmp.Or(f.logLevel, cfg.Log.Level, "info")
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(levelName)); err != nil {
+		return fail(exitUsage, fmt.Errorf("--log-level %q is none of debug, info, warn, error", levelName))
+	}
+	log, err := a.newLogger(level, cmp.Or(f.logFormat, cfg.Log.Format, "auto"))
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	a.stateDir = cmp.Or(a.stateDir, cfg.StateDir)
+	return a.superviseConfig(cfg, f.quiet, log)
 }
 
 // loadConfig reads a configuration and turns every problem into a usage error.

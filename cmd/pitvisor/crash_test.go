@@ -1,0 +1,88 @@
+package main
+
+import (
+	"flag"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+// cycles is how often the supervisor is crashed; `make soak` asks for more.
+var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCycles")
+
+// TestCrashCycles starts a supervisor, kills it at a random instant, and starts
+// it again (H-08, H-13, H-26 among others). Whatever the instant, the next one
+// leaves no process, no cgroup and no stranger touched, and the state on disk
+// does not grow.
+func TestCrashCycles(t *testing.T) {
+	w := newWorld(t)
+	adoptOrphans(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	bystander := linuxtest.Start(t, "/bin/sleep", "1000")
+	daemon := strings.Join(linuxtest.Helper(t, "double-fork"), `", "`)
+	config := w.config(sleepers("web", 3) + `
+[pool.talk]
+command = ["/bin/sh", "-c", "echo started; exec sleep 1000"]
+[pool.talk.ready]
+stdout = "started"
+[pool.daemon]
+command = ["` + daemon + `"]
+track = "leaf"
+`)
+	for range *cycles {
+		u := w.up(config)
+		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(120 * time.Millisecond))))
+		<-instant.C
+		u.kill()
+		reapAll()
+	}
+	last := w.up(config)
+	last.ready(append(names("web", 3), "talk/0", "daemon/0")...)
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		groups := w.groups()
+		return len(groups) == 1, "still there: " + strings.Join(groups, " ")
+	})
+	if !bystander.Alive() {
+		t.Error("a bystander was killed")
+	}
+	last.send(unix.SIGTERM)
+	if code := last.wait(); code != exitOK {
+		t.Errorf("exit code of the last supervisor = %d, want %d", code, exitOK)
+	}
+	w.assertEmpty()
+	entries, bytes := usage(t, w.dir)
+	t.Logf("state after %d crashes: %d entries, %d KiB", *cycles, entries, bytes>>10)
+	if entries > 200 || bytes > 16<<20 {
+		t.Errorf("state after %d crashes: %d entries, %d bytes, want it bounded", *cycles, entries, bytes)
+	}
+}
+
+// usage counts the entries and bytes below dir.
+func usage(t *testing.T, dir string) (entries int, bytes int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		entries++
+		bytes += info.Size()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries, bytes
+}
