@@ -1,0 +1,200 @@
+package supervise
+
+import (
+	"time"
+
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+// The life of a worker
+//
+// A worker is one slot of a pool. It lives through many starts, one after the
+// other, never two at once: a start begins by making a fresh leaf and ends when
+// that leaf is removed, and only then may the next one begin. Removal is the
+// only fence the kernel offers against a late fork.
+//
+// Starting: a spawner makes the leaf and the process. A stop that comes
+// meanwhile waits for the spawner's answer, since what has been started must
+// be ended.
+//
+// Up: the exec succeeded. Without a readiness rule the worker is ready at once;
+// with one, an attempt runs beside it and has until the start timeout. Each
+// start is told exactly once, as ready or as failed, whatever comes in which
+// order. An end before that is a failed start, with exit 0 too. When the
+// timeout is over the attempt is told so first and may answer with its own
+// words; if it stays silent for another second, the failure is told without.
+// A failed start whose process still lives is stopped like any other.
+//
+// Stopping: the signal is sent and the grace runs. Then Killing.
+//
+// Killing: first the leaf is killed (only if the process still lives), then,
+// when the process has ended, the leaf is removed with whatever the process
+// left in it. Both go on elsewhere. A process that has not ended some time after
+// the kill, or a leaf that cannot be removed, is blocked: that is told once,
+// and removal is tried again, ever less often, for as long as it takes.
+//
+// When the leaf is gone it is decided what follows: down for good if a stop was
+// asked for, completed or failed if the policy says so, else the next start,
+// after a backoff unless the end was one of the free ones. A stop is final:
+// nothing after it starts the worker again.
+//
+// With TrackLeaf the end of the main process (exit 0, or any during a stop) is
+// not the end while the leaf is still populated; the end of the leaf is.
+//
+//	           spawned    spawn   ready   not-    exited   removed   blocked   timer     stop        kill
+//	                      failed          ready   empty
+//	down       -          -       -       -       -        -         -         -         down        down
+//	starting   up         next¹   -       -       note     -         -         -         note        note
+//	up         -          -       up      stop    remove²  -         -         stop³     stop        killing
+//	stopping   -          -       -       -       remove²  -         -         killing   note        killing
+//	killing    -          -       -       -       remove   next      retry     remove    note        note
+//	backoff    -          -       -       -       -        -         -         starting  down        down
+//	failed     -          -       -       -       -        -         -         -         -           -
+//	completed  -          -       -       -       -        -         -         -         -           -
+//
+//	note    remembered, and acted on when the state allows
+//	stop    signal and stopping; with no grace, killing
+//	remove  killing, with the removal under way
+//	retry   killing, with a timer for the next removal
+//	next    down, completed, failed, backoff or starting
+//	1       killing and remove if the spawner had to leave the leaf behind
+//	2       with TrackLeaf only when the leaf is empty, or the main process failed while up
+//	3       only while not ready: the start timeout
+//
+// Everything that belongs to a start carries the start's number; what comes
+// late from another start is ignored. A timer that comes early, late or twice
+// is compared with what is due and ignored likewise.
+
+const (
+	// answerWait is how long an attempt may take to say why it timed out.
+	answerWait = time.Second
+	// killWait is how long after the kill of a leaf its process may take to
+	// end before removal, which names what blocks it, is tried anyway. Killing
+	// ten thousand at once takes the kernel some seconds.
+	killWait = 5 * time.Second
+	// blockedAfter is how long removal may take before it is told as blocked.
+	blockedAfter = 2 * time.Second
+	// retryMin and retryMax bound the wait between two tries to remove a leaf.
+	retryMin = 50 * time.Millisecond
+	retryMax = 5 * time.Second
+)
+
+// policy is what step must know of a pool.
+type policy struct {
+	restart RestartPolicy
+	backoff Backoff
+	limit   int           // consecutive failures; 0 is none
+	grace   time.Duration // 0 is kill at once
+	timeout time.Duration // from up to ready; 0 is none
+	probed  bool          // has a readiness rule
+	leaf    bool          // TrackLeaf
+}
+
+// worker is the state of one slot. Times are counted from the start of the
+// supervisor.
+type worker struct {
+	start    uint64        // number of the current or last start
+	since    time.Duration // when it got into its state
+	began    time.Duration // when the current start began
+	upAt     time.Duration
+	readyAt  time.Duration
+	stopAt   time.Duration // when the stop began
+	goneAt   time.Duration // when removal began; 0 is not yet
+	due      time.Duration // when a timer input is wanted; 0 is never
+	failures uint32        // consecutive
+	tries    uint8         // to remove the leaf
+
+	state State
+	shown State // state after the last report
+
+	ready      bool // may get work
+	wasReady   bool // this start became ready
+	told       bool // this start has been reported, as ready or failed
+	toldEnd    bool // the end of this start has been reported
+	toldBlock  bool // this start has been reported as blocked
+	expired    bool // the attempt has been told that its time is over
+	ended      bool // the process ended before the spawner said that it was up
+	byUs       bool // we ended this start
+	escalated  bool // and the grace did not suffice
+	removing   bool // a removal is under way
+	wantStop   bool // for good
+	wantNoWait bool // and without grace
+}
+
+// inputKind says what happened to a worker.
+type inputKind uint8
+
+const (
+	inStart inputKind = iota + 1
+	inSpawned
+	inSpawnFailed
+	inReady
+	inNotReady
+	inExited // the main process ended
+	inEmpty  // the leaf is not populated any more (TrackLeaf)
+	inRemoved
+	inBlocked
+	inTimer
+	inStop
+	inKill
+)
+
+// input is something that happened to a worker. start must be set where the
+// comment names the kind of input that belongs to a start: all but inStart,
+// inTimer, inStop and inKill.
+type input struct {
+	kind  inputKind
+	start uint64
+	at    time.Duration
+	rnd   float64 // in [0,1), for the jitter
+
+	leaf     bool          // inSpawnFailed: the leaf is still there
+	empty    bool          // inExited: and so has the leaf been left empty
+	ok       bool          // inExited, inRemoved: exit 0
+	port     int           // inReady
+	leftover int           // inRemoved, inBlocked
+	exit     *spawn.Exit   // inRemoved, inBlocked
+	failure  *StartFailure // inSpawnFailed, inNotReady; inRemoved, inBlocked: in case the start was not ready
+	err      error         // inBlocked, inRemoved
+}
+
+// actionKind says what is to be done.
+type actionKind uint8
+
+const (
+	doSpawn  actionKind = iota + 1 // make leaf and process of start number worker.start
+	doProbe                        // let the readiness attempt wait
+	doExpire                       // tell the attempt that its time is over
+	doSignal                       // the stop signal
+	doKill                         // kill the leaf
+	doRemove                       // remove the leaf with whatever is in it
+	doReport                       // tell the observer
+)
+
+// action is something that is to be done for a worker. All but the kind
+// belongs to doReport.
+type action struct {
+	do        actionKind
+	kind      EventKind
+	from, to  State
+	ready     bool
+	escalated bool
+	leftover  int
+	port      int
+	exit      *spawn.Exit
+	failure   *StartFailure
+	elapsed   time.Duration
+	delay     time.Duration
+	err       error
+}
+
+// over says that the worker has reached its last state.
+func (w *worker) over() bool {
+	return w.state == StateFailed || w.state == StateCompleted || w.state == StateDown && w.wantStop
+}
+
+// stuck says that all that is missing to the end is a leaf that cannot be removed.
+func (w *worker) stuck() bool { return w.wantStop && w.state == StateKilling && w.toldBlock }
+
+// probing says that a readiness attempt has reason to go on.
+func (w *worker) probing() bool { return w.state == StateUp && !w.told && !w.expired }

@@ -1,0 +1,423 @@
+package supervise
+
+import (
+	"errors"
+	"time"
+)
+
+var (
+	errStopped      = errors.New("a stop was asked for")
+	errStartTimeout = errors.New("not ready within the start timeout")
+)
+
+// step returns the worker after the input, and out with what is to be done
+// appended. It decides everything and does nothing.
+func (p *policy) step(w worker, in input, out []action) (worker, []action) {
+	t := turn{policy: p, worker: w, in: in, out: out}
+	switch in.kind {
+	case inStart:
+		if w.state == StateDown && w.start == 0 && !w.wantStop {
+			t.begin()
+		}
+	case inTimer:
+		if w.due != 0 && in.at >= w.due {
+			t.due = 0
+			t.onTimer()
+		}
+	case inStop:
+		t.onStop()
+	case inKill:
+		t.wantNoWait = true
+		t.onStop()
+	case inSpawned, inSpawnFailed, inReady, inNotReady, inExited, inEmpty, inRemoved, inBlocked:
+		if in.start == w.start {
+			t.onStart()
+		}
+	}
+	if t.state != w.state {
+		t.since = in.at
+	}
+	return t.worker, t.out
+}
+
+// turn is one step under way.
+type turn struct {
+	*policy
+	worker
+	in  input
+	out []action
+}
+
+// onStart takes what belongs to the current start.
+func (t *turn) onStart() {
+	switch t.state {
+	case StateStarting:
+		t.onStarting()
+	case StateUp:
+		t.onUp()
+	case StateStopping:
+		if t.isEnd() {
+			t.remove()
+		}
+	case StateKilling:
+		t.onKilling()
+	case StateDown, StateBackoff, StateFailed, StateCompleted:
+		// Nothing of that start is left that could matter.
+	}
+}
+
+func (t *turn) onStarting() {
+	switch t.in.kind {
+	case inSpawned:
+		t.onSpawned()
+	case inSpawnFailed:
+		if t.in.leaf {
+			t.state = StateKilling
+		}
+		t.tellFailure(t.in.failure)
+		if t.in.leaf {
+			t.remove()
+			return
+		}
+		t.end()
+	case inExited, inEmpty:
+		t.ended = t.ended || t.isEnd()
+	case inStart, inReady, inNotReady, inRemoved, inBlocked, inTimer, inStop, inKill:
+		// Not in this state.
+	}
+}
+
+func (t *turn) onSpawned() {
+	t.state = StateUp
+	t.upAt = t.in.at
+	t.report(action{kind: EventUp})
+	switch {
+	case t.ended:
+		t.remove()
+	case t.wantStop:
+		t.stop()
+	case t.probed:
+		if t.timeout > 0 {
+			t.due = t.in.at + t.timeout
+		}
+		t.act(doProbe)
+	default:
+		t.becomeReady()
+	}
+}
+
+func (t *turn) onUp() {
+	switch t.in.kind {
+	case inReady:
+		if !t.told {
+			t.becomeReady()
+		}
+	case inNotReady:
+		if !t.told {
+			t.tellFailure(t.in.failure)
+			t.stop()
+		}
+	case inExited, inEmpty:
+		if t.isEnd() {
+			t.remove()
+		}
+	case inStart, inSpawned, inSpawnFailed, inRemoved, inBlocked, inTimer, inStop, inKill:
+		// Not in this state.
+	}
+}
+
+func (t *turn) onKilling() {
+	switch t.in.kind {
+	case inExited, inEmpty:
+		if !t.removing {
+			t.remove()
+		}
+	case inRemoved:
+		t.removing = false
+		t.tellEnd()
+		t.end()
+	case inBlocked:
+		t.removing = false
+		t.tellEnd()
+		t.retry()
+	case inStart, inSpawned, inSpawnFailed, inReady, inNotReady, inTimer, inStop, inKill:
+		// Not in this state.
+	}
+}
+
+// isEnd says whether an end of the main process or of the leaf is that of the
+// start. With TrackLeaf a main process may go while others stay: by exit 0, or
+// in whatever way while the worker is being stopped.
+func (t *turn) isEnd() bool {
+	if t.in.kind == inEmpty {
+		return true
+	}
+	if t.in.kind != inExited {
+		return false
+	}
+	goesOn := t.leaf && !t.in.empty && (t.in.ok || t.state == StateStopping)
+	return !goesOn
+}
+
+// onTimer is called when the time that was due has come.
+func (t *turn) onTimer() {
+	switch t.state {
+	case StateUp:
+		t.onStartTimeout()
+	case StateStopping:
+		t.kill()
+	case StateKilling:
+		t.remove()
+	case StateBackoff:
+		t.begin()
+	case StateDown, StateStarting, StateFailed, StateCompleted:
+		// Nothing is ever due in these.
+	}
+}
+
+func (t *turn) onStartTimeout() {
+	if t.told {
+		return
+	}
+	if !t.expired {
+		t.expired = true
+		t.due = t.in.at + answerWait
+		t.act(doExpire)
+		return
+	}
+	t.tellFailure(&StartFailure{Phase: PhaseReadiness, Cause: CauseTimeout, Err: errStartTimeout})
+	t.stop()
+}
+
+// onStop takes a stop for good, with grace or without.
+func (t *turn) onStop() {
+	t.wantStop = true
+	if t.stopAt == 0 {
+		t.stopAt = t.in.at
+	}
+	switch t.state {
+	case StateStarting:
+		t.tellCanceled()
+	case StateUp:
+		t.tellCanceled()
+		t.stop()
+	case StateStopping:
+		if t.wantNoWait {
+			t.kill()
+		}
+	case StateBackoff:
+		t.setDown()
+	case StateDown, StateKilling, StateFailed, StateCompleted:
+		// Killing sees wantStop when the leaf is gone; the others are over.
+	}
+}
+
+// begin begins the next start.
+func (t *turn) begin() {
+	t.worker = worker{
+		start:    t.start + 1,
+		began:    t.in.at,
+		failures: t.failures,
+		state:    StateStarting,
+		shown:    t.shown,
+	}
+	t.act(doSpawn)
+	t.report(action{kind: EventStarting})
+}
+
+func (t *turn) becomeReady() {
+	t.ready, t.wasReady, t.told = true, true, true
+	t.readyAt = t.in.at
+	t.due = 0
+	t.report(action{kind: EventReady, port: t.in.port, elapsed: t.in.at - t.began})
+}
+
+// stop begins to end a process that lives.
+func (t *turn) stop() {
+	if t.grace == 0 || t.wantNoWait {
+		t.kill()
+		return
+	}
+	t.markStop()
+	t.state = StateStopping
+	t.due = t.in.at + t.grace
+	t.act(doSignal)
+	t.report(action{kind: EventStopping})
+}
+
+// kill ends a process that lives at once.
+func (t *turn) kill() {
+	kind := EventStopping
+	if t.state == StateStopping {
+		kind = EventEscalated
+		t.escalated = true
+	}
+	t.markStop()
+	t.state = StateKilling
+	t.due = t.in.at + killWait
+	t.act(doKill)
+	t.report(action{kind: kind, escalated: t.escalated})
+}
+
+func (t *turn) markStop() {
+	t.ready, t.byUs = false, true
+	if t.stopAt == 0 {
+		t.stopAt = t.in.at
+	}
+}
+
+// remove lets the leaf be removed. The state changes silently: how the start
+// ended is told when the remover knows.
+func (t *turn) remove() {
+	if t.goneAt == 0 {
+		t.goneAt = t.in.at
+	}
+	t.ready = false
+	t.state = StateKilling
+	t.removing = true
+	t.due = 0
+	t.act(doRemove)
+}
+
+// retry waits before the next try to remove a leaf.
+func (t *turn) retry() {
+	t.due = t.in.at + min(retryMin<<min(t.tries, 10), retryMax)
+	t.tries = min(t.tries+1, 100)
+	if !t.toldBlock && t.in.at-t.goneAt >= blockedAfter {
+		t.toldBlock = true
+		t.report(action{kind: EventBlocked, err: t.in.err})
+	}
+}
+
+// end is called when nothing of the start is left, and decides what follows.
+func (t *turn) end() {
+	t.due = 0
+	if t.wantStop {
+		t.setDown()
+		return
+	}
+	if t.byUs {
+		t.reportStopped()
+		t.byUs, t.escalated, t.stopAt = false, false, 0
+	}
+	if t.wasReady {
+		t.endOfReady()
+	} else {
+		t.fail(t.backoffOfStart())
+	}
+}
+
+// endOfReady decides what follows a start that had been ready.
+func (t *turn) endOfReady() {
+	if t.goneAt-t.readyAt >= t.backoff.Reset {
+		t.failures = 0
+	}
+	if t.restart != RestartAlways && t.in.ok {
+		t.failures = 0
+		t.state = StateCompleted
+		t.report(action{kind: EventCompleted, exit: t.in.exit})
+		return
+	}
+	t.fail(t.backoff)
+}
+
+// backoffOfStart is the backoff after a failed start: none of them is free,
+// since what failed at once will hardly be cured at once.
+func (t *turn) backoffOfStart() Backoff {
+	b := t.backoff
+	b.Free = 0
+	return b
+}
+
+// fail counts a failure and decides what follows it.
+func (t *turn) fail(b Backoff) {
+	t.failures++
+	if t.restart == RestartNever || t.limit > 0 && int(t.failures) >= t.limit {
+		t.state = StateFailed
+		t.report(action{kind: EventGaveUp, exit: t.in.exit})
+		return
+	}
+	delay := b.Delay(int(t.failures), t.in.rnd)
+	if delay <= 0 {
+		t.begin()
+		return
+	}
+	t.state = StateBackoff
+	t.due = t.in.at + delay
+	t.report(action{kind: EventBackoff, delay: delay})
+}
+
+// setDown ends the worker for good.
+func (t *turn) setDown() {
+	t.state = StateDown
+	t.due = 0
+	t.reportStopped()
+}
+
+func (t *turn) reportStopped() {
+	a := action{kind: EventStopped, escalated: t.escalated, elapsed: t.in.at - t.stopAt}
+	if t.in.kind == inRemoved {
+		a.exit, a.leftover, a.err = t.in.exit, t.in.leftover, t.in.err
+	}
+	t.report(a)
+}
+
+// tellEnd tells, once per start, an end that we did not ask for.
+func (t *turn) tellEnd() {
+	if t.toldEnd {
+		return
+	}
+	t.toldEnd = true
+	if !t.told {
+		t.tellFailure(t.in.failure)
+		return
+	}
+	if t.wasReady && !t.byUs {
+		t.report(action{kind: EventExited, exit: t.in.exit, leftover: t.in.leftover,
+			elapsed: t.goneAt - t.upAt, err: t.in.err})
+	}
+}
+
+func (t *turn) tellCanceled() {
+	t.tellFailure(&StartFailure{Phase: t.phase(), Cause: CauseCanceled, Err: errStopped})
+}
+
+// tellFailure tells, once per start, that it failed.
+func (t *turn) tellFailure(f *StartFailure) {
+	if t.told {
+		return
+	}
+	t.told = true
+	if f == nil {
+		f = &StartFailure{Phase: t.phase(), Cause: CauseUnknown}
+	}
+	f.Elapsed = t.elapsed()
+	t.report(action{kind: EventStartFailed, failure: f, exit: f.Exit,
+		leftover: t.in.leftover, elapsed: f.Elapsed})
+}
+
+// elapsed is the time from the begin of the start to its end, or to now.
+func (t *turn) elapsed() time.Duration {
+	if t.goneAt != 0 {
+		return t.goneAt - t.began
+	}
+	return t.in.at - t.began
+}
+
+func (t *turn) phase() Phase {
+	if t.state == StateStarting {
+		return PhaseExec
+	}
+	return PhaseReadiness
+}
+
+func (t *turn) act(do actionKind) { t.out = append(t.out, action{do: do}) }
+
+// report tells an event. From and To are what the observer saw last and sees
+// now, so that its events form a chain.
+func (t *turn) report(a action) {
+	a.do = doReport
+	a.from, a.to, a.ready = t.shown, t.state, t.ready
+	t.shown = t.state
+	t.out = append(t.out, a)
+}
