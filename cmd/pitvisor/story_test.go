@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,7 +25,10 @@ import (
 // storyConfig has a pool of every kind of worker, and one that daemonises.
 func storyConfig(t *testing.T) string {
 	t.Helper()
-	linuxtest.NeedPython(t, "grpc")
+	linuxtest.NeedCommand(t, "python3", "/usr/bin/python3")
+	if out, err := exec.Command("/usr/bin/python3", "-c", "import grpc").CombinedOutput(); err != nil {
+		linuxtest.Skip(t, "needs python3-grpcio: "+lastLine(out))
+	}
 	workers, err := filepath.Abs("../../examples/pool")
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +73,11 @@ command = %[3]s
 size = 2
 track = "leaf"
 `, workers, goServer, daemon)
+}
+
+func lastLine(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1]
 }
 
 func storyWorkers() []string {
