@@ -22,7 +22,7 @@ type Line struct {
 	At     time.Time // when it was read
 	Text   []byte    // without the newline; any bytes at all; valid only during the call
 	Split  bool      // the line is longer than 64 KiB: it goes on in the next Line of this stream
-	Lost   int64     // bytes of this stream before this line that were cut away before they were read
+	Lost   int64     // bytes of this stream before this line that were cut away before they were read; Text may be empty then
 }
 
 // Follower hands out the lines of all workers.
@@ -124,6 +124,9 @@ func (s *Store) lines(ctx context.Context, seg *segment, yield func(string) bool
 		}
 		for next, _ := q.pop(); next != nil && more; next, _ = q.pop() {
 			over := s.turn(c, func(l Line) bool {
+				if len(l.Text) == 0 && l.Lost > 0 {
+					return true // no line, only news of a loss
+				}
 				more = yield(string(l.Text)) && ctx.Err() == nil
 				return more
 			})
@@ -136,6 +139,9 @@ func (s *Store) lines(ctx context.Context, seg *segment, yield func(string) bool
 // complete. If there may be more the cursor goes to the end of its queue; if
 // the segment has been read to its end the cursor is detached and over is true.
 func (s *Store) turn(c *cursor, f func(Line) bool) (over bool) {
+	if c.over {
+		return true // a late event put it into the queue again
+	}
 	p := s.buffers.Get().(*[]byte)
 	defer s.buffers.Put(p)
 	end := c.seg.ended() // before reading: what is read after it is all there is
@@ -150,6 +156,7 @@ func (s *Store) turn(c *cursor, f func(Line) bool) (over bool) {
 	}
 	if at > c.off {
 		c.lost += at - c.off
+		c.torn = true
 	}
 	c.off = at
 	full := n == len(*p)
@@ -169,6 +176,7 @@ func (s *Store) turn(c *cursor, f func(Line) bool) (over bool) {
 	if rest := data[used:]; len(rest) > 0 || c.lost > 0 {
 		f(c.line(rest, time.Now(), false))
 	}
+	c.over = true
 	s.detach(c)
 	return true
 }
@@ -177,6 +185,9 @@ func (s *Store) turn(c *cursor, f func(Line) bool) (over bool) {
 // returns how much of data that was and whether f wants more.
 func (c *cursor) split(data []byte, f func(Line) bool) (used int, ok bool) {
 	now := time.Now()
+	if c.torn {
+		used = c.skip(data)
+	}
 	for used < len(data) {
 		rest := data[used:]
 		i := bytes.IndexByte(rest[:min(len(rest), maxLine+1)], '\n')
@@ -195,6 +206,16 @@ func (c *cursor) split(data []byte, f func(Line) bool) (used int, ok bool) {
 		}
 	}
 	return used, true
+}
+
+// skip passes over the rest of a line whose beginning was cut away.
+func (c *cursor) skip(data []byte) (used int) {
+	used = len(data)
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		used, c.torn = i+1, false
+	}
+	c.lost += int64(used)
+	return used
 }
 
 // line makes a Line and tells what was lost before it, once.

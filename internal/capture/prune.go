@@ -3,7 +3,6 @@ package capture
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,8 +14,9 @@ import (
 
 // Prune removes the run directories below logsRoot that no live process holds,
 // but for the newest keep of them. That nobody holds one is proven by taking its
-// lock. A directory that Open did not make is never removed. It goes on after an
-// error, and returns how many it removed and all errors.
+// lock. A directory that Open did not make is never removed, unless it is empty,
+// as an Open that was killed half-way leaves it. Prune goes on after an error,
+// and returns how many run directories it removed and all errors.
 func Prune(logsRoot string, keep int) (removed int, err error) {
 	dirs, err := runDirs(logsRoot)
 	if err != nil {
@@ -54,8 +54,12 @@ func runDirs(root string) ([]runDir, error) {
 		}
 		path := filepath.Join(root, e.Name())
 		marker, err := os.Lstat(filepath.Join(path, markerName))
+		if errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(path) // only works if it is empty; an Open that just made it makes it again
+			continue
+		}
 		if err != nil || !marker.Mode().IsRegular() {
-			continue // not ours, or already on its way out
+			continue
 		}
 		dirs = append(dirs, runDir{path: path, made: marker.ModTime()})
 	}
@@ -82,21 +86,33 @@ func removeIfFree(path string) (removed bool, err error) {
 	if err != nil {
 		return false, explain("lock", path, err)
 	}
-	// The marker goes last, so that what an interrupted Prune leaves is found again.
+	held, err := f.Stat()
+	if err != nil {
+		return false, explain("stat", path, err)
+	}
+	if named, err := os.Lstat(path); err != nil || !os.SameFile(held, named) {
+		return false, nil // somebody else was faster
+	}
+	if err := removeContents(f, path); err != nil {
+		return false, explain("remove", path, err)
+	}
+	return true, nil
+}
+
+// removeContents removes the directory f at path and all that is in it, the
+// marker last, so that what is left of an interrupted removal is found again.
+func removeContents(f *os.File, path string) error {
 	entries, err := f.ReadDir(-1)
 	if err != nil {
-		return false, explain("list", path, err)
+		return err
 	}
 	for _, e := range entries {
 		if e.Name() == markerName {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(path, e.Name())); err != nil {
-			return false, explain("remove", path, err)
+			return err
 		}
 	}
-	if err := os.RemoveAll(path); err != nil {
-		return false, fmt.Errorf("remove %s: %w", path, err)
-	}
-	return true, nil
+	return os.RemoveAll(path)
 }

@@ -22,6 +22,8 @@ type cursor struct {
 	queued bool
 	off    int64 // where the next line begins; only the reader touches it
 	lost   int64 // cut away before it was read, not yet told; only the reader touches it
+	torn   bool  // the line at off lost its beginning; only the reader touches it
+	over   bool  // read to the segment's end; only the reader touches it
 }
 
 func (q *queue) push(c *cursor) {

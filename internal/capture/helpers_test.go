@@ -1,0 +1,25 @@
+package capture
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
+)
+
+func helperModes() linuxtest.Modes {
+	return linuxtest.Modes{
+		"tmpfs-trim": onTmpfs(func(dir string) error { return trimScenario(filepath.Join(dir, "run"), false) }),
+	}
+}
+
+// onDisk returns how many bytes the file takes on disk.
+func onDisk(tb testing.TB, path string) int64 {
+	tb.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		tb.Fatalf("stat %s: %v", path, err)
+	}
+	return st.Blocks * 512
+}

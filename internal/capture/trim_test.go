@@ -1,0 +1,257 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	trimKeep   = 1 << 20
+	trimLine   = 64 // bytes of a line of the scenario, with its newline
+	trimLines  = 24 << 20 / trimLine
+	trimBlocks = 64 << 10
+)
+
+// trimReader checks the lines of a numbered flood: in order, each whole, and
+// every byte either handed out or told as lost.
+type trimReader struct {
+	got, lost int64
+	next      int64
+	err       error
+}
+
+func (r *trimReader) add(l Line) {
+	r.lost += l.Lost
+	r.next += l.Lost / trimLine
+	if len(l.Text) == 0 || r.err != nil {
+		return
+	}
+	r.got += int64(len(l.Text)) + 1
+	n, err := strconv.ParseInt(strings.TrimSpace(string(l.Text)), 10, 64)
+	if err != nil || len(l.Text) != trimLine-1 || l.Split || n != r.next {
+		r.err = fmt.Errorf("line %q (split %v, lost %d), want number %d: %v", l.Text, l.Split, l.Lost, r.next, err)
+	}
+	r.next++
+}
+
+// trimScenario floods a stream of a store in dir and checks that the file stays
+// bounded, that what is younger than the bound stays, and that a reader that
+// is slow in the middle knows what it lost. It does not need package testing,
+// because it also runs in a helper process.
+func trimScenario(dir string, collapses bool) error {
+	var warned error
+	s, err := Open(Options{Dir: dir, MaxSize: trimKeep, Warn: func(err error) { warned = err }})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }() // closed already unless something failed
+	st, err := s.Start("web/0", "web", 0, 1)
+	if err != nil {
+		return err
+	}
+	var r trimReader
+	hold, ended := make(chan struct{}), make(chan error, 1)
+	fl := s.NewFollower()
+	go func() {
+		ended <- fl.Run(context.Background(), func(l Line) {
+			if r.got == 2<<20 {
+				<-hold // long enough to lose something for sure
+			}
+			r.add(l)
+		})
+	}()
+	var block []byte
+	for i := range trimLines {
+		block = fmt.Appendf(block, "%*d\n", trimLine-1, i)
+		if len(block) >= trimBlocks || i == trimLines-1 {
+			if _, err := st.Stdout.Write(block); err != nil {
+				return err
+			}
+			block = block[:0]
+		}
+		if i == trimLines/2 {
+			if err := settled(st.Stdout.Name()); err != nil {
+				return err
+			}
+			close(hold)
+		}
+	}
+	if err := settled(st.Stdout.Name()); err != nil {
+		return err
+	}
+	st.Done()
+	if err := s.Close(); err != nil {
+		return err
+	}
+	if err := <-ended; err != nil {
+		return err
+	}
+	if r.err != nil || warned != nil {
+		return errors.Join(r.err, warned)
+	}
+	if r.got+r.lost != trimLines*trimLine || r.lost == 0 {
+		return fmt.Errorf("%d bytes handed out and %d told as lost, want %d together", r.got, r.lost, trimLines*trimLine)
+	}
+	return checkFile(st.Stdout.Name(), collapses)
+}
+
+// settled waits until the file takes no more than the bound allows.
+func settled(path string) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	var st unix.Stat_t
+	for range 5000 {
+		if err := unix.Stat(path, &st); err != nil {
+			return err
+		}
+		if st.Blocks*512 <= trimKeep*5/4+trimBlocks {
+			return nil
+		}
+		<-tick.C
+	}
+	return fmt.Errorf("%s takes %d bytes on disk", path, st.Blocks*512)
+}
+
+// checkFile checks what is left of the flood in the file.
+func checkFile(path string, collapses bool) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if len(data) < trimKeep {
+		return fmt.Errorf("%d bytes are left, want %d at least", len(data), trimKeep)
+	}
+	if collapses && data[0] == 0 {
+		return errors.New("the file begins with a hole when the start is over")
+	}
+	want := trimLines - trimKeep/trimLine
+	for line := range bytes.Lines(data[len(data)-trimKeep:]) {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(line))); err != nil || n != want {
+			return fmt.Errorf("line %q is in the file, want number %d", line, want)
+		}
+		want++
+	}
+	if want != trimLines {
+		return fmt.Errorf("the last line in the file is %d, want %d", want-1, trimLines-1)
+	}
+	return nil
+}
+
+func TestFilesStayBoundedWhileRunning(t *testing.T) {
+	dir := t.TempDir()
+	if err := trimScenario(filepath.Join(dir, "run"), canCollapse(t, dir)); err != nil {
+		t.Error(err)
+	}
+}
+
+// canCollapse says whether the file system can take a range out of a file.
+func canCollapse(t *testing.T, dir string) bool {
+	f, err := os.CreateTemp(dir, "probe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	write(t, f, strings.Repeat("x", 64<<10))
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, 4096)
+	t.Logf("collapsing a range here: %v", err)
+	return err == nil
+}
+
+// The scenario again on tmpfs, which can punch holes but not collapse them.
+func TestFilesStayBoundedOnTmpfs(t *testing.T) {
+	runOnTmpfs(t, "tmpfs-trim", "64M")
+}
+
+// runOnTmpfs runs a helper mode in a mount namespace of its own, with a tmpfs
+// of that size on the directory that it is given.
+func runOnTmpfs(t *testing.T, mode, size string) {
+	t.Helper()
+	linuxtest.NeedRoot(t)
+	argv := linuxtest.Helper(t, mode, t.TempDir(), size)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", mode, err, out)
+	}
+}
+
+// onTmpfs makes a helper mode of a scenario.
+func onTmpfs(scenario func(dir string) error) linuxtest.Mode {
+	return func(args []string) int {
+		// The Go runtime has made mounts private for us (Unshareflags).
+		err := unix.Mount("tmpfs", args[0], "tmpfs", 0, "size="+args[1])
+		if err == nil {
+			err = scenario(args[0])
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+}
+
+func TestStartRenamesAnOutgrownFile(t *testing.T) {
+	s := open(t, Options{MaxSize: 64 << 10})
+	got := follow(t, s)
+	line := strings.Repeat("r", 99) + "\n"
+	var last *Streams
+	for n := range 4 {
+		st := start(t, s, 0, uint64(n))
+		write(t, st.Stderr, strings.Repeat(line, 700)+fmt.Sprintf("end of %d\n", n))
+		st.Done()
+		if tail := st.Tail(1); fmt.Sprint(tail) != fmt.Sprintf("[end of %d]", n) {
+			t.Errorf("Tail of start %d = %q", n, tail)
+		}
+		last = st
+		linuxtest.Wait(t, soon, func() (bool, string) {
+			lines := len(got.of("web/0", Stderr))
+			return lines == (n+1)*701, fmt.Sprintf("%d lines, want %d", lines, (n+1)*701)
+		})
+	}
+	names, err := filepath.Glob(filepath.Join(s.dir, "web", "*"))
+	if err != nil || len(names) != 3 {
+		t.Errorf("files = %v, want two and one that was renamed", names)
+	}
+	first := last.Stderr.Name() + ".1"
+	data, err := os.ReadFile(first)
+	if err != nil || !bytes.HasSuffix(data, []byte("end of 2\n")) {
+		t.Errorf("%s does not end with start 2: %v", first, err)
+	}
+}
+
+// What a start wrote stays readable for a slow reader across one renaming, and
+// is told as lost after the second.
+func TestSlowReaderAcrossRenamings(t *testing.T) {
+	s := open(t, Options{MaxSize: 64 << 10})
+	text := strings.Repeat(strings.Repeat("r", 99)+"\n", 700)
+	var starts []*Streams
+	for n := range 3 {
+		st := start(t, s, 0, uint64(n))
+		write(t, st.Stdout, text)
+		st.Done()
+		starts = append(starts, st)
+	}
+	for i, want := range []int{0, 700, 700} {
+		n := 0
+		for range starts[i].Lines(context.Background(), Stdout) {
+			n++
+		}
+		if n != want {
+			t.Errorf("start %d: %d lines, want %d", i, n, want)
+		}
+	}
+}
