@@ -1,0 +1,119 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/pitvisor/pitvisor/supervise"
+)
+
+// repeat tries until it holds, ctx ends, or nothing can change any more. The
+// pauses grow from a sixteenth of the interval to the whole, so that a quick
+// worker is not kept waiting. A port that a stranger has is given some time: it
+// may belong to a run that is just being swept.
+func (a *attempt) repeat(ctx context.Context, rule string, try func(ctx context.Context, n int) error) error {
+	pause := max(a.rules.Interval/16, time.Millisecond)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	last := errors.New("not tried yet")
+	var taken time.Time // since when a stranger is there
+	for n := 1; ; n++ {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return &NotReadyError{Rule: rule, Last: last, Tries: n - 1, Cause: context.Cause(ctx)}
+		}
+		err := a.tryOnce(ctx, n, try)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil || n == 1 {
+			last = err // not one that the end of ctx made
+		}
+		switch {
+		case !errors.Is(err, supervise.ErrPortTaken):
+			taken = time.Time{}
+		case taken.IsZero():
+			taken = time.Now()
+		case time.Since(taken) >= a.patience:
+			err = final(err)
+		}
+		if isFinal(err) {
+			return &NotReadyError{Rule: rule, Last: err, Tries: n}
+		}
+		timer.Reset(pause)
+		pause = min(2*pause, max(a.rules.Interval, time.Millisecond))
+	}
+}
+
+func (a *attempt) tryOnce(ctx context.Context, n int, try func(context.Context, int) error) error {
+	tctx, cancel := context.WithTimeoutCause(ctx, a.rules.TryTimeout,
+		fmt.Errorf("no answer within %v", a.rules.TryTimeout))
+	defer cancel()
+	err := try(tctx, n)
+	if err != nil && tctx.Err() != nil && ctx.Err() == nil && !errors.Is(err, supervise.ErrPortTaken) {
+		return context.Cause(tctx)
+	}
+	return err
+}
+
+// awaitPort asks an address until the answer pleases, from inside the worker's
+// network namespace. The owner of the port is looked at before and after: an
+// answer counts only if nobody else can have given it.
+func (a *attempt) awaitPort(ctx context.Context, name string, t *target, ask func(context.Context, *netNS, []netip.AddrPort) error) error {
+	port := t.portOr(a.port())
+	rule := fmt.Sprintf("%s %s:%d", name, t.name, port)
+	if port == 0 {
+		return &NotReadyError{Rule: rule, Last: errors.New("the worker has told no port")}
+	}
+	addrs := t.at(port)
+	return a.repeat(ctx, rule, func(ctx context.Context, _ int) error {
+		p, err := a.anchor()
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		ns, err := p.netNS()
+		if err != nil {
+			return err
+		}
+		defer ns.close()
+		before := a.checkOwner(ns, addrs)
+		if before != nil && !errors.Is(before, errNoListener) {
+			return before
+		}
+		if err := ask(ctx, ns, addrs); err != nil {
+			return plain(err)
+		}
+		if before != nil {
+			return before
+		}
+		return a.checkOwner(ns, addrs)
+	})
+}
+
+func (a *attempt) awaitTCP(ctx context.Context) error {
+	return a.awaitPort(ctx, "tcp", a.tcp, func(ctx context.Context, ns *netNS, addrs []netip.AddrPort) error {
+		conn, err := ns.dial(ctx, addrs)
+		if err != nil {
+			return err
+		}
+		_ = conn.Close() // nothing was sent
+		return nil
+	})
+}
+
+// plain strips what the rule says already: "dial tcp 127.0.0.1:80: connect: ".
+func plain(err error) error {
+	var op *net.OpError
+	var errno syscall.Errno
+	if errors.As(err, &op) && errors.As(op.Err, &errno) {
+		return errno
+	}
+	return err
+}

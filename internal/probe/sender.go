@@ -1,0 +1,93 @@
+package probe
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/pidfd"
+	"golang.org/x/sys/unix"
+)
+
+// parseSender returns the process that sent a message, as the kernel attached
+// it, or nil. Descriptors that somebody sent along are closed at once: nothing
+// is kept here, and a sender that waits for that (sd_notify_barrier) goes on.
+func parseSender(oob []byte) *pidfd.Process {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	var creds *unix.Ucred
+	fd := -1
+	for _, m := range messages {
+		if m.Header.Level != unix.SOL_SOCKET {
+			continue
+		}
+		switch m.Header.Type {
+		case unix.SCM_RIGHTS:
+			closeRights(&m)
+		case unix.SCM_CREDENTIALS:
+			creds, _ = unix.ParseUnixCredentials(&m) // nil when it is none
+		case unix.SCM_PIDFD:
+			if len(m.Data) >= 4 {
+				fd = int(int32(binary.NativeEndian.Uint32(m.Data))) // a negative error, if the sender has gone
+			}
+		}
+	}
+	if creds == nil {
+		creds = &unix.Ucred{}
+	}
+	if fd >= 0 {
+		return pidfd.FromFD(fd, int(creds.Pid))
+	}
+	return openSender(creds)
+}
+
+// openSender finds a sender by the number and the user that the kernel attached.
+// Both may be somebody else's by now, if the sender has gone; where the kernel
+// passes pidfds this is not needed.
+func openSender(creds *unix.Ucred) *pidfd.Process {
+	p, err := pidfd.Open(int(creds.Pid))
+	if err != nil {
+		return nil
+	}
+	if info, err := p.Info(); err != nil || info.UID != int(creds.Uid) {
+		_ = p.Close() // a stranger's pidfd
+		return nil
+	}
+	return p
+}
+
+func closeRights(m *unix.SocketControlMessage) {
+	fds, err := unix.ParseUnixRights(m)
+	if err != nil {
+		return
+	}
+	for _, fd := range fds {
+		_ = unix.Close(fd) // not ours; nothing to lose
+	}
+}
+
+// cgroupOf returns the id of the cgroup that holds the process, or held it when
+// it was reaped; 0 when the kernel does not tell (before Linux 6.13).
+func cgroupOf(p *pidfd.Process) uint64 {
+	// With EXIT the kernel answers even for a process that has been reaped: it
+	// keeps the cgroup beside the exit status.
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_CGROUPID | unix.PIDFD_INFO_EXIT}
+	if err := unix.IoctlPidfdInfo(p.FD(), &info); err != nil || info.Mask&unix.PIDFD_INFO_CGROUPID == 0 {
+		return 0
+	}
+	return info.Cgroupid
+}
+
+// isMember reports whether the process is in the leaf or below it, by its
+// number. The number is the process's own as long as it has not exited, which is
+// asked afterwards.
+func isMember(p *pidfd.Process, leaf *cgroup.Dir) bool {
+	pids, err := leaf.PIDsRecursive()
+	if err != nil || !slices.Contains(pids, p.PID()) {
+		return false
+	}
+	exited, err := p.Exited()
+	return err == nil && !exited
+}
