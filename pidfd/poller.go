@@ -82,7 +82,7 @@ func (p *Poller) control(op, fd int, event *unix.EpollEvent) error {
 	// Control holds the epoll descriptor open, also against a Close at this moment.
 	err := p.conn.Control(func(epfd uintptr) { errno = unix.EpollCtl(int(epfd), op, fd, event) })
 	if err != nil {
-		return err
+		return os.ErrClosed // the only reason; the error's own type is internal to Go
 	}
 	return errno
 }
@@ -139,10 +139,12 @@ func (p *Poller) fetch(events []unix.EpollEvent) (n int, err error) {
 		})
 		return n != 0 || errno != nil
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return 0, err
-	}
-	if errno != nil {
+	case err != nil:
+		return 0, os.ErrClosed // the only other reason
+	case errno != nil:
 		return 0, os.NewSyscallError("epoll_wait", errno)
 	}
 	return n, nil
