@@ -109,14 +109,14 @@ func (d *Dir) Create(name string) (*Dir, error) {
 		return nil, fmt.Errorf("create cgroup in %s: %w", d.Path(), err)
 	}
 	if err := mkdirAt(d.fd, name); err != nil {
-		return nil, d.createError(name, err)
+		return nil, d.childError("create", name, err)
 	}
 	fd, err := openAt(d.fd, name, dirFlags)
 	if err != nil {
 		if err != unix.ENOENT {
 			_ = rmdirAt(d.fd, name) // the error that counts is the one of the open
 		}
-		return nil, fmt.Errorf("open new cgroup %s/%s: %w", d.Path(), name, err)
+		return nil, fmt.Errorf("open the new cgroup %s/%s: %w", d.Path(), name, err)
 	}
 	return newDir(fd, d.Path(), name)
 }
@@ -130,21 +130,6 @@ func mkdirAt(dirfd int, name string) error {
 	}
 }
 
-func (d *Dir) createError(name string, err error) error {
-	switch err {
-	case unix.EAGAIN:
-		// cgroup_mkdir gives EAGAIN for cgroup.max.descendants and cgroup.max.depth.
-		if limit := d.treeLimit(); limit != nil {
-			return fmt.Errorf("create cgroup %s/%s: %w", d.Path(), name, limit)
-		}
-	case unix.ENOENT:
-		err = join(ErrGone, err)
-	case unix.EBADF:
-		err = join(os.ErrClosed, err)
-	}
-	return fmt.Errorf("create cgroup %s/%s: %w", d.Path(), name, err)
-}
-
 // OpenChild opens a child cgroup. It gives [fs.ErrNotExist] if there is none and
 // [ErrGone] if d itself was removed.
 func (d *Dir) OpenChild(name string) (*Dir, error) {
@@ -153,12 +138,7 @@ func (d *Dir) OpenChild(name string) (*Dir, error) {
 	}
 	fd, err := openAt(d.fd, name, dirFlags)
 	if err != nil {
-		if err == unix.ENOENT {
-			if there, existsErr := d.Exists(); existsErr == nil && !there {
-				err = ErrGone
-			}
-		}
-		return nil, fmt.Errorf("open cgroup %s/%s: %w", d.Path(), name, err)
+		return nil, d.childError("open", name, err)
 	}
 	return newDir(fd, d.Path(), name)
 }
@@ -209,11 +189,8 @@ func childNames(dirfd int) ([]string, error) {
 // Exists says whether the cgroup is still there. Once false it stays false.
 func (d *Dir) Exists() (bool, error) {
 	there, err := existsAt(d.fd, "cgroup.procs")
-	if err == unix.EBADF {
-		err = join(os.ErrClosed, err)
-	}
 	if err != nil {
-		return false, fmt.Errorf("look up cgroup %s: %w", d.Path(), err)
+		return false, d.wrap("look for cgroup.procs", err)
 	}
 	return there, nil
 }
@@ -227,7 +204,7 @@ func (d *Dir) RemoveChild(name string, id uint64) error {
 		return fmt.Errorf("remove cgroup in %s: %w", d.Path(), err)
 	}
 	if err := removeAt(d.fd, name, id); err != nil {
-		return fmt.Errorf("remove cgroup %s/%s: %w", d.Path(), name, err)
+		return d.childError("remove", name, err)
 	}
 	return nil
 }
@@ -248,14 +225,11 @@ func removeAt(dirfd int, name string, id uint64) error {
 			return fmt.Errorf("%w: its name now belongs to cgroup %d, not %d", ErrGone, st.Ino, id)
 		}
 	}
-	switch err := rmdirAt(dirfd, name); err {
-	case unix.ENOENT:
+	err := rmdirAt(dirfd, name)
+	if err == unix.ENOENT {
 		return nil
-	case unix.EBUSY:
-		return join(ErrPopulated, err)
-	default:
-		return err
 	}
+	return err
 }
 
 // checkName refuses what cannot be the name of a cgroup, or would not be read as

@@ -28,11 +28,13 @@ var (
 )
 
 // wrap names what was done to which cgroup and translates the kernel's answer.
-// It is the only place where an errno gets one of this package's meanings.
 func (d *Dir) wrap(act string, err error) error {
 	return fmt.Errorf("%s of %s: %w", act, d.Path(), d.translate(err))
 }
 
+// translate gives the kernel's answer about d or a file in it one of this package's
+// meanings. Answers about a child, where ENOENT and EBUSY mean something else, are
+// translated in childError.
 func (d *Dir) translate(err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
@@ -53,6 +55,27 @@ func (d *Dir) translate(err error) error {
 		return join(os.ErrClosed, err)
 	}
 	return err
+}
+
+// childError is translate for answers about a child of d. ENOENT stays as it is,
+// which is fs.ErrNotExist, unless d itself is gone.
+func (d *Dir) childError(act, name string, err error) error {
+	switch err {
+	case unix.ENOENT:
+		if there, existsErr := d.Exists(); existsErr == nil && !there {
+			err = join(ErrGone, err)
+		}
+	case unix.EBUSY:
+		err = join(ErrPopulated, err)
+	case unix.EAGAIN:
+		// cgroup_mkdir says so for cgroup.max.descendants and cgroup.max.depth.
+		if limit := d.treeLimit(); limit != nil {
+			err = limit
+		}
+	case unix.EBADF:
+		err = join(os.ErrClosed, err)
+	}
+	return fmt.Errorf("%s cgroup %s/%s: %w", act, d.Path(), name, err)
 }
 
 // join puts our meaning before the kernel's own words and keeps both findable.

@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +31,7 @@ func (d *Dir) Lock() error {
 			err = join(ErrLocked, unix.EWOULDBLOCK)
 		}
 		if err != nil {
-			return fmt.Errorf("lock cgroup %s: %w", d.Path(), err)
+			return d.wrap("take the lock", err)
 		}
 		return nil
 	}

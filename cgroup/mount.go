@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,24 +20,47 @@ type Mount struct {
 	Hybrid     bool   // cgroup v1 holds controllers on this host
 	ReadOnly   bool   // as in most containers
 	NSDelegate bool   // cgroup namespaces are borders of delegation
+
+	id uint64 // as in mountinfo
 }
 
 // FindMount looks for the cgroup2 file system of the calling process in
 // /proc/self/mountinfo. Of several it takes a writable one before a read-only one
 // and /sys/fs/cgroup before others. Without any the error is [ErrNoCgroup2].
 func FindMount() (Mount, error) {
+	mounts, err := findMounts()
+	if err != nil {
+		return Mount{}, err
+	}
+	return mounts[0], nil
+}
+
+// findMounts returns at least one mount or an error.
+func findMounts() ([]Mount, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return Mount{}, fmt.Errorf("find the cgroup2 mount: %w", err)
+		return nil, fmt.Errorf("find the cgroup2 mount: %w", err)
 	}
-	for _, m := range parseMounts(b) {
-		// A later mount may cover this one.
-		var st unix.Statfs_t
-		if err := unix.Statfs(m.Path, &st); err == nil && int64(st.Type) == unix.CGROUP2_SUPER_MAGIC {
-			return m, nil
-		}
+	mounts := slices.DeleteFunc(parseMounts(b), Mount.covered)
+	if len(mounts) == 0 {
+		return nil, fmt.Errorf("find the cgroup2 mount: %w", ErrNoCgroup2)
 	}
-	return Mount{}, fmt.Errorf("find the cgroup2 mount: %w", ErrNoCgroup2)
+	return mounts, nil
+}
+
+// covered says whether the mount cannot be reached by its path, because another
+// file system was mounted over it or above it.
+func (m Mount) covered() bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(m.Path, &st); err != nil || int64(st.Type) != unix.CGROUP2_SUPER_MAGIC {
+		return true
+	}
+	var stx unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, m.Path, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &stx)
+	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 {
+		return false // before Linux 5.8 nothing tells them apart
+	}
+	return stx.Mnt_id != m.id
 }
 
 // parseMounts returns the cgroup2 mounts of a mountinfo file, the best one first.
@@ -57,7 +81,9 @@ func parseMounts(mountinfo []byte) []Mount {
 		case "cgroup":
 			hybrid = hybrid || slices.ContainsFunc(options, isLimitController)
 		case "cgroup2":
+			id, _ := strconv.ParseUint(left[0], 10, 64)
 			m := Mount{
+				id:         id,
 				Path:       unescape(left[4]),
 				Root:       unescape(left[3]),
 				ReadOnly:   slices.Contains(options, "ro"),

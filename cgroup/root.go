@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +55,7 @@ func (e *NoRootError) Hint() string { return e.hint }
 
 const (
 	hintNoMount  = "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1; in a container, give it the host's: --volume /sys/fs/cgroup:/sys/fs/cgroup:rw"
-	hintReadOnly = "cgroup2 is mounted read-only, as containers usually get it: start the container with --privileged, or with --cgroupns=private --security-opt writable-cgroups=true, or outside a container: mount -o remount,rw %s"
+	hintReadOnly = "containers get cgroup2 read-only: docker run --security-opt writable-cgroups=true, podman run --security-opt unmask=/sys/fs/cgroup, or --privileged; elsewhere: mount -o remount,rw /sys/fs/cgroup"
 	hintDelegate = "get a cgroup of your own from systemd: systemd-run --user --scope -p Delegate=yes pitvisor ..., or run as root"
 )
 
@@ -68,22 +69,23 @@ const (
 //
 // Any refusal is a *[NoRootError], whose Hint tells the way out.
 func FindRoot(explicit string) (Root, error) {
-	m, err := FindMount()
+	mounts, err := findMounts()
 	if err != nil {
 		return Root{}, &NoRootError{Err: err, hint: hintNoMount}
 	}
-	if m.ReadOnly {
-		return Root{}, &NoRootError{Path: m.Path, Err: unix.EROFS, hint: fmt.Sprintf(hintReadOnly, m.Path)}
-	}
 	if explicit != "" {
-		return m.explicitRoot(explicit)
+		return explicitRoot(mounts, path.Clean(explicit))
+	}
+	m := mounts[0]
+	if m.ReadOnly {
+		return Root{}, rootError(m.Path, unix.EROFS)
 	}
 	if d := m.delegatedRoot(); d != nil {
 		return Root{Dir: d, Source: RootDelegated, Mount: m}, nil
 	}
 	owned := path.Join(m.Path, ownedName)
 	if os.Geteuid() != 0 {
-		return Root{}, &NoRootError{Path: owned, Err: fs.ErrPermission, hint: hintDelegate}
+		return Root{}, rootError(owned, fs.ErrPermission)
 	}
 	d, err := m.makePath(owned)
 	if err != nil {
@@ -92,14 +94,22 @@ func FindRoot(explicit string) (Root, error) {
 	return Root{Dir: d, Source: RootOwned, Mount: m}, nil
 }
 
-func (m Mount) explicitRoot(explicit string) (Root, error) {
-	d, err := m.makePath(path.Clean(explicit))
-	if err == nil {
-		if err = d.usable(m); err != nil {
-			closeFD(d.fd)
-		}
+func explicitRoot(mounts []Mount, explicit string) (Root, error) {
+	below := func(m Mount) bool { _, ok := cutDir(explicit, m.Path); return ok }
+	i := slices.IndexFunc(mounts, below)
+	if i < 0 {
+		return Root{}, rootError(explicit, fmt.Errorf("%w (%s)", errNotBelow, mounts[0].Path))
 	}
+	m := mounts[i]
+	if m.ReadOnly {
+		return Root{}, rootError(explicit, unix.EROFS)
+	}
+	d, err := m.makePath(explicit)
 	if err != nil {
+		return Root{}, rootError(explicit, err)
+	}
+	if err := d.usable(m); err != nil {
+		closeFD(d.fd)
 		return Root{}, rootError(explicit, err)
 	}
 	return Root{Dir: d, Source: RootFlag, Mount: m}, nil
@@ -119,7 +129,7 @@ func rootError(tried string, err error) *NoRootError {
 	case errors.Is(err, errNotBelow), errors.Is(err, ErrNoCgroup2):
 		e.hint = "name a directory below the cgroup2 mount, such as /sys/fs/cgroup/pitvisor; findmnt -t cgroup2 shows it"
 	case errors.Is(err, unix.EROFS):
-		e.hint = fmt.Sprintf(hintReadOnly, tried)
+		e.hint = hintReadOnly
 	case errors.Is(err, errOutside):
 		e.hint = "the kernel wants the starter inside the delegated tree: systemd-run --user --scope -p Delegate=yes pitvisor ... puts it there"
 	case errors.Is(err, fs.ErrPermission):
@@ -132,37 +142,44 @@ func rootError(tried string, err error) *NoRootError {
 
 // makePath opens a path below the mount, and makes what is missing of it.
 func (m Mount) makePath(p string) (*Dir, error) {
-	below, ok := cutDir(p, m.Path)
-	if !ok {
-		return nil, fmt.Errorf("%w (%s)", errNotBelow, m.Path)
+	below, _ := cutDir(p, m.Path)
+	names := strings.FieldsFunc(below, func(r rune) bool { return r == '/' })
+	for _, name := range names {
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
 	}
 	d, err := Open(m.Path)
 	if err != nil {
 		return nil, err
 	}
-	for name := range strings.SplitSeq(strings.Trim(below, "/"), "/") {
-		if name == "" {
-			continue
-		}
-		child, err := d.openOrCreate(name)
-		closeFD(d.fd)
-		if err != nil {
-			return nil, err
-		}
-		d = child
-	}
-	return d, nil
+	return d.makeBelow(names)
 }
 
-func (d *Dir) openOrCreate(name string) (*Dir, error) {
-	child, err := d.OpenChild(name)
+// makeBelow goes down from d, which it closes unless it is the last one. What it
+// made is removed again if it cannot get to the end.
+func (d *Dir) makeBelow(names []string) (*Dir, error) {
+	if len(names) == 0 {
+		return d, nil
+	}
+	defer closeFD(d.fd)
+	made := false
+	child, err := d.OpenChild(names[0])
 	if errors.Is(err, fs.ErrNotExist) {
-		child, err = d.Create(name)
+		if child, err = d.Create(names[0]); errors.Is(err, fs.ErrExist) {
+			child, err = d.OpenChild(names[0]) // another one made it just now
+		} else {
+			made = err == nil
+		}
 	}
-	if errors.Is(err, fs.ErrExist) {
-		child, err = d.OpenChild(name)
+	if err != nil {
+		return nil, err
 	}
-	return child, err
+	last, err := child.makeBelow(names[1:])
+	if err != nil && made {
+		_ = rmdirAt(d.fd, names[0]) // the error that counts is the one below
+	}
+	return last, err
 }
 
 // delegatedRoot returns the caller's own cgroup, or the one above if the own one is

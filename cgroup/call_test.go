@@ -1,0 +1,269 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+// waitTime is for what takes milliseconds on a quiet machine.
+const waitTime = 20 * time.Second
+
+// call runs a function of this package in a process of its own, in the cgroup at
+// dir or in the test's, and returns what it printed.
+func call(t testing.TB, dir string, args ...string) string {
+	t.Helper()
+	return linuxtest.Command{Args: linuxtest.Helper(t, "call", args...), Cgroup: dir}.Output(t, waitTime)
+}
+
+// modeCall runs one call. Some of them change the process first and go on with the
+// rest of their arguments.
+func modeCall(args []string) int {
+	var err error
+	switch args[0] {
+	case "as": // as UID CALL...: another user, without groups
+		err = becomeUser(args[1])
+		if err == nil {
+			return modeCall(args[2:])
+		}
+	case "mounts": // mounts SETUP ARG CALL...: other mounts
+		err = changeMounts(args[1], args[2])
+		if err == nil {
+			argv := append([]string{os.Args[0], os.Args[1]}, args[3:]...)
+			err = syscall.Exec("/proc/self/exe", argv, os.Environ())
+		}
+	case "child": // child CGROUP CALL...: a child elsewhere
+		err = callChild(args[1], args[2:])
+	case "few-fds": // few-fds N CALL...: at most so many descriptors
+		err = limitFDs(args[1])
+		if err == nil {
+			return modeCall(args[2:])
+		}
+	case "hold-dying":
+		err = holdDying(args[1])
+	case "find-root":
+		findRoot(args[1])
+	case "destroy": // destroy CGROUP NAME
+		err = onDir(args[1], func(d *Dir) error {
+			ctx, cancel := context.WithTimeout(context.Background(), waitTime)
+			defer cancel()
+			return d.Destroy(ctx, args[2], 0)
+		})
+		fmt.Println(err, errors.Is(err, ErrSelf))
+		err = nil
+	case "each": // each CGROUP: everything that would hit the members
+		err = onDir(args[1], tryEach)
+	case "move-self":
+		err = onDir(args[1], (*Dir).MoveSelf)
+	case "create-without-fds":
+		err = onDir(args[1], createWithoutFDs)
+	case "lock":
+		err = onDir(args[1], func(d *Dir) error { return lockAndStay(d, args[2:]) })
+	default:
+		err = fmt.Errorf("no call %q", args[0])
+	}
+	if err != nil {
+		fmt.Println(err)
+	}
+	return 0
+}
+
+func onDir(path string, f func(*Dir) error) error {
+	d, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return f(d)
+}
+
+func becomeUser(uid string) error {
+	id, err := strconv.Atoi(uid)
+	if err != nil {
+		return err
+	}
+	return errors.Join(syscall.Setgroups(nil), syscall.Setgid(id), syscall.Setuid(id))
+}
+
+func limitFDs(n string) error {
+	limit, err := strconv.ParseUint(n, 10, 64)
+	if err != nil {
+		return err
+	}
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit})
+}
+
+// tryStart starts a process and says whether that was possible. Its end is left to
+// the caller's Destroy and to the clean-up of the test.
+func tryStart(t testing.TB, c linuxtest.Command) bool {
+	d, err := Open(c.Cgroup)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	fd := -1
+	pid, _, err := syscall.StartProcess(c.Args[0], c.Args, &syscall.ProcAttr{
+		Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD(), PidFD: &fd},
+	})
+	if err != nil {
+		return false
+	}
+	t.Cleanup(func() {
+		defer unix.Close(fd)
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it should be dead already
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
+			t.Errorf("reap process %d: %v", pid, err)
+		}
+	})
+	return true
+}
+
+// changeMounts gives this thread mounts of its own; the exec that must follow makes
+// them the process's. Nothing of it is seen outside.
+func changeMounts(setup, arg string) error {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	m, err := FindMount()
+	if err != nil {
+		return err
+	}
+	switch setup {
+	case "none":
+		return unix.Unmount(m.Path, unix.MNT_DETACH)
+	case "read-only":
+		return unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+	case "bind": // the mount shows the cgroup arg and what is below it
+		return unix.Mount(arg, m.Path, "", unix.MS_BIND, "")
+	case "cover": // a second one below a directory that is then covered
+		if err := unix.Mount(arg, "/mnt", "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+		return unix.Mount("none", m.Path, "tmpfs", 0, "")
+	}
+	return fmt.Errorf("no setup %q", setup)
+}
+
+func callChild(dir string, args []string) error {
+	d, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	cmd := exec.Command("/proc/self/exe", append([]string{os.Args[1]}, args...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD()}
+	return cmd.Run()
+}
+
+// findRoot prints the outcome of FindRoot in lines of "key: value".
+func findRoot(explicit string) {
+	root, err := FindRoot(explicit)
+	if err == nil {
+		defer root.Dir.Close()
+		fmt.Printf("path: %s\nsource: %s\nroot: %s\n", root.Dir.Path(), root.Source, root.Mount.Root)
+		return
+	}
+	var no *NoRootError
+	fmt.Printf("error: %v\ntyped: %v\n", err, errors.As(err, &no))
+	if no != nil {
+		fmt.Printf("hint: %s\n", no.Hint())
+	}
+	for name, target := range map[string]error{
+		"no-cgroup2": ErrNoCgroup2, "permission": os.ErrPermission, "read-only": unix.EROFS,
+	} {
+		if errors.Is(err, target) {
+			fmt.Println("is: " + name)
+		}
+	}
+}
+
+// field returns the value of one line of a call's output.
+func field(out, key string) string {
+	for line := range strings.Lines(out) {
+		if v, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), key+": "); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+func tryEach(d *Dir) error {
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
+	defer cancel()
+	_, signalErr := d.Signal(unix.SIGKILL)
+	for name, err := range map[string]error{
+		"Kill": d.Kill(), "KillEach": d.KillEach(ctx), "Freeze": d.Freeze(ctx), "Signal": signalErr,
+	} {
+		fmt.Printf("%s: %v\n", name, errors.Is(err, ErrSelf))
+	}
+	return nil
+}
+
+func createWithoutFDs(d *Dir) error {
+	for {
+		if _, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			break
+		}
+	}
+	_, err := d.Create("web")
+	return err
+}
+
+// lockAndStay holds the lock. With an argument it first starts such a child.
+func lockAndStay(d *Dir, argv []string) error {
+	if err := d.Lock(); err != nil {
+		return err
+	}
+	if len(argv) > 0 {
+		if _, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{}); err != nil {
+			return err
+		}
+	}
+	fmt.Println("locked")
+	timer := time.NewTimer(linuxtest.HelperLife)
+	<-timer.C
+	return nil
+}
+
+// holdDying starts a process that does not die: it is traced, so SIGKILL stops it on
+// its way out until the tracer, which is this process, goes on or ends.
+func holdDying(dir string) error {
+	runtime.LockOSThread() // a tracer is a thread
+	return onDir(dir, func(d *Dir) error {
+		attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD(), Ptrace: true}}
+		pid, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "120"}, attr)
+		if err != nil {
+			return err
+		}
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
+			return err
+		}
+		if err := unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACEEXIT); err != nil {
+			return err
+		}
+		if err := unix.PtraceCont(pid, 0); err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		timer := time.NewTimer(linuxtest.HelperLife)
+		<-timer.C
+		return nil
+	})
+}
