@@ -51,6 +51,15 @@ func modeCall(args []string) int {
 		if err == nil {
 			return modeCall(args[2:])
 		}
+	case "stay":
+		fmt.Println("ready")
+		stay()
+	case "kill":
+		if err = onDir(args[1], (*Dir).Kill); err == nil {
+			fmt.Println("killed")
+		}
+	case "whole-life":
+		err = onDir(args[1], wholeLife)
 	case "hold-dying":
 		err = holdDying(args[1])
 	case "find-root":
@@ -237,8 +246,7 @@ func lockAndStay(d *Dir, argv []string) error {
 		}
 	}
 	fmt.Println("locked")
-	timer := time.NewTimer(linuxtest.HelperLife)
-	<-timer.C
+	stay()
 	return nil
 }
 
@@ -262,8 +270,47 @@ func holdDying(dir string) error {
 			return err
 		}
 		fmt.Println("ready")
-		timer := time.NewTimer(linuxtest.HelperLife)
-		<-timer.C
+		stay()
 		return nil
 	})
+}
+
+// stay lives until it is killed, or for as long as a helper may.
+func stay() {
+	timer := time.NewTimer(linuxtest.HelperLife)
+	<-timer.C
+}
+
+// wholeLife makes, labels, locks, fills, freezes, kills and removes a worker's cgroup.
+func wholeLife(root *Dir) error {
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
+	defer cancel()
+	leaf, err := root.Create("web.1")
+	if err != nil {
+		return err
+	}
+	defer leaf.Close()
+	fd := -1
+	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: leaf.FD(), PidFD: &fd}}
+	steps := []func() error{
+		leaf.Lock,
+		func() error { return leaf.SetXattr("user.pitvisor.run", []byte("1")) },
+		func() error {
+			_, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "120"}, attr)
+			return err
+		},
+		func() error { return leaf.Freeze(ctx) },
+		func() error { return leaf.Thaw(ctx) },
+		func() error { _, err := leaf.Usage(); return err },
+		func() error { _, err := leaf.Signal(unix.SIGCONT); return err },
+		func() error { return leaf.KillEach(ctx) },
+		func() error { return root.Destroy(ctx, "web.1", leaf.ID()) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	fmt.Println("destroyed")
+	return nil
 }

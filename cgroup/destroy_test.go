@@ -175,7 +175,7 @@ func TestWhatDoesNotDieIsNamed(t *testing.T) {
 	if b := blocked.Blockers[0]; b.PID == 0 || b.Comm != "sleep" || b.State != "t" {
 		t.Errorf("blocker = %+v, want a traced sleep", b)
 	}
-	wantText(t, "Destroy", err, web.Path(), "1 processes left", blocked.Blockers[0].String())
+	wantText(t, "Destroy", err, web.Path(), "1 process left", blocked.Blockers[0].String())
 	if there, err := web.Exists(); err != nil || !there {
 		t.Errorf("Exists = %v, %v, want true", there, err)
 	}

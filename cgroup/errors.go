@@ -122,8 +122,12 @@ func (e *BlockedError) Error() string {
 		}
 		names = append(names, b.String())
 	}
-	return fmt.Sprintf("end cgroup %s: %d processes left (%s): %v",
-		e.Path, e.Total, strings.Join(names, ", "), e.Err)
+	noun := "processes"
+	if e.Total == 1 {
+		noun = "process"
+	}
+	return fmt.Sprintf("end cgroup %s: %d %s left (%s): %v",
+		e.Path, e.Total, noun, strings.Join(names, ", "), e.Err)
 }
 
 // Unwrap returns why the waiting ended, as a rule the cause of the context.
