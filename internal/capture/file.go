@@ -108,9 +108,20 @@ func (f *file) size() (int64, error) {
 	return st.Size + f.shift, nil
 }
 
-// moved notes that the file has another name now; "" means that it is gone.
-func (f *file) moved(path string) {
+// rename gives the file another name, which its readers follow.
+func (f *file) rename(path string) error {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := os.Rename(f.path, path); err != nil {
+		return err
+	}
 	f.path = path
+	return nil
+}
+
+// gone tells the readers that there is nothing to read any more.
+func (f *file) gone() {
+	f.mu.Lock()
+	f.path = ""
 	f.mu.Unlock()
 }

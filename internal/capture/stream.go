@@ -131,16 +131,9 @@ func (st *stream) open(path string, bound int64) (*os.File, error) {
 	var info unix.Stat_t
 	err := unix.Lstat(path, &info)
 	if err == nil && info.Size > bound {
-		if err := os.Rename(path, path+".1"); err != nil {
+		if err := st.rename(path); err != nil {
 			return nil, explain("rename", path, err)
 		}
-		if st.prev != nil {
-			st.prev.moved("")
-		}
-		if st.file != nil {
-			st.file.moved(path + ".1")
-		}
-		st.prev, st.file = st.file, nil
 	}
 	f, err := openForWorker(path)
 	if err != nil {
@@ -150,6 +143,21 @@ func (st *stream) open(path string, bound int64) (*os.File, error) {
 		st.file = &file{path: path}
 	}
 	return f, nil
+}
+
+// rename gives the file of a stream the name of the one before it.
+func (st *stream) rename(path string) error {
+	if st.prev != nil {
+		st.prev.gone()
+	}
+	if st.file == nil { // left by an earlier Store of this directory
+		return os.Rename(path, path+".1")
+	}
+	if err := st.file.rename(path + ".1"); err != nil {
+		return err
+	}
+	st.prev, st.file = st.file, nil
+	return nil
 }
 
 // begin makes the segments of a new start and shows them to every follower.

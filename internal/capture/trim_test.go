@@ -192,7 +192,7 @@ func runOnTmpfs(t *testing.T, mode, size string) {
 func onTmpfs(scenario func(dir string) error) linuxtest.Mode {
 	return func(args []string) int {
 		// The Go runtime has made mounts private for us (Unshareflags).
-		err := unix.Mount("tmpfs", args[0], "tmpfs", 0, "size="+args[1])
+		err := mountTmpfs(args[0], args[1])
 		if err == nil {
 			err = scenario(args[0])
 		}
@@ -254,4 +254,14 @@ func TestSlowReaderAcrossRenamings(t *testing.T) {
 			t.Errorf("start %d: %d lines, want %d", i, n, want)
 		}
 	}
+}
+
+// mountTmpfs mounts a tmpfs on dir; ",ro" at the end of options makes it read-only.
+func mountTmpfs(dir, options string) error {
+	options, ro := strings.CutSuffix(options, ",ro")
+	var flags uintptr
+	if ro {
+		flags = unix.MS_RDONLY
+	}
+	return unix.Mount("tmpfs", dir, "tmpfs", flags, "size="+options)
 }

@@ -1,0 +1,136 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+// benchWrite writes that many bytes to stdout: 100-byte lines, 4,000 bytes a write.
+func benchWrite(args []string) int {
+	total, err := strconv.Atoi(args[0])
+	if err != nil {
+		return 1
+	}
+	block := bytes.Repeat(append(bytes.Repeat([]byte("b"), 99), '\n'), 40)
+	for ; total > 0; total -= len(block) {
+		if _, err := os.Stdout.Write(block); err != nil {
+			return 1
+		}
+	}
+	return 0
+}
+
+// BenchmarkFollow compares the way of output from n writers to a file and to a
+// follower that counts lines with the simplest thing there is: the same writers
+// each into a pipe to `cat >file`. The rounds take turns.
+func BenchmarkFollow(b *testing.B) {
+	linuxtest.NeedCommand(b, "cat")
+	const total = 320 << 20 / 4000 / 100 * 100 * 4000
+	for _, writers := range []int{1, 100} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			var cat, unread, followed time.Duration
+			for b.Loop() {
+				cat += throughCat(b, writers, total/writers)
+				unread += throughStore(b, writers, total/writers, false)
+				followed += throughStore(b, writers, total/writers, true)
+			}
+			rate := func(d time.Duration) float64 { return float64(total) * float64(b.N) / 1e6 / d.Seconds() }
+			b.ReportMetric(rate(cat), "cat-MB/s")
+			b.ReportMetric(rate(unread), "unread-MB/s")
+			b.ReportMetric(rate(followed), "followed-MB/s")
+			b.ReportMetric(rate(followed)/rate(cat), "followed/cat")
+			b.ReportMetric(rate(unread)/rate(cat), "unread/cat")
+		})
+	}
+}
+
+func throughCat(b *testing.B, writers, each int) time.Duration {
+	dir := b.TempDir()
+	argv := linuxtest.Helper(b, "bench-write", strconv.Itoa(each))
+	var cmds []*exec.Cmd
+	begin := time.Now()
+	for i := range writers {
+		cmd := exec.Command("/bin/sh", "-c", `"$0" "$@" | cat >"$OUT"`)
+		cmd.Args = append(cmd.Args, argv...)
+		cmd.Env = append(os.Environ(), "OUT="+filepath.Join(dir, strconv.Itoa(i)))
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		cmds = append(cmds, cmd)
+	}
+	waitAll(b, cmds)
+	took := time.Since(begin)
+	_ = os.RemoveAll(dir) // the testing package says so if it did not work
+	return took
+}
+
+func throughStore(b *testing.B, writers, each int, followed bool) time.Duration {
+	dir := b.TempDir()
+	s := open(b, Options{Dir: filepath.Join(dir, "run"), MaxSize: 1 << 40})
+	argv := linuxtest.Helper(b, "bench-write", strconv.Itoa(each))
+	fl, ended, lines := s.NewFollower(), make(chan error, 1), 0
+	if !followed {
+		fl.leave()
+		ended <- nil
+	} else {
+		go func() { ended <- fl.Run(context.Background(), func(Line) { lines++ }) }()
+	}
+	var cmds []*exec.Cmd
+	begin := time.Now()
+	for i := range writers {
+		st := start(b, s, i, 1)
+		cmd := exec.Command("/bin/sh", "-c", `"$0" "$@"; exit`)
+		cmd.Args = append(cmd.Args, argv...)
+		cmd.Stdout = st.Stdout
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		cmds = append(cmds, cmd)
+	}
+	waitAll(b, cmds)
+	if err := s.Close(); err != nil { // hands out the rest
+		b.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(begin)
+	if followed && lines != writers*each/100 {
+		b.Errorf("%d lines were handed out, want %d", lines, writers*each/100)
+	}
+	_ = os.RemoveAll(dir) // the testing package says so if it did not work
+	return took
+}
+
+func waitAll(b *testing.B, cmds []*exec.Cmd) {
+	b.Helper()
+	for _, cmd := range cmds {
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+// BenchmarkStart is what capture adds to the start of a worker.
+func BenchmarkStart(b *testing.B) {
+	s := open(b, Options{})
+	n := uint64(0)
+	for b.Loop() {
+		n++
+		st, err := s.Start("web/0", "web", int(n%1000), n)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = st.Stdout.Close(), st.Stderr.Close()
+		st.Done()
+	}
+}
