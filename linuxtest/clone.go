@@ -84,11 +84,7 @@ func cloneAs(c Command, env []string, files [3]int, group int) (*Process, error)
 	}
 	defer func() { _ = r.Close() }() // read-only; nothing to lose
 	ch.report = int(w.Fd())
-	ch.args = cloneArgs{
-		flags: unix.CLONE_PIDFD, exitSignal: uint64(unix.SIGCHLD),
-		pidfd:  uint64(uintptr(unsafe.Pointer(&ch.pidfd))),
-		setTID: uint64(uintptr(unsafe.Pointer(&ch.setTID))), setTIDSize: 1,
-	}
+	ch.args = cloneArgs{flags: unix.CLONE_PIDFD, exitSignal: uint64(unix.SIGCHLD), setTIDSize: 1}
 	if group >= 0 {
 		ch.args.flags |= unix.CLONE_INTO_CGROUP
 		ch.args.cgroup = uint64(group)
@@ -145,6 +141,10 @@ func (ch *child) prepare(c Command, env []string) (err error) {
 //go:norace
 //go:nosplit
 func cloneExec(ch *child) (uintptr, unix.Errno) {
+	// As numbers these pointers are not followed when a stack grows: set them here,
+	// where it cannot.
+	ch.args.pidfd = uint64(uintptr(unsafe.Pointer(&ch.pidfd)))
+	ch.args.setTID = uint64(uintptr(unsafe.Pointer(&ch.setTID)))
 	all := ^uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&ch.mask)), 8, 0, 0)
 	pid, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&ch.args)), unsafe.Sizeof(ch.args), 0)

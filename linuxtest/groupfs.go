@@ -38,16 +38,41 @@ func findMount() (string, error) {
 
 // selfPath returns the cgroup of the test process, below the mount.
 func selfPath() (string, error) {
-	data, err := os.ReadFile("/proc/self/cgroup")
+	path, ok := unifiedPath("self")
+	if !ok {
+		return "", errors.New("the test process is in no cgroup2 cgroup")
+	}
+	return path, nil
+}
+
+// unifiedPath reads the cgroup of a process, below the mount.
+func unifiedPath(proc string) (string, bool) {
+	data, err := os.ReadFile(filepath.Join("/proc", proc, "cgroup"))
 	if err != nil {
-		return "", fmt.Errorf("find the own cgroup: %w", err)
+		return "", false
 	}
 	for line := range strings.Lines(string(data)) {
 		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			return path, nil
+			return path, true
 		}
 	}
-	return "", errors.New("the test process is in no cgroup2 cgroup")
+	return "", false
+}
+
+// cgroupOf returns the directory of the cgroup that a process is or was in, also
+// when that has been removed.
+func cgroupOf(pid int) (string, bool) {
+	path, ok := unifiedPath(strconv.Itoa(pid))
+	mount, err := findMount()
+	if !ok || err != nil {
+		return "", false
+	}
+	return filepath.Join(mount, strings.TrimSuffix(path, " (deleted)")), true
+}
+
+// below says whether a path is strictly inside a directory.
+func below(path, dir string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // writeGroupFile uses bare system calls: an os.File parks for ever where kernfs

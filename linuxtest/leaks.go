@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,8 @@ const settle = 2 * time.Second
 // leftovers names what is there now and was not then. Goroutines and descriptors
 // get a moment to end; a process does not: whoever ends a process waits for it.
 func (s snapshot) leftovers() []string {
+	// A file that only the garbage collector closes is a leak too.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	var left []string
 	for _, p := range children() {
 		if start, ok := s.children[p.PID]; ok && start == p.Start {

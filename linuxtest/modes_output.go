@@ -19,7 +19,7 @@ func outputModes() []builtin {
 	return []builtin{
 		{usage: "print LINE...", does: "prints the lines and exits", run: modePrint},
 		{usage: "env", does: "prints its environment sorted and exits", run: modeEnv},
-		{usage: "flood [BYTES]", does: "fills stdout as fast as it goes; without BYTES until its time is over", run: modeFlood},
+		{usage: "flood [BYTES]", does: "fills stdout as fast as it goes; without BYTES a pipe for ever, a file with 256 MB", run: modeFlood},
 		{usage: "binary BYTES", does: "writes bytes that are no text and exits; see BinaryOutput", run: modeBinary},
 		{usage: "both-streams N", does: "writes out 1..N to stdout and err 1..N to stderr and exits", run: modeBothStreams},
 		{usage: "partial-line TEXT", does: "writes TEXT without an end of line, lives", run: modePartialLine},
@@ -47,7 +47,10 @@ func modeFlood(args []string) int {
 		return complain(err)
 	}
 	signal.Ignore(unix.SIGPIPE)
-	endless := left == 0
+	endless := left == 0 && isPipe(os.Stdout)
+	if left == 0 {
+		left = 256 << 20 // a disk is not for filling
+	}
 	line := []byte("the quick brown fox jumps over the lazy dog 0123456789 and again\n")
 	block := bytes.Repeat(line, 64)
 	for end := time.Now().Add(HelperLife); time.Now().Before(end) && (endless || left > 0); {
@@ -65,6 +68,11 @@ func modeFlood(args []string) int {
 		}
 	}
 	return 0
+}
+
+func isPipe(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0
 }
 
 // BinaryOutput is what the helper mode binary writes: every byte value, no

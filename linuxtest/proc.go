@@ -71,19 +71,26 @@ func readProc(pid int) Proc {
 // tick is the unit of times in /proc/<pid>/stat: USER_HZ is 100 on all of Linux.
 const tick = 10 * time.Millisecond
 
-// children lists the children of the test process, zombies included.
-func children() []Proc {
+// allPIDs lists the processes of this PID namespace.
+func allPIDs() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
+	var pids []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// children lists the children of the test process, zombies included.
+func children() []Proc {
 	var found []Proc
 	self := os.Getpid()
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
+	for _, pid := range allPIDs() {
 		if p := readProc(pid); p.State != 0 && p.PPID == self {
 			found = append(found, p)
 		}
