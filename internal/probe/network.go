@@ -32,7 +32,7 @@ func (a *attempt) repeat(ctx context.Context, rule string, try func(ctx context.
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil || n == 1 {
+		if !over(ctx) || n == 1 {
 			last = err // not one that the end of ctx made
 		}
 		switch {
@@ -52,14 +52,20 @@ func (a *attempt) repeat(ctx context.Context, rule string, try func(ctx context.
 }
 
 func (a *attempt) tryOnce(ctx context.Context, n int, try func(context.Context, int) error) error {
-	tctx, cancel := context.WithTimeoutCause(ctx, a.rules.TryTimeout,
-		fmt.Errorf("no answer within %v", a.rules.TryTimeout))
+	tctx, cancel := context.WithTimeout(ctx, a.rules.TryTimeout)
 	defer cancel()
 	err := try(tctx, n)
-	if err != nil && tctx.Err() != nil && ctx.Err() == nil && !errors.Is(err, supervise.ErrPortTaken) {
-		return context.Cause(tctx)
+	if err != nil && over(tctx) && !over(ctx) && !errors.Is(err, supervise.ErrPortTaken) && !isFinal(err) {
+		return fmt.Errorf("no answer within %v", a.rules.TryTimeout)
 	}
 	return err
+}
+
+// over reports whether ctx has ended or is just about to: a socket with the same
+// deadline may notice first.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // awaitPort asks an address until the answer pleases, from inside the worker's

@@ -103,6 +103,9 @@ func (p *proc) sockets(f func(inode uint64)) error {
 		names, err := dir.Readdirnames(256)
 		for _, name := range names {
 			n, err := unix.Readlinkat(fd, name, link)
+			if errors.Is(err, os.ErrPermission) {
+				return fmt.Errorf("read /proc/%d/fd/%s: %w", p.pid, name, err)
+			}
 			if err != nil {
 				continue // closed meanwhile
 			}

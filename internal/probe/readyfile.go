@@ -140,7 +140,7 @@ func (f *fileWait) look(uid uint32) (port int, err error) {
 		return 0, errors.New("empty")
 	case !event.moved && content[len(content)-1] != '\n':
 		// A closed file is no better: it may have been opened for the next part.
-		return 0, fmt.Errorf("%q has no end of line yet", shorten(string(content)))
+		return 0, fmt.Errorf("%q has no end of line yet: end it with one, or rename the file into place", shorten(string(content)))
 	case !utf8.Valid(content) || bytes.IndexByte(content, 0) >= 0:
 		return 0, fmt.Errorf("not text: %q", shorten(string(content)))
 	}
