@@ -1,6 +1,19 @@
 // Package spawn starts one process inside a fresh cgroup leaf and says how it
 // ended.
 //
-// It is not for keeping processes: it does not restart, keeps no list of
-// workers, and does not kill trees; package supervise and package cgroup do.
+// [Start] creates the process inside its leaf: no instruction of the program, and
+// none of its children, ever runs outside. Where the kernel or a sandbox refuses
+// that system call, and for a few settings that no system call of ours can give
+// to a child, a helper process joins the leaf first and then becomes the program;
+// for this a program that uses this package calls [HelperMain] first in main.
+//
+// A start that fails says why ([Error], [Cause]). A start that succeeds is still
+// no proof that the program ran: a process that is killed at the very beginning
+// looks started, and only its end tells ([Exit.BeforeExec]).
+//
+// It needs Linux 5.7 for clone3 into a cgroup, and 5.4 with the helper.
+//
+// It is not for keeping processes: it does not restart, it has no list of
+// workers, it does not stop anything, and it does not wait for what a program
+// leaves behind. Packages supervise and cgroup do that.
 package spawn

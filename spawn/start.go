@@ -1,0 +1,154 @@
+package spawn
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"syscall"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/pidfd"
+	"golang.org/x/sys/unix"
+)
+
+// Start starts a process inside its leaf. The caller reaps it ([Process.Reap],
+// [Process.Wait]) and closes it. Files of c stay open and belong to the caller.
+//
+// It returns an [*Error]. Nothing is left of a start that failed, no zombie
+// either; the leaf is the caller's to remove. When the kernel has no process to
+// give (EAGAIN, [CauseForkLimit]) it is not tried again here: a caller that wants
+// to waits first, as it would after any failed start.
+//
+// It refuses a frozen leaf, as the thread that starts a process there would hang
+// until the leaf is thawed, and the Go runtime with it at its next stop. A leaf
+// that somebody freezes at the same moment cannot be seen: whoever freezes a run
+// keeps starts away from it.
+func Start(c *Cmd) (*Process, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	if err := c.checkLeaf(); err != nil {
+		return nil, err
+	}
+	files, null, err := c.files()
+	if err != nil {
+		return nil, err
+	}
+	var p *Process
+	if c.needsThread() {
+		err = onThread(func() (err error) {
+			if err = c.prepareThread(); err == nil {
+				p, err = c.start(files)
+			}
+			return err
+		})
+	} else {
+		p, err = c.start(files)
+	}
+	if null >= 0 {
+		_ = unix.Close(null) // nothing was written
+	}
+	// The descriptors in files are bare numbers: their owners must live until here.
+	runtime.KeepAlive(c)
+	return p, err
+}
+
+// checkLeaf refuses a leaf that is frozen, or about to be: an empty cgroup below
+// one that is being frozen counts as frozen at once.
+func (c *Cmd) checkLeaf() error {
+	events, err := c.Leaf.Events()
+	switch {
+	case errors.Is(err, cgroup.ErrGone):
+		return c.fail(CauseCgroupGone, "cgroup "+c.Leaf.Path()+" is gone", unix.ENOENT)
+	case err != nil:
+		return c.fail(causeOf(err), "read the state of cgroup "+c.Leaf.Path(), err)
+	case events.Frozen:
+		return c.fail(CauseCgroupFrozen, "cgroup "+c.Leaf.Path()+" is frozen", unix.EBUSY)
+	}
+	return nil
+}
+
+// files returns the descriptors that become 0, 1, 2 and so on, and the one of
+// /dev/null if it was needed, else -1.
+func (c *Cmd) files() (files []uintptr, null int, err error) {
+	files = make([]uintptr, 3, 3+len(c.ExtraFiles)+controlFiles)
+	null = -1
+	for i, f := range [3]*os.File{c.Stdin, c.Stdout, c.Stderr} {
+		if f != nil {
+			files[i] = f.Fd()
+			continue
+		}
+		if null < 0 {
+			null, err = openNull()
+			if err != nil {
+				return nil, -1, c.fail(causeOf(err), "open "+os.DevNull, err)
+			}
+		}
+		files[i] = uintptr(null)
+	}
+	for _, f := range c.ExtraFiles {
+		files = append(files, f.Fd()) // of nil: the number that StartProcess takes for "closed"
+	}
+	return files, null, nil
+}
+
+func openNull() (fd int, err error) {
+	for {
+		fd, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// start starts the process by itself or with the helper.
+func (c *Cmd) start(files []uintptr) (*Process, error) {
+	if c.needsHelper() {
+		return c.startHelper(files)
+	}
+	p, err := c.startDirect(files)
+	if (err == unix.EPERM || err == unix.ENOSYS) && clone3Refused() {
+		return c.startHelper(files)
+	}
+	if err != nil {
+		return nil, c.diagnose(err)
+	}
+	return p, nil
+}
+
+// startDirect starts the process with clone3 into the leaf. The error is the bare
+// errno of whatever failed, in the kernel or in the child.
+func (c *Cmd) startDirect(files []uintptr) (*Process, error) {
+	var pidfd int
+	sys := c.sysProcAttr(&pidfd)
+	sys.UseCgroupFD = true
+	sys.CgroupFD = c.Leaf.FD()
+	if c.Credential != nil {
+		sys.Credential = &syscall.Credential{
+			Uid: c.Credential.UID, Gid: c.Credential.GID, Groups: c.Credential.Groups,
+		}
+	}
+	attr := syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: files, Sys: sys}
+	return startTracked(c.Path, c.args(), &attr)
+}
+
+// startTracked is syscall.StartProcess, known to [ReapOrphans].
+func startTracked(path string, args []string, attr *syscall.ProcAttr) (*Process, error) {
+	ticket := tracked.begin()
+	pid, _, err := syscall.StartProcess(path, args, attr)
+	if err != nil {
+		// StartProcess has reaped the child by its number before it returned.
+		tracked.end(ticket, nil)
+		return nil, err
+	}
+	p := &Process{handle: pidfd.FromFD(*attr.Sys.PidFD, pid)}
+	tracked.end(ticket, p)
+	return p, nil
+}
+
+// clone3Refused says whether a sandbox keeps clone3 from us altogether. A call
+// without arguments starts nothing; the kernel itself answers it with EINVAL.
+func clone3Refused() bool {
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
+	return errno == unix.ENOSYS || errno == unix.EPERM
+}
