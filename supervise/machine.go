@@ -95,7 +95,7 @@ type policy struct {
 type worker struct {
 	start    uint64        // number of the current or last start
 	since    time.Duration // when it got into its state
-	began    time.Duration // when the current start began
+	began    time.Duration // when the current start began: was decided, then taken up
 	upAt     time.Duration
 	readyAt  time.Duration
 	stopAt   time.Duration // when the stop began
@@ -115,6 +115,7 @@ type worker struct {
 	expired    bool // the attempt has been told that its time is over
 	ended      bool // the process ended before the spawner said that it was up
 	byUs       bool // we ended this start
+	killed     bool // by a kill of its leaf
 	escalated  bool // and the grace did not suffice
 	removing   bool // a removal is under way
 	wantStop   bool // for good
@@ -148,6 +149,7 @@ type input struct {
 	at    time.Duration
 	rnd   float64 // in [0,1), for the jitter
 
+	began    time.Duration // inSpawned, inSpawnFailed: when a spawner took the start up; 0 leaves it
 	leaf     bool          // inSpawnFailed: the leaf is still there
 	empty    bool          // inExited: and so has the leaf been left empty
 	ok       bool          // inExited, inRemoved: exit 0
@@ -155,7 +157,8 @@ type input struct {
 	leftover int           // inRemoved, inBlocked
 	exit     *spawn.Exit   // inRemoved, inBlocked
 	failure  *StartFailure // inSpawnFailed, inNotReady; inRemoved, inBlocked: in case the start was not ready
-	err      error         // inBlocked, inRemoved
+	why      error         // inRemoved, inBlocked: what else is known about the end; may be nil
+	err      error         // inBlocked: what keeps the leaf
 }
 
 // actionKind says what is to be done.
@@ -176,6 +179,7 @@ const (
 type action struct {
 	do        actionKind
 	kind      EventKind
+	start     uint64
 	from, to  State
 	ready     bool
 	escalated bool
@@ -195,6 +199,9 @@ func (w *worker) over() bool {
 
 // stuck says that all that is missing to the end is a leaf that cannot be removed.
 func (w *worker) stuck() bool { return w.wantStop && w.state == StateKilling && w.toldBlock }
+
+// lives says that there is a process which nobody has killed yet.
+func (w *worker) lives() bool { return w.state == StateUp || w.state == StateStopping }
 
 // probing says that a readiness attempt has reason to go on.
 func (w *worker) probing() bool { return w.state == StateUp && !w.told && !w.expired }

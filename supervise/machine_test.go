@@ -246,7 +246,7 @@ func fuzzLife(p *policy, data []byte) error {
 			case a.do == doReport && a.from != shown:
 				return fmt.Errorf("%v from %v after %v", a.kind, a.from, shown)
 			case a.do == doReport && a.kind == EventStartFailed, a.do == doReport && a.kind == EventReady:
-				told[before.start]++
+				told[a.start]++
 			}
 			if a.do == doReport {
 				shown = a.to
@@ -255,7 +255,7 @@ func fuzzLife(p *policy, data []byte) error {
 		if spawns > 1 || spawns == 1 && (stopped || w.start != before.start+1) {
 			return fmt.Errorf("%d starts from %+v by %+v, stopped %v", spawns, before, in, stopped)
 		}
-		if told[before.start] > 1 {
+		if told[before.start] > 1 || w.start > before.start && told[before.start] == 0 && before.start > 0 {
 			return fmt.Errorf("start %d was told %d times", before.start, told[before.start])
 		}
 		if w.ready && w.state != StateUp {

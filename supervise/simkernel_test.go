@@ -194,17 +194,12 @@ func (s *sim) report(c *simSlot, a action) {
 	}
 	switch a.kind {
 	case EventReady:
-		c.told[c.w.start]++
+		c.told[a.start]++
 		c.readyAt = s.now
 	case EventStartFailed:
-		// The failed start may be the one before: the next begins in the same step.
-		start := c.w.start
-		if a.to == StateKilling && c.w.state == StateStarting {
-			start--
-		}
-		c.told[start]++
+		c.told[a.start]++
 		if a.failure == nil {
-			s.fault("slot %d: failure of start %d without a reason", c.n, start)
+			s.fault("slot %d: failure of start %d without a reason", c.n, a.start)
 		}
 	case EventBlocked:
 		if c.alive || c.others > 0 {

@@ -1,15 +1,5 @@
 package supervise
 
-import (
-	"errors"
-	"time"
-)
-
-var (
-	errStopped      = errors.New("a stop was asked for")
-	errStartTimeout = errors.New("not ready within the start timeout")
-)
-
 // step returns the worker after the input, and out with what is to be done
 // appended. It decides everything and does nothing.
 func (p *policy) step(w worker, in input, out []action) (worker, []action) {
@@ -67,6 +57,9 @@ func (t *turn) onStart() {
 }
 
 func (t *turn) onStarting() {
+	if t.in.began != 0 {
+		t.began = t.in.began
+	}
 	switch t.in.kind {
 	case inSpawned:
 		t.onSpawned()
@@ -253,6 +246,7 @@ func (t *turn) kill() {
 		t.escalated = true
 	}
 	t.markStop()
+	t.killed = true
 	t.state = StateKilling
 	t.due = t.in.at + killWait
 	t.act(doKill)
@@ -298,7 +292,7 @@ func (t *turn) end() {
 	}
 	if t.byUs {
 		t.reportStopped()
-		t.byUs, t.escalated, t.stopAt = false, false, 0
+		t.byUs, t.killed, t.escalated, t.stopAt = false, false, false, 0
 	}
 	if t.wasReady {
 		t.endOfReady()
@@ -354,70 +348,4 @@ func (t *turn) setDown() {
 	t.reportStopped()
 }
 
-func (t *turn) reportStopped() {
-	a := action{kind: EventStopped, escalated: t.escalated, elapsed: t.in.at - t.stopAt}
-	if t.in.kind == inRemoved {
-		a.exit, a.leftover, a.err = t.in.exit, t.in.leftover, t.in.err
-	}
-	t.report(a)
-}
-
-// tellEnd tells, once per start, an end that we did not ask for.
-func (t *turn) tellEnd() {
-	if t.toldEnd {
-		return
-	}
-	t.toldEnd = true
-	if !t.told {
-		t.tellFailure(t.in.failure)
-		return
-	}
-	if t.wasReady && !t.byUs {
-		t.report(action{kind: EventExited, exit: t.in.exit, leftover: t.in.leftover,
-			elapsed: t.goneAt - t.upAt, err: t.in.err})
-	}
-}
-
-func (t *turn) tellCanceled() {
-	t.tellFailure(&StartFailure{Phase: t.phase(), Cause: CauseCanceled, Err: errStopped})
-}
-
-// tellFailure tells, once per start, that it failed.
-func (t *turn) tellFailure(f *StartFailure) {
-	if t.told {
-		return
-	}
-	t.told = true
-	if f == nil {
-		f = &StartFailure{Phase: t.phase(), Cause: CauseUnknown}
-	}
-	f.Elapsed = t.elapsed()
-	t.report(action{kind: EventStartFailed, failure: f, exit: f.Exit,
-		leftover: t.in.leftover, elapsed: f.Elapsed})
-}
-
-// elapsed is the time from the begin of the start to its end, or to now.
-func (t *turn) elapsed() time.Duration {
-	if t.goneAt != 0 {
-		return t.goneAt - t.began
-	}
-	return t.in.at - t.began
-}
-
-func (t *turn) phase() Phase {
-	if t.state == StateStarting {
-		return PhaseExec
-	}
-	return PhaseReadiness
-}
-
 func (t *turn) act(do actionKind) { t.out = append(t.out, action{do: do}) }
-
-// report tells an event. From and To are what the observer saw last and sees
-// now, so that its events form a chain.
-func (t *turn) report(a action) {
-	a.do = doReport
-	a.from, a.to, a.ready = t.shown, t.state, t.ready
-	t.shown = t.state
-	t.out = append(t.out, a)
-}

@@ -2,7 +2,16 @@ package supervise
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/registry"
 )
 
@@ -11,26 +20,202 @@ type Options struct {
 	Run   *registry.Run // everything happens inside its cgroup; the caller closes it after Run
 	Pools []PoolSpec
 
-	Output   func(StartInfo) (Output, error) // where each start writes to; nil means /dev/null
+	Output   func(StartInfo) (Output, error) // where each start writes to, called from several goroutines at once; nil means /dev/null
 	Observe  func(Event)                     // gets every event, in order, from one goroutine; must not block. nil means nobody
 	Spawners int                             // how many starts at the same time; 0 means GOMAXPROCS-1, at least 1
 }
 
-// Supervisor keeps the pools of one run.
-type Supervisor struct{}
+// removers is how many goroutines remove leaves. Removing is bound by locks of
+// the kernel: more would only wait for each other.
+const removers = 2
+
+// Supervisor keeps the pools of one run. Its methods are safe for concurrent
+// use; Status, Result and KillNow may be called from Observe.
+type Supervisor struct {
+	opts  Options
+	pools []*pool
+	epoch time.Time
+	rnd   func() float64
+	null  *os.File // /dev/null of all workers
+
+	poller  *pidfd.Poller
+	inbox   *inbox
+	starts  *queue[startOrder]
+	chores  *queue[order]
+	records *queue[order]
+	helpers sync.WaitGroup // goroutines that Run has started
+	gate    sync.RWMutex   // held by who spawns, and exclusively by who kills the run
+	ran     atomic.Bool
+	halting atomic.Bool // a stop of everything was asked for
+	killing chan struct{}
+	kill    sync.Once // closes killing
+
+	mu     sync.Mutex // guards what follows
+	slots  []slot
+	timers timers
+	result Result
+	open   int // workers that are not over
+	stuck  int // of these, the ones that only a blocked leaf keeps
+	live   int // workers in StateUp or StateStopping
+	seq    uint64
+	events []Event // to be observed as soon as mu is free
+	spare  []Event // the engine's own, to collect the next events in
+	kills  []int32 // slots whose leaf is to be killed
+	fault  error   // why the supervisor cannot go on
+	acts   []action
+	// blocked holds why the leaf of a slot could not be removed at the last try.
+	blocked map[int32]error
+}
 
 // New checks the options and makes the cgroups of the pools, with their
-// limits. Run removes them.
-func New(o Options) (*Supervisor, error) { panic("unbuilt") }
+// limits; a limit whose controller is missing is a *[cgroup.ControllerError],
+// unless the pool wants best effort. Run removes the cgroups again.
+func New(o Options) (*Supervisor, error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("check pools: %w", err)
+	}
+	if o.Spawners == 0 {
+		o.Spawners = max(1, runtime.GOMAXPROCS(0)-1)
+	}
+	s := &Supervisor{
+		opts: o, epoch: time.Now(), rnd: rand.Float64,
+		inbox: newInbox(), starts: newQueue[startOrder](), chores: newQueue[order](), records: newQueue[order](),
+		killing: make(chan struct{}), blocked: map[int32]error{},
+	}
+	if err := s.acquire(); err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
 
-// Run starts every worker and keeps it as its pool says.
-func (s *Supervisor) Run(ctx context.Context) error { panic("unbuilt") }
+// acquire takes what must be had before the first start.
+func (s *Supervisor) acquire() (err error) {
+	if s.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		return err
+	}
+	if s.poller, err = pidfd.NewPoller(); err != nil {
+		return err
+	}
+	total := 0
+	for _, spec := range s.opts.Pools {
+		p, err := makePool(s.opts.Run, spec)
+		if err != nil {
+			return err
+		}
+		p.first = total
+		total += spec.Size
+		s.pools = append(s.pools, p)
+	}
+	s.slots = make([]slot, 0, total)
+	for _, p := range s.pools {
+		for n := range p.spec.Size {
+			s.slots = append(s.slots, slot{pool: p, n: int32(n), timer: noTimer})
+		}
+	}
+	s.timers.slots = s.slots
+	s.result.Workers = total
+	s.open = total
+	return nil
+}
 
-// KillNow kills everything at once and ends Run.
-func (s *Supervisor) KillNow() { panic("unbuilt") }
+// release gives back what acquire took, when no worker was ever started.
+func (s *Supervisor) release() {
+	for _, p := range s.pools {
+		_ = p.remove(s.opts.Run.Dir()) // empty; what stays goes with the run
+	}
+	if s.poller != nil {
+		_ = s.poller.Close() // nothing is watched
+	}
+	if s.null != nil {
+		_ = s.null.Close() // nothing was written
+	}
+}
 
-// Status returns a snapshot of every worker.
-func (s *Supervisor) Status() []WorkerStatus { panic("unbuilt") }
+// Run starts every worker and keeps it as its pool says. It returns when every
+// worker has ended for good and its leaf is gone: after ctx is done, which
+// stops all of them with their grace; after KillNow; or when none is left that
+// is to be restarted.
+//
+// The error is a *[PoolError] if workers never became ready or were given up,
+// and a *[StopError], perhaps beside it, if leaves cannot be removed. A start
+// that the stop cancelled is no error. Run may be called once.
+func (s *Supervisor) Run(ctx context.Context) error {
+	if s.ran.Swap(true) {
+		return errors.New("run supervisor: it has run already")
+	}
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.startHelpers(inner)
+	s.engine(ctx)
+	s.starts.close()
+	s.chores.close()
+	s.records.close()
+	cancel()
+	s.helpers.Wait()
+	return s.finish()
+}
 
-// Result returns the counts so far.
-func (s *Supervisor) Result() Result { panic("unbuilt") }
+func (s *Supervisor) startHelpers(ctx context.Context) {
+	for range s.opts.Spawners {
+		s.helpers.Go(func() { serve(s.starts, s.spawn) })
+	}
+	for range removers {
+		s.helpers.Go(func() { serve(s.chores, s.chore) })
+	}
+	s.helpers.Go(func() { serve(s.records, s.record) })
+	s.helpers.Go(func() {
+		err := s.poller.Run(ctx, s.onPoll)
+		if ctx.Err() == nil {
+			s.inbox.post(message{fault: fmt.Errorf("watch workers: %w", err)})
+		}
+	})
+}
+
+// serve carries orders out until the queue is closed.
+func serve[T any](q *queue[T], do func(T)) {
+	for {
+		o, ok := q.pop()
+		if !ok {
+			return
+		}
+		do(o)
+	}
+}
+
+// finish removes the pools and sums up.
+func (s *Supervisor) finish() error {
+	errs := []error{s.fault}
+	ctx, cancel := context.WithTimeout(context.Background(), blockedAfter)
+	defer cancel()
+	for _, p := range s.pools {
+		// Not only rmdir: a readiness rule may have left something beside the leaves.
+		err := s.opts.Run.Dir().Destroy(ctx, p.dir.Name(), p.dir.ID())
+		if err != nil && s.result.Blocked == 0 {
+			errs = append(errs, fmt.Errorf("remove pool %s: %w", p.spec.Name, err))
+		}
+		errs = append(errs, p.dir.Close())
+	}
+	for i := range s.slots {
+		s.slots[i].drop()
+	}
+	errs = append(errs, s.poller.Close(), s.null.Close())
+	if err := s.stopError(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := s.poolError(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// KillNow kills everything at once, without grace, and so ends Run soon. It
+// does not wait.
+func (s *Supervisor) KillNow() {
+	s.kill.Do(func() { close(s.killing) })
+}
+
+// now is the time since the supervisor was made. It is never 0.
+func (s *Supervisor) now() time.Duration { return time.Since(s.epoch) + 1 }
+
+// at turns a time of the machine into one for people.
+func (s *Supervisor) at(d time.Duration) time.Time { return s.epoch.Add(d) }

@@ -1,0 +1,244 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+// order is work that the engine hands to a helper goroutine.
+type order struct {
+	kind  orderKind
+	i     int32
+	start uint64
+	pool  *pool
+
+	// The rest is for ordRemove.
+	proc   *spawn.Process
+	extra  *extra
+	leafID uint64
+	byUs   bool // we ended the start
+	killed bool // and killed the leaf, so what is in it was not left behind
+	told   bool // nobody wants the tail of stderr
+}
+
+// startOrder tells a spawner to begin the start of that number of slot i.
+type startOrder struct {
+	i     int32
+	start uint64
+}
+
+type orderKind uint8
+
+const (
+	ordRemove    orderKind = iota + 1
+	ordKill                // one leaf
+	ordKillRun             // everything
+	ordSignalAll           // every member of a leaf
+	ordWorkerRecord
+	ordPoolRecord
+)
+
+// act carries out, or orders, one action. Only what the kernel does at once is
+// done here.
+func (s *Supervisor) act(i int32, a *action) {
+	c := &s.slots[i]
+	switch a.do {
+	case doSpawn:
+		c.port, c.pid = 0, 0
+		s.starts.push(startOrder{i: i, start: c.start})
+	case doProbe:
+		s.startAttempt(i)
+	case doExpire:
+		if c.extra != nil && c.extra.cancel != nil {
+			c.extra.cancel(errStartTimeout)
+		}
+	case doSignal:
+		s.signal(i)
+	case doKill:
+		s.kills = append(s.kills, i)
+	case doRemove:
+		// The remover owns them from now on.
+		c.extra.stopAttempt()
+		s.chores.push(order{kind: ordRemove, i: i, start: c.start, pool: c.pool,
+			proc: c.proc, extra: c.extra, leafID: c.leafID, byUs: c.byUs, killed: c.killed, told: c.told})
+		c.proc, c.extra = nil, nil
+	case doReport:
+		s.report(i, a)
+	}
+}
+
+// signal asks a worker to stop. A stopped process could not: so it is continued.
+func (s *Supervisor) signal(i int32) {
+	c := &s.slots[i]
+	if c.pool.spec.Stop.All || c.pool.policy.leaf {
+		s.chores.push(order{kind: ordSignalAll, i: i, start: c.start, pool: c.pool})
+		return
+	}
+	// What cannot be signalled (it has ended, or changed its user) is killed
+	// with its leaf when the grace is over.
+	_ = c.proc.Signal(c.pool.spec.Stop.Signal)
+	_ = c.proc.Signal(unix.SIGCONT)
+}
+
+// flushKills orders the kills that a batch has brought: one for the whole run
+// when nothing is to survive, else one per leaf.
+func (s *Supervisor) flushKills() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.kills) > 1 && s.live == 0 && s.halting.Load() {
+		s.chores.push(order{kind: ordKillRun})
+	} else {
+		for _, i := range s.kills {
+			c := &s.slots[i]
+			// A process that has left its leaf is beyond the reach of the leaf's kill.
+			if c.proc != nil {
+				_ = c.proc.Signal(unix.SIGKILL)
+			}
+			s.chores.push(order{kind: ordKill, i: i, start: c.start, pool: c.pool})
+		}
+	}
+	s.kills = s.kills[:0]
+	if cap(s.kills) > spareItems {
+		s.kills = nil
+	}
+}
+
+// report makes an event of a report, and counts it.
+func (s *Supervisor) report(i int32, a *action) {
+	c := &s.slots[i]
+	e := Event{
+		Worker: c.id(), Start: a.start, Kind: a.kind, From: a.from, To: a.to, Ready: a.ready,
+		PID: int(c.pid), Port: int(c.port), Exit: a.exit, Failure: a.failure, Escalated: a.escalated,
+		Leftover: a.leftover, Elapsed: a.elapsed, Delay: a.delay, Err: a.err,
+	}
+	s.tally(c, &e)
+	s.emit(e)
+}
+
+// tally keeps the result, and the cause in words.
+func (s *Supervisor) tally(c *slot, e *Event) {
+	r := &s.result
+	r.Leftover += e.Leftover
+	switch e.Kind {
+	case EventStarting:
+		r.Started++
+	case EventReady:
+		r.Ready++
+		if !c.everReady && c.everFailed {
+			r.NeverReady--
+		}
+		c.everReady = true
+	case EventStartFailed:
+		if e.Failure.Cause == CauseCanceled {
+			return
+		}
+		r.FailedStarts++
+		if !c.everReady && !c.everFailed {
+			r.NeverReady++
+		}
+		c.everFailed = true
+		c.cause = e.Failure.Error()
+	case EventExited:
+		r.Exited++
+		c.cause = describeEnd(e)
+	case EventEscalated:
+		r.Escalated++
+	case EventGaveUp:
+		r.GaveUp++
+		e.Err = errors.New(c.cause)
+	case EventCompleted:
+		r.Completed++
+		c.cause = ""
+	case EventBlocked:
+		r.Blocked++
+	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded:
+	}
+}
+
+func describeEnd(e *Event) string {
+	switch {
+	case e.Exit != nil && e.Err != nil:
+		return fmt.Sprintf("%v: %v", *e.Exit, e.Err)
+	case e.Exit != nil:
+		return e.Exit.String()
+	case e.Err != nil:
+		return e.Err.Error()
+	}
+	return "gone"
+}
+
+// watch puts a new process, and with TrackLeaf its leaf, under the poller.
+// Oneshot, since a dead process stays readable until the remover has reaped it.
+func (s *Supervisor) watch(i int32) error {
+	c := &s.slots[i]
+	token := uint64(i)<<33 | uint64(uint32(c.start))
+	if err := s.poller.Add(c.proc.Handle().FD(), unix.EPOLLIN|unix.EPOLLONESHOT, token); err != nil {
+		return fmt.Errorf("watch process of %v: %w", c.id(), err)
+	}
+	if c.extra == nil || c.extra.events == nil {
+		return nil
+	}
+	// Edge-triggered: the engine reads the file again after each event.
+	err := s.poller.Add(int(c.extra.events.Fd()), unix.EPOLLPRI|unix.EPOLLET, token|leafToken)
+	if err != nil {
+		return fmt.Errorf("watch leaf of %v: %w", c.id(), err)
+	}
+	return nil
+}
+
+// leafToken marks the token of a leaf's cgroup.events.
+const leafToken = 1 << 32
+
+// onPoll takes the poller's events. Closing a descriptor takes it out of the
+// poller's set; what was fetched before is told by the start's number.
+func (s *Supervisor) onPoll(token uint64, _ uint32) {
+	m := message{i: int32(token >> 33), in: input{kind: inExited}, polled: uint32(token)}
+	if token&leafToken != 0 {
+		m.in.kind = inEmpty
+	}
+	s.inbox.post(m)
+}
+
+// lookAtLeaf finds out, with TrackLeaf, what an event of the poller means. It
+// returns false when it means nothing.
+func (s *Supervisor) lookAtLeaf(c *slot, in *input) bool {
+	if c.extra == nil || c.extra.events == nil || c.proc == nil {
+		return false
+	}
+	var buf [64]byte
+	n, err := unix.Pread(int(c.extra.events.Fd()), buf[:], 0)
+	in.empty = err != nil || !populated(buf[:n]) // a removed leaf cannot be read
+	if in.kind == inEmpty {
+		return in.empty
+	}
+	exit, err := c.proc.Reap()
+	if err != nil {
+		in.empty = true // nothing is known any more: let the remover see to it
+		return true
+	}
+	c.extra.exit, c.extra.early = &exit, !in.empty
+	in.ok = exit.Success()
+	return true
+}
+
+// startAttempt lets the readiness rule wait beside the worker.
+func (s *Supervisor) startAttempt(i int32) {
+	c := &s.slots[i]
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c.extra.cancel = cancel
+	a := attempt{i: i, start: c.start, pool: c.pool, proc: c.proc, extra: c.extra}
+	s.helpers.Go(func() {
+		if m := a.run(ctx); m.in.kind != 0 {
+			s.inbox.post(m)
+		}
+	})
+}
+
+// populated reads the text of cgroup.events.
+func populated(text []byte) bool { return bytes.Contains(text, []byte("populated 1")) }

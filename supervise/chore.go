@@ -1,0 +1,79 @@
+package supervise
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+)
+
+// gateTime is how long the kill of the whole run waits for spawns under way.
+const gateTime = 500 * time.Millisecond
+
+// chore is what a remover does with an order: kernel work that may block.
+func (s *Supervisor) chore(o order) {
+	switch o.kind {
+	case ordRemove:
+		s.inbox.post(removeLeaf(o))
+	case ordKill:
+		s.withLeaf(o, (*cgroup.Dir).Kill)
+	case ordSignalAll:
+		s.withLeaf(o, func(leaf *cgroup.Dir) error {
+			_, err := leaf.Signal(o.pool.spec.Stop.Signal)
+			_, contErr := leaf.Signal(unix.SIGCONT) // a stopped process could not obey
+			return errors.Join(err, contErr)
+		})
+	case ordKillRun:
+		s.killRun()
+	case ordWorkerRecord, ordPoolRecord:
+		// Not for removers.
+	}
+}
+
+// withLeaf opens a leaf for a moment. An error means that the leaf is gone, or
+// cannot be killed this way; either is found out when it is removed.
+func (s *Supervisor) withLeaf(o order, f func(*cgroup.Dir) error) {
+	leaf, err := o.pool.dir.OpenChild(leafName(int32(int(o.i)-o.pool.first), o.start))
+	if err != nil {
+		return
+	}
+	_ = f(leaf)
+	_ = leaf.Close() // a directory descriptor; nothing to lose
+}
+
+// killRun kills every process of the run with one write. What is spawned at the
+// same moment is killed leaf by leaf when its spawner has answered.
+func (s *Supervisor) killRun() {
+	locked := s.lockGate()
+	err := s.opts.Run.Dir().Kill()
+	if locked {
+		s.gate.Unlock()
+	}
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.slots {
+		if c := &s.slots[i]; c.state == StateKilling && !c.removing {
+			s.chores.push(order{kind: ordKill, i: int32(i), start: c.start, pool: c.pool})
+		}
+	}
+}
+
+// lockGate waits a bounded time for the spawns under way; one that hangs in
+// exec is to be killed too.
+func (s *Supervisor) lockGate() bool {
+	deadline := time.Now().Add(gateTime)
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for !s.gate.TryLock() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		<-ticker.C
+	}
+	return true
+}

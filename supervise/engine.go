@@ -1,0 +1,253 @@
+package supervise
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+// message is what the engine is told by its helpers: an input for slot i, with
+// what came out of the work, or one of the special ones.
+type message struct {
+	i      int32
+	in     input
+	proc   *spawn.Process
+	extra  *extra
+	leafID uint64
+	polled uint32 // with inExited and inEmpty from the poller: the low half of the start's number
+
+	fault error         // the supervisor is blind
+	ping  chan struct{} // to be closed
+}
+
+// batch is how many messages are taken before those who wait for the lock, and
+// the observer, get their turn.
+const batch = 256
+
+// engine is the goroutine that owns all workers. It takes messages, timers and
+// stops, and lets step decide. It never waits for the kernel.
+func (s *Supervisor) engine(ctx context.Context) {
+	s.degrade()
+	s.all(input{kind: inStart})
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	defer timer.Stop()
+	stop, killing := ctx.Done(), s.killing
+	var spare []message
+	for !s.over() {
+		s.arm(timer)
+		select {
+		case <-s.inbox.wake:
+			spare = s.handleAll(s.inbox.take(spare))
+		case <-timer.C:
+		case <-stop:
+			stop = nil
+			s.halting.Store(true)
+			s.all(input{kind: inStop})
+		case <-killing:
+			stop, killing = nil, nil
+			s.halting.Store(true)
+			s.all(input{kind: inKill})
+		}
+		s.fire()
+	}
+}
+
+// over says whether nothing is left to do, or nothing but what cannot be done.
+func (s *Supervisor) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open == s.stuck
+}
+
+// arm sets the timer for what is due first; none runs when nothing is.
+func (s *Supervisor) arm(timer *time.Timer) {
+	s.mu.Lock()
+	_, due, ok := s.timers.next()
+	s.mu.Unlock()
+	if !ok {
+		timer.Stop()
+		return
+	}
+	timer.Reset(max(due-s.now(), 0))
+}
+
+// all gives every worker the same input, at the same time, so that equal
+// graces end together.
+func (s *Supervisor) all(in input) {
+	in.at = s.now()
+	for first := 0; first < len(s.slots); first += batch {
+		s.mu.Lock()
+		for i := first; i < min(first+batch, len(s.slots)); i++ {
+			s.step(int32(i), in)
+		}
+		s.mu.Unlock()
+		s.observe()
+	}
+	s.flushKills()
+}
+
+// fire delivers the timers that are due.
+func (s *Supervisor) fire() {
+	for more := true; more; {
+		more = false
+		s.mu.Lock()
+		now := s.now()
+		for range batch {
+			i, due, ok := s.timers.next()
+			if !ok || due > now {
+				break
+			}
+			s.step(i, input{kind: inTimer, at: now})
+			more = true
+		}
+		s.mu.Unlock()
+		s.observe()
+	}
+	s.flushKills()
+}
+
+func (s *Supervisor) handleAll(msgs []message) []message {
+	for rest := msgs; len(rest) > 0; {
+		n := min(len(rest), batch)
+		s.mu.Lock()
+		for i := range rest[:n] {
+			s.handle(&rest[i])
+		}
+		s.mu.Unlock()
+		s.observe()
+		rest = rest[n:]
+	}
+	return msgs
+}
+
+func (s *Supervisor) handle(m *message) {
+	switch {
+	case m.ping != nil:
+		close(m.ping)
+		return
+	case m.fault != nil:
+		// Blind, but not helpless: kills and removals go on without the poller.
+		s.fault = m.fault
+		s.KillNow()
+		return
+	}
+	m.in.at = s.now()
+	c := &s.slots[m.i]
+	switch m.in.kind {
+	case inSpawned:
+		c.proc, c.extra, c.leafID, c.pid = m.proc, m.extra, m.leafID, int32(m.proc.PID())
+		if err := s.watch(m.i); err != nil {
+			m.in.kind, m.in.leaf = inSpawnFailed, true
+			m.in.failure = &StartFailure{Phase: PhaseExec, Cause: CauseLeaf, Err: err}
+		}
+	case inSpawnFailed:
+		c.proc, c.extra, c.leafID = m.proc, m.extra, m.leafID
+	case inExited, inEmpty:
+		if uint32(c.start) != m.polled || c.state == StateKilling && c.removing {
+			return
+		}
+		m.in.start = c.start
+		if c.pool.policy.leaf && !s.lookAtLeaf(c, &m.in) {
+			return
+		}
+	case inRemoved:
+		c.leafID = 0
+		delete(s.blocked, m.i)
+	case inBlocked:
+		c.proc, c.extra = m.proc, m.extra
+		s.blocked[m.i] = m.in.err
+	case inReady, inNotReady:
+		if m.in.start == c.start && c.extra != nil {
+			c.port = uint16(m.in.port)
+			c.extra = c.extra.settle()
+		}
+	case inStart, inTimer, inStop, inKill:
+	}
+	s.step(m.i, m.in)
+}
+
+// step lets the machine decide about one worker, and sees to what it says.
+func (s *Supervisor) step(i int32, in input) {
+	c := &s.slots[i]
+	in.rnd = s.rnd()
+	before := c.worker
+	c.worker, s.acts = c.pool.policy.step(c.worker, in, s.acts[:0])
+	s.count(&before, &c.worker)
+	for k := range s.acts {
+		s.act(i, &s.acts[k])
+	}
+	if c.due != before.due {
+		s.timers.update(i)
+	}
+	if c.extra != nil && c.extra.cancel != nil && !c.probing() && !c.expired {
+		c.extra.cancel(errStopped)
+	}
+	s.note(i, &before)
+}
+
+// count keeps the sums by which the engine knows that it is done.
+func (s *Supervisor) count(before, after *worker) {
+	s.open += toInt(!after.over()) - toInt(!before.over())
+	s.stuck += toInt(after.stuck()) - toInt(before.stuck())
+	s.live += toInt(after.lives()) - toInt(before.lives())
+}
+
+func toInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// observe hands the collected events over, without holding the lock.
+func (s *Supervisor) observe() {
+	s.mu.Lock()
+	events := s.events
+	s.events = s.spare[:0]
+	s.mu.Unlock()
+	for _, e := range events {
+		s.opts.Observe(e)
+	}
+	clear(events)
+	if cap(events) > spareItems {
+		events = nil
+	}
+	s.spare = events
+}
+
+// degrade tells which limits are not in force.
+func (s *Supervisor) degrade() {
+	s.mu.Lock()
+	for _, p := range s.pools {
+		for _, err := range p.degraded {
+			s.emit(Event{Worker: WorkerID{Pool: p.spec.Name, Slot: -1}, Kind: EventDegraded, Err: err})
+		}
+	}
+	s.mu.Unlock()
+	s.observe()
+}
+
+func (s *Supervisor) emit(e Event) {
+	if s.opts.Observe == nil {
+		return
+	}
+	s.seq++
+	e.Seq, e.At = s.seq, time.Now()
+	s.events = append(s.events, e)
+}
+
+// Ping returns when the goroutine that keeps the workers has answered, which
+// proves that it does its work. It fails when ctx ends before.
+func (s *Supervisor) Ping(ctx context.Context) error {
+	m := message{ping: make(chan struct{})}
+	s.inbox.post(m)
+	select {
+	case <-m.ping:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("ping supervisor: %w", context.Cause(ctx))
+	}
+}

@@ -1,0 +1,192 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+const (
+	// removeTime bounds one try to remove a leaf, so that leaves which cannot be
+	// removed hold the removers up only a little; the engine comes back to them.
+	removeTime = 100 * time.Millisecond
+	// reapTime bounds the wait for a main process that was killed a moment ago.
+	reapTime = time.Second
+)
+
+var (
+	errOOM     = errors.New("the kernel killed a process of the worker for want of memory")
+	errPIDs    = errors.New("the worker ran into its limit of processes (pids.max)")
+	errUnknown = errors.New("the last process of the leaf ended; how is not known")
+)
+
+// removal is the end of one start, in a remover. Its proc is nil once reaped.
+type removal struct {
+	order
+	leaf     string
+	exit     *spawn.Exit // nil until reaped
+	usage    cgroup.Usage
+	leftover int
+}
+
+// removeLeaf reaps the main process, finds out what else there is to know about
+// its end, and removes the leaf with whatever is in it.
+func removeLeaf(o order) message {
+	r := removal{order: o, leaf: leafName(int32(int(o.i)-o.pool.first), o.start)}
+	x := o.extra
+	if x != nil {
+		r.exit = x.exit
+	}
+	r.reap()
+	r.look()
+	err := r.remove()
+	if err == nil {
+		err = r.reapEscaped()
+	}
+	in := r.describe()
+	if err == nil {
+		x.close()
+		return message{i: o.i, in: in}
+	}
+	in.kind, in.err = inBlocked, err
+	if x == nil {
+		x = &extra{}
+	}
+	x.exit = r.exit
+	return message{i: o.i, in: in, proc: r.proc, extra: x, leafID: o.leafID}
+}
+
+// reap takes the exit of the main process, if it has ended.
+func (r *removal) reap() {
+	if r.proc == nil {
+		return
+	}
+	exit, err := r.proc.Reap()
+	if errors.Is(err, spawn.ErrRunning) {
+		return
+	}
+	if err == nil && r.exit == nil {
+		r.exit = &exit
+	}
+	_ = r.proc.Close() // a pidfd; nothing to lose
+	r.proc = nil
+}
+
+// look reads what the leaf has counted, before it goes.
+func (r *removal) look() {
+	if r.byUs || !r.pool.evidence || r.exit != nil && r.exit.Success() {
+		return
+	}
+	leaf, err := r.pool.dir.OpenChild(r.leaf)
+	if err != nil {
+		return // then nothing is known
+	}
+	r.usage, _ = leaf.Usage() // likewise
+	_ = leaf.Close()          // a directory descriptor; nothing to lose
+}
+
+// remove removes the leaf. Most are empty by now, which costs one system call.
+func (r *removal) remove() error {
+	// No id: the name is never used twice, so no other leaf can have it.
+	err := r.pool.dir.RemoveChild(r.leaf, 0)
+	if !errors.Is(err, cgroup.ErrPopulated) {
+		return err
+	}
+	r.count()
+	ctx, cancel := context.WithTimeout(context.Background(), removeTime)
+	defer cancel()
+	err = r.pool.dir.Destroy(ctx, r.leaf, r.leafID)
+	if errors.Is(err, cgroup.ErrGone) {
+		return nil
+	}
+	return err
+}
+
+// count counts what the main process has left behind.
+func (r *removal) count() {
+	if r.killed {
+		return // what is there was killed together with it
+	}
+	leaf, err := r.pool.dir.OpenChild(r.leaf)
+	if err != nil {
+		return
+	}
+	defer leaf.Close()
+	pids, err := leaf.PIDsRecursive()
+	if err != nil {
+		return
+	}
+	for _, pid := range pids {
+		if r.proc == nil || pid != r.proc.PID() {
+			r.leftover++
+		}
+	}
+}
+
+// reapEscaped ends a main process that lives though its leaf is gone: it has
+// moved itself to another cgroup.
+func (r *removal) reapEscaped() error {
+	r.reap()
+	if r.proc == nil {
+		return nil
+	}
+	_ = r.proc.Signal(unix.SIGKILL) // it may have ended meanwhile
+	ctx, cancel := context.WithTimeout(context.Background(), reapTime)
+	defer cancel()
+	exit, err := r.proc.Wait(ctx)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("process %d outlives its leaf %s: %w", r.proc.PID(), r.leaf, err)
+	}
+	if err == nil && r.exit == nil {
+		r.exit = &exit
+	}
+	_ = r.proc.Close() // a pidfd; nothing to lose
+	r.proc = nil
+	return nil
+}
+
+// describe says how the start ended.
+func (r *removal) describe() input {
+	in := input{kind: inRemoved, start: r.start, exit: r.exit, leftover: r.leftover}
+	x := r.extra
+	if x != nil && x.early && !r.byUs {
+		in.exit = nil
+	}
+	in.ok = in.exit != nil && in.exit.Success()
+	phase, cause, why := r.cause(in.exit)
+	in.why = why
+	if !r.told {
+		in.failure = &StartFailure{Phase: phase, Cause: cause, Exit: in.exit, Stderr: x.lastLines(), Err: why}
+	}
+	return in
+}
+
+// cause says why a start ended, in case it had not become ready.
+func (r *removal) cause(exit *spawn.Exit) (Phase, FailureCause, error) {
+	switch {
+	case exit == nil:
+		return PhaseReadiness, CauseExited, errUnknown
+	case exit.BeforeExec:
+		return PhaseExec, CauseExec, errKilledBeforeExec
+	case exit.Signal != 0 && count(r.usage.OOMKills) > 0:
+		return PhaseReadiness, CauseOOM, errOOM
+	case !exit.Success() && count(r.usage.PIDsRefused) > 0:
+		return PhaseReadiness, CauseLimit, errPIDs
+	case exit.Signal != 0:
+		return PhaseReadiness, CauseSignaled, nil
+	}
+	return PhaseReadiness, CauseExited, nil
+}
+
+func count(n *uint64) uint64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}

@@ -1,0 +1,114 @@
+package supervise
+
+import (
+	"context"
+	"os"
+	"strconv"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+// slot is one worker and what the engine holds for it. There may be ten
+// thousand, so it is kept small: TestSlotIsSmall.
+type slot struct {
+	worker
+	pool   *pool
+	proc   *spawn.Process // nil when there is none to watch
+	extra  *extra         // nil for most workers that idle
+	leafID uint64
+	cause  string // of the last failure, in words
+	n      int32  // number within the pool
+	timer  int32  // place among the timers
+	pid    int32  // of the current or last process, for printing
+	port   uint16
+
+	everReady  bool
+	everFailed bool
+	recording  bool // an order to write its record is queued
+}
+
+// extra is what only some starts need: those with a readiness attempt under
+// way, with output, with TrackLeaf, or with a leaf that cannot be removed.
+type extra struct {
+	attempt Attempt
+	leaf    *cgroup.Dir // open for the attempt
+	cancel  context.CancelCauseFunc
+	tail    func() []string
+	done    func()
+
+	events *os.File    // cgroup.events of the leaf, with TrackLeaf
+	exit   *spawn.Exit // of the main process, when it has been reaped already
+	early  bool        // and it ended before the worker did
+}
+
+// close gives back what the extra holds, except what a running attempt owns.
+func (x *extra) close() {
+	if x == nil {
+		return
+	}
+	if x.attempt != nil && x.cancel == nil {
+		_ = x.attempt.Close() // the start is over; nobody could act on it
+		x.closeLeaf()
+	}
+	if x.events != nil {
+		_ = x.events.Close() // read-only; nothing to lose
+		x.events = nil
+	}
+	if x.done != nil {
+		x.done()
+		x.done = nil
+	}
+}
+
+// stopAttempt ends the waiting of an attempt that is under way.
+func (x *extra) stopAttempt() {
+	if x != nil && x.cancel != nil {
+		x.cancel(errStopped)
+	}
+}
+
+// settle lets go of an attempt that has given its answer. It returns nil when
+// nothing else is held.
+func (x *extra) settle() *extra {
+	x.stopAttempt() // it has ended; this frees the context
+	x.attempt, x.cancel, x.tail = nil, nil, nil
+	if x.done == nil && x.events == nil {
+		return nil
+	}
+	return x
+}
+
+func (x *extra) closeLeaf() {
+	if x.leaf != nil {
+		_ = x.leaf.Close() // a directory descriptor; nothing to lose
+		x.leaf = nil
+	}
+}
+
+// lastLines returns the tail of stderr.
+func (x *extra) lastLines() []string {
+	if x == nil || x.tail == nil {
+		return nil
+	}
+	return x.tail()
+}
+
+// drop gives back what is still held for a leaf that cannot be removed.
+func (s *slot) drop() {
+	if s.proc != nil {
+		_ = s.proc.Close() // a pidfd; nothing to lose
+	}
+	s.extra.close()
+	s.proc, s.extra = nil, nil
+}
+
+func (s *slot) id() WorkerID { return WorkerID{Pool: s.pool.spec.Name, Slot: int(s.n)} }
+
+// leafName names the leaf of one start. It is never used twice in a run.
+func leafName(slot int32, start uint64) string {
+	var b [32]byte
+	name := strconv.AppendInt(b[:0], int64(slot), 10)
+	name = append(name, '.')
+	return string(strconv.AppendUint(name, start, 10))
+}

@@ -1,0 +1,246 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+// errKilledBeforeExec says that a process was killed between clone and exec,
+// which the clone itself does not show.
+var errKilledBeforeExec = errors.New("killed before it executed the program")
+
+// making is a start under way in a spawner.
+type making struct {
+	*Supervisor
+	startOrder
+	pool    *pool
+	began   time.Duration
+	info    StartInfo
+	leaf    *cgroup.Dir
+	out     Output
+	attempt Attempt
+	events  *os.File
+	proc    *spawn.Process
+	record  registry.Worker
+}
+
+// spawn is what a spawner does with an order. It answers with exactly one
+// message.
+func (s *Supervisor) spawn(o startOrder) {
+	m := &making{Supervisor: s, startOrder: o, pool: s.slots[o.i].pool, began: s.now()}
+	f := m.prepare()
+	if f == nil {
+		f = m.exec()
+	}
+	if f != nil {
+		s.inbox.post(m.abandon(f))
+		return
+	}
+	s.inbox.post(m.finish())
+}
+
+// prepare acquires all that the start needs before the point of no return.
+func (m *making) prepare() *StartFailure {
+	if m.halting.Load() {
+		return failed(PhasePrepare, CauseCanceled, errStopped)
+	}
+	slot := int(m.i) - m.pool.first
+	leaf, err := m.pool.dir.Create(leafName(int32(slot), m.start))
+	if err != nil {
+		return failed(PhasePrepare, CauseLeaf, err)
+	}
+	m.leaf = leaf
+	m.info = StartInfo{
+		Run: m.opts.Run.ID(), Worker: WorkerID{Pool: m.pool.spec.Name, Slot: slot}, Start: m.start,
+		Leaf: leaf.Path(), LeafID: leaf.ID(), UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+	}
+	if c := m.pool.spec.Command.Credential; c != nil {
+		m.info.UID, m.info.GID = c.UID, c.GID
+	}
+	if err := m.limit(); err != nil {
+		return failed(PhasePrepare, CauseLeaf, err)
+	}
+	m.record = registry.Worker{Pool: m.pool.spec.Name, Slot: slot, Start: m.start,
+		State: StateStarting.String(), Started: time.Now()}
+	_ = registry.SetWorker(leaf, m.record) // for ps only
+	return m.prepareRule()
+}
+
+func (m *making) limit() error {
+	if m.pool.limits.IsZero() {
+		return nil
+	}
+	err := m.leaf.SetLimits(m.pool.limits)
+	var missing *cgroup.ControllerError
+	if m.pool.spec.BestEffortLimits && errors.As(err, &missing) {
+		return nil // New has told
+	}
+	return err
+}
+
+// prepareRule opens the output and prepares the readiness rule.
+func (m *making) prepareRule() *StartFailure {
+	var err error
+	if m.opts.Output != nil {
+		if m.out, err = m.opts.Output(m.info); err != nil {
+			return failed(PhasePrepare, CauseOutput, fmt.Errorf("open output: %w", err))
+		}
+	}
+	if r := m.pool.spec.Readiness; r != nil {
+		if m.attempt, err = r.Prepare(m.info, m.out); err != nil {
+			m.attempt = nil
+			return failed(PhasePrepare, CauseProbe, fmt.Errorf("prepare readiness rule: %w", err))
+		}
+	}
+	if m.pool.policy.leaf {
+		if m.events, err = m.leaf.OpenEvents(); err != nil {
+			return failed(PhasePrepare, CauseLeaf, err)
+		}
+	}
+	return nil
+}
+
+// exec makes the process, and makes sure that it executes the program.
+func (m *making) exec() *StartFailure {
+	c := &m.pool.spec.Command
+	cmd := spawn.Cmd{
+		Path: c.Path, Dir: c.Dir, Leaf: m.leaf,
+		Stdin: m.null, Stdout: m.out.Stdout, Stderr: m.out.Stderr,
+		Credential: c.Credential, Umask: c.Umask, Rlimits: c.Rlimits, Nice: c.Nice,
+		OOMScoreAdj: c.OOMScoreAdj, NoNewPrivs: c.NoNewPrivs, NetNS: c.NetNS,
+	}
+	if cmd.Stdout == nil {
+		cmd.Stdout = m.null
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = m.null
+	}
+	var more []string
+	if m.attempt != nil {
+		cmd.ExtraFiles, more = m.attempt.Files(), m.attempt.Env()
+	}
+	cmd.Args, cmd.Env = m.pool.expander.expand(m.info.Run, m.info.Worker, m.start, more)
+	// Who kills the whole run waits for the spawns under way: the kernel can
+	// stall a spawn into a cgroup that is being frozen, and the runtime with it.
+	m.gate.RLock()
+	proc, err := spawn.Start(&cmd)
+	m.gate.RUnlock()
+	if err != nil {
+		return failed(PhaseExec, spawnCause(err), err)
+	}
+	m.proc = proc
+	if m.attempt == nil && !executed(proc.PID()) {
+		return m.killedBeforeExec()
+	}
+	return nil
+}
+
+// executed says whether a child of ours has executed a program: the kernel
+// drops a flag when it does. The clone succeeds too for a child that was killed
+// on its way there. With a readiness rule the exit tells soon enough; without
+// one the worker would be called ready first.
+func executed(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return true // no /proc here: not known
+	}
+	// pid (comm) state ppid pgrp session tty tpgid flags; comm may hold anything.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 7 {
+		return true
+	}
+	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
+	const forkNoExec = 0x40 // PF_FORKNOEXEC
+	return err != nil || flags&forkNoExec == 0
+}
+
+// killedBeforeExec reaps a child that is dying.
+func (m *making) killedBeforeExec() *StartFailure {
+	f := failed(PhaseExec, CauseExec, errKilledBeforeExec)
+	ctx, cancel := context.WithTimeout(context.Background(), reapTime)
+	defer cancel()
+	exit, err := m.proc.Wait(ctx)
+	if err != nil {
+		return f // whoever removes the leaf sees to it
+	}
+	f.Exit = &exit
+	_ = m.proc.Close() // a pidfd; nothing to lose
+	m.proc = nil
+	return f
+}
+
+// spawnCause says which of our causes an error of spawn has.
+func spawnCause(err error) FailureCause {
+	var e *spawn.Error
+	if errors.As(err, &e) && e.Cause == spawn.CauseForkLimit {
+		return CauseLimit
+	}
+	return CauseExec
+}
+
+// finish writes the record and hands everything to the engine.
+func (m *making) finish() message {
+	m.closeOutput()
+	m.record.State = StateUp.String()
+	m.record.Ready = m.attempt == nil
+	if id, err := m.proc.Handle().Identity(); err == nil {
+		m.record.Process = id
+	}
+	_ = registry.SetWorker(m.leaf, m.record) // for ps only
+	msg := message{
+		i: m.i, proc: m.proc, leafID: m.leaf.ID(),
+		in: input{kind: inSpawned, start: m.start, began: m.began},
+	}
+	if m.attempt == nil {
+		_ = m.leaf.Close() // a directory descriptor; nothing to lose
+		m.leaf = nil
+	}
+	if m.attempt != nil || m.out.Done != nil || m.out.Tail != nil || m.events != nil {
+		msg.extra = &extra{attempt: m.attempt, leaf: m.leaf, tail: m.out.Tail, done: m.out.Done, events: m.events}
+	}
+	return msg
+}
+
+// abandon undoes what a failed start has acquired. No process was ever in the
+// leaf for longer than its own death.
+func (m *making) abandon(f *StartFailure) message {
+	m.closeOutput()
+	msg := message{i: m.i, proc: m.proc, in: input{kind: inSpawnFailed, start: m.start, began: m.began, failure: f}}
+	x := extra{attempt: m.attempt, tail: m.out.Tail, done: m.out.Done, events: m.events}
+	f.Stderr = x.lastLines()
+	if m.leaf == nil {
+		x.close()
+		return msg
+	}
+	err := m.pool.dir.RemoveChild(m.leaf.Name(), 0)
+	msg.leafID = m.leaf.ID()
+	_ = m.leaf.Close() // a directory descriptor; nothing to lose
+	if err != nil {
+		msg.in.leaf, msg.extra = true, &x
+		return msg
+	}
+	x.close()
+	return msg
+}
+
+// closeOutput closes our copies of what the worker writes to.
+func (m *making) closeOutput() {
+	for _, f := range []*os.File{m.out.Stdout, m.out.Stderr} {
+		if f != nil {
+			_ = f.Close() // nothing of ours was written; the second may be the first
+		}
+	}
+}
+
+func failed(p Phase, c FailureCause, err error) *StartFailure {
+	return &StartFailure{Phase: p, Cause: c, Err: err}
+}
