@@ -49,7 +49,8 @@ type stamp struct {
 }
 
 // ReadHistory reads the newest n records of the file, the oldest of them first; n <= 0 reads all. It
-// changes nothing and works while others write. No file gives fs.ErrNotExist, a damaged one an error.
+// changes nothing and works while others write. No file, or an empty one, gives fs.ErrNotExist; a damaged
+// one gives an error.
 func ReadHistory(path string, n int) ([]Record, error) {
 	var records []Record
 	f := historyFile{path: path}
@@ -152,7 +153,7 @@ func (f *historyFile) use(readOnly bool, use func(*bolt.DB) error) (err error) {
 			// and with it open for the kernel, so its lock must be given up by name.
 			_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
 			_ = file.Close()
-			err = fmt.Errorf("%w: %v", errDamaged, trouble)
+			err = fmt.Errorf("%w: bbolt: %v", errDamaged, trouble)
 		}
 	}()
 	if err := f.check(); err != nil {
@@ -191,7 +192,8 @@ func explain(err error) error {
 	return err
 }
 
-// check says whether the file is fit for bbolt. An empty or unchanged one is.
+// check says whether the file is fit for bbolt: one that is unchanged is, and one that is empty or not
+// there, fs.ErrNotExist, is to be begun.
 func (f *historyFile) check() error {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -209,8 +211,11 @@ func (f *historyFile) checkOpen(file *os.File, how int) error {
 		return err
 	}
 	now, err := stampOf(file)
-	if err != nil || now.size == 0 || now == f.good {
+	if err != nil || now == f.good {
 		return err
+	}
+	if now.size == 0 {
+		return fmt.Errorf("nothing is in it yet: %w", fs.ErrNotExist)
 	}
 	if err := checkPages(file, now.size); err != nil {
 		return fmt.Errorf("%w: %w", errDamaged, err)
@@ -231,7 +236,7 @@ func (f *historyFile) setAside(now time.Time) (string, error) {
 	defer file.Close()
 	f.good = stamp{}
 	err = f.checkOpen(file, unix.LOCK_EX)
-	if err == nil {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if !errors.Is(err, errDamaged) {

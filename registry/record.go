@@ -3,6 +3,7 @@ package registry
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
@@ -11,6 +12,9 @@ import (
 
 // maxRecord bounds one record. The kernel takes up to 64 KiB per attribute and 128 KiB per cgroup.
 const maxRecord = 32 << 10
+
+// maxWaiting bounds the waiting slots that are tried at all: more cannot fit into maxRecord.
+const maxWaiting = 1024
 
 // maxCause bounds a cause within a pool's record.
 const maxCause = 80
@@ -71,10 +75,10 @@ func SetPool(dir *cgroup.Dir, p Pool) error {
 // encodePool keeps as many waiting slots as fit, the first ones.
 func encodePool(p Pool) ([]byte, error) {
 	short := p
-	short.Waiting = make([]Slot, len(p.Waiting))
-	for i, s := range p.Waiting {
-		s.Cause = cut(s.Cause, maxCause)
-		short.Waiting[i] = s
+	short.Waiting = slices.Clone(p.Waiting[:min(len(p.Waiting), maxWaiting)])
+	short.Omitted += len(p.Waiting) - len(short.Waiting)
+	for i := range short.Waiting {
+		short.Waiting[i].Cause = cut(short.Waiting[i].Cause, maxCause)
 	}
 	for {
 		text, err := json.Marshal(short)

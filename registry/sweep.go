@@ -32,7 +32,7 @@ const (
 // SweepOptions says how to sweep. The zero value sweeps for real.
 type SweepOptions struct {
 	DryRun   bool             // change nothing, only say what a sweep would do
-	Parallel int              // runs at a time; 0 means 8 for each CPU that Go uses
+	Parallel int              // runs at a time; 0 means 4 for each CPU that Go uses
 	Observe  func(SweepEvent) // gets each event as it happens, from Sweep's own goroutine; nil means nobody
 	PerRun   time.Duration    // after which one run counts as blocked; 0 means 10 s
 }
@@ -50,13 +50,13 @@ type SweepEvent struct {
 // MarshalJSON writes the error as text, and what blocks the run beside it.
 func (e SweepEvent) MarshalJSON() ([]byte, error) {
 	out := struct {
-		Run       RunID            `json:"run,omitzero"`
-		Dir       string           `json:"dir"`
-		Result    string           `json:"result"`
-		Processes int              `json:"processes"`
-		Elapsed   time.Duration    `json:"elapsed_ns"`
-		Error     string           `json:"error,omitempty"`
-		Blockers  []blockerJSON    `json:"blockers,omitempty"`
+		Run       RunID         `json:"run,omitzero"`
+		Dir       string        `json:"dir"`
+		Result    string        `json:"result"`
+		Processes int           `json:"processes"`
+		Elapsed   time.Duration `json:"elapsed_ns"`
+		Error     string        `json:"error,omitempty"`
+		Blockers  []blockerJSON `json:"blockers,omitempty"`
 	}{Run: e.Run, Dir: e.Dir, Result: e.Result, Processes: e.Processes, Elapsed: e.Elapsed}
 	if e.Err != nil {
 		out.Error = e.Err.Error()
@@ -112,7 +112,7 @@ func (r *Registry) Sweep(ctx context.Context, o SweepOptions) (SweepResult, erro
 		o.PerRun = defaultPerRun
 	}
 	if o.Parallel <= 0 {
-		o.Parallel = 8 * runtime.GOMAXPROCS(0)
+		o.Parallel = 4 * runtime.GOMAXPROCS(0)
 	}
 	s := &sweep{root: r.root, options: o, verdicts: make(chan verdict, o.Parallel)}
 	go s.run(ctx, names)

@@ -1,0 +1,339 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// warnings gathers what a History tells.
+type warnings struct {
+	mu  sync.Mutex // guards all
+	all []string
+}
+
+func (w *warnings) add(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, err.Error())
+}
+
+func (w *warnings) get() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string(nil), w.all...)
+}
+
+func closeHistory(tb testing.TB, h *History) error {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return h.Close(ctx)
+}
+
+// writeHistory adds n records, numbered by Start from first on, and closes.
+func writeHistory(tb testing.TB, path string, first, n int) []string {
+	tb.Helper()
+	var told warnings
+	h := OpenHistory(path, told.add)
+	for i := range n {
+		h.Add(record(first + i))
+	}
+	if err := closeHistory(tb, h); err != nil {
+		tb.Fatalf("Close() = %v", err)
+	}
+	return told.get()
+}
+
+func record(n int) Record {
+	return Record{At: time.Unix(int64(n), 0).UTC(), Run: RunID{15: 1}, Pool: "web", Slot: n % 7, Start: uint64(n),
+		Kind: "exited", Cause: "signaled", Exit: "signal killed", Detail: strings.Repeat("x", 60)}
+}
+
+func starts(records []Record) []uint64 {
+	var all []uint64
+	for _, r := range records {
+		all = append(all, r.Start)
+	}
+	return all
+}
+
+func TestHistoryKeepsRecords(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state", "history.db") // the directory is made
+	if told := writeHistory(t, path, 1, 3); len(told) != 0 {
+		t.Errorf("warnings: %q", told)
+	}
+	if told := writeHistory(t, path, 4, 2); len(told) != 0 {
+		t.Errorf("warnings: %q", told)
+	}
+	got, err := ReadHistory(path, 0)
+	if err != nil || len(got) != 5 || got[1] != record(2) {
+		t.Fatalf("ReadHistory() = %+v, %v", got, err)
+	}
+	got, err = ReadHistory(path, 2)
+	if err != nil || fmt.Sprint(starts(got)) != "[4 5]" {
+		t.Errorf("ReadHistory(2) = %v, %v, want the newest two", starts(got), err)
+	}
+}
+
+func TestReadHistoryThatIsNotThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	if got, err := ReadHistory(path, 10); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ReadHistory() = %v, %v, want ErrNotExist", got, err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("reading made the file")
+	}
+	if err := closeHistory(t, OpenHistory(path, nil)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("opening without a record made the file")
+	}
+}
+
+// TestH13HistoryIsBounded: 25,000 records leave the newest 10,000, in a file that no longer grows.
+func TestH13HistoryIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	size := func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	for first := 1; first <= 25_000; first += 2500 {
+		writeHistory(t, path, first, 2500)
+	}
+	before := size()
+	for first := 25_001; first <= 40_000; first += 2500 {
+		writeHistory(t, path, first, 2500)
+	}
+	got, err := ReadHistory(path, 0)
+	if err != nil || len(got) != historyKeep || got[0].Start != 30_001 || got[historyKeep-1].Start != 40_000 {
+		t.Fatalf("ReadHistory() = %d records, %v, want %d, from 30001 to 40000", len(got), err, historyKeep)
+	}
+	if after := size(); after > before || after > 16<<20 {
+		t.Errorf("the file has %d bytes, and had %d before 15,000 records more", after, before)
+	}
+}
+
+// TestHistorySharedByMany: several writers and readers use one file at the same time.
+func TestHistorySharedByMany(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	writeHistory(t, path, 0, 1)
+	const writers, each = 4, 200
+	var told warnings
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			h := OpenHistory(path, told.add)
+			for i := range each {
+				h.Add(record(1 + w*each + i))
+				if i%50 == 0 {
+					pause(context.Background(), 20*time.Millisecond)
+				}
+			}
+			if err := closeHistory(t, h); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 2 {
+		all.Go(func() {
+			for range 20 {
+				if _, err := ReadHistory(path, 10); err != nil {
+					t.Errorf("ReadHistory() = %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	got, err := ReadHistory(path, 0)
+	seen := map[uint64]bool{}
+	for _, rec := range got {
+		seen[rec.Start] = true
+	}
+	if err != nil || len(seen) != writers*each+1 || len(got) != len(seen) {
+		t.Errorf("%d records (%d distinct), %v, want %d", len(got), len(seen), err, writers*each+1)
+	}
+	if w := told.get(); len(w) != 0 {
+		t.Errorf("warnings: %q", w)
+	}
+}
+
+// TestHistoryNeverBlocks: with the file locked by somebody else, adding is instant, memory is bounded,
+// and there is one message.
+func TestHistoryNeverBlocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	writeHistory(t, path, 0, 1)
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told warnings
+	h := OpenHistory(path, told.add)
+	const n = 3 * historyQueue
+	begin := time.Now()
+	for i := range n {
+		h.Add(record(i))
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("adding %d records took %v", n, took)
+	}
+	if lost := h.Dropped(); lost < n-2*historyQueue-1 || lost == 0 {
+		t.Errorf("Dropped() = %d of %d", lost, n)
+	}
+	before := h.Dropped()
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := closeHistory(t, h); err == nil || !strings.Contains(err.Error(), "were lost") {
+		t.Errorf("Close() = %v, want a count of lost records", err)
+	}
+	got, err := ReadHistory(path, 0)
+	if err != nil || len(got) != 1+n-int(before) {
+		t.Errorf("%d records, %v, want all but the dropped: %d", len(got), err, 1+n-int(before))
+	}
+	if w := told.get(); len(w) != 1 || !strings.Contains(w[0], "dropped") {
+		t.Errorf("warnings: %q, want one", w)
+	}
+}
+
+func TestHistoryCloseKeepsItsDeadline(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := OpenHistory(path, nil)
+	h.Add(record(1))
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	if err := h.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 900*time.Millisecond {
+		t.Errorf("Close() = %v after %v, want its deadline", err, time.Since(begin))
+	}
+	if err := closeHistory(t, h); err == nil {
+		t.Error("Close() = nil though a record was lost")
+	}
+	h.Add(record(2))
+	if h.Dropped() != 2 {
+		t.Errorf("Dropped() = %d, want 2", h.Dropped())
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestH35DamagedHistoryIsSetAside: whatever is in the file's place, writing goes on in a new one, with
+// one message, and the old one is kept.
+func TestH35DamagedHistoryIsSetAside(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "good.db")
+	writeHistory(t, good, 1, 500)
+	whole, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeroes := append([]byte(nil), whole...)
+	clear(zeroes[2*4096:])
+	tests := map[string][]byte{
+		"cut in the middle": whole[:len(whole)/2],
+		"one page":          whole[:4096],
+		"a few bytes":       whole[:100],
+		"text":              []byte("127.0.0.1 localhost\n"),
+		"much text":         []byte(strings.Repeat("to be or not to be\n", 10_000)),
+		"only meta pages":   zeroes,
+		"no meta pages":     append(make([]byte, 8192), whole[8192:]...),
+	}
+	for name, content := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "history.db")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := ReadHistory(path, 0); err == nil {
+				t.Errorf("ReadHistory() = %d records, want an error", len(got))
+			}
+			told := writeHistory(t, path, 1, 5)
+			if len(told) != 1 || !strings.Contains(told[0], ".damaged-") {
+				t.Errorf("warnings: %q, want one that names the file set aside", told)
+			}
+			if got, err := ReadHistory(path, 0); err != nil || len(got) != 5 {
+				t.Errorf("ReadHistory() = %d records, %v, want the 5 new ones", len(got), err)
+			}
+			asides, err := filepath.Glob(path + ".damaged-*")
+			if err != nil || len(asides) != 1 {
+				t.Fatalf("set aside: %v, %v, want one", asides, err)
+			}
+			if kept, err := os.ReadFile(asides[0]); err != nil || string(kept) != string(content) {
+				t.Errorf("the damaged file has changed: %v", err)
+			}
+		})
+	}
+}
+
+func TestHistoryDamagedAgainAndAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	for i := range 8 {
+		if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if told := writeHistory(t, path, i, 1); len(told) != 1 {
+			t.Errorf("warnings: %q, want one", told)
+		}
+	}
+	if asides, err := filepath.Glob(path + ".damaged-*"); err != nil || len(asides) != historyAsides {
+		t.Errorf("set aside: %v, %v, want %d", asides, err, historyAsides)
+	}
+}
+
+// TestHistoryWithSomethingElseInItsPlace: what is no file is never renamed; it may be /dev/null.
+func TestHistoryWithSomethingElseInItsPlace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "history.db")
+	places := map[string]func() error{
+		"directory": func() error { return os.Mkdir(path, 0o700) },
+		"device":    func() error { return os.Symlink("/dev/null", path) },
+		"loop":      func() error { return os.Symlink(path, path) },
+	}
+	for name, make := range places {
+		t.Run(name, func(t *testing.T) {
+			if err := make(); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(path)
+			before, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var told warnings
+			h := OpenHistory(path, told.add)
+			for i := range 3 {
+				h.Add(record(i))
+				pause(context.Background(), 2*historyGather)
+			}
+			if err := closeHistory(t, h); err == nil || h.Dropped() != 3 {
+				t.Errorf("Close() = %v, %d dropped, want 3 lost", err, h.Dropped())
+			}
+			if w := told.get(); len(w) != 1 {
+				t.Errorf("warnings: %q, want one", w)
+			}
+			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+				t.Errorf("what was there is gone: %v", err)
+			}
+			if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+				t.Errorf("left in the directory: %v", entries)
+			}
+		})
+	}
+}

@@ -1,0 +1,131 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
+)
+
+// told is what a helper's History went through.
+type told struct {
+	Warnings []string
+	Lost     uint64
+}
+
+// TestHistoryWithoutPermission: a supervisor that may not write there goes on without.
+func TestHistoryWithoutPermission(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	locked, private := filepath.Join(t.TempDir(), "history.db"), filepath.Join(t.TempDir(), "no", "history.db")
+	writeHistory(t, locked, 1, 1) // by root, for root
+	if err := os.Chmod(filepath.Dir(locked), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{locked, private, "/proc/history.db"} {
+		out := linuxtest.Command{Args: linuxtest.Helper(t, "nobody", "history", path), Stderr: os.Stderr}.Output(t, 20*time.Second)
+		var got told
+		if err := json.Unmarshal([]byte(out), &got); err != nil {
+			t.Fatalf("helper said %q: %v", out, err)
+		}
+		if len(got.Warnings) != 1 || got.Lost != 2 {
+			t.Errorf("without permission for %s: %+v, want one warning and 2 lost", path, got)
+		}
+	}
+	if got, err := ReadHistory(locked, 0); err != nil || len(got) != 1 {
+		t.Errorf("ReadHistory() = %d records, %v, want the one of before", len(got), err)
+	}
+}
+
+// modeHistory adds two records to a file, some time apart, and says how it went.
+func modeHistory(args []string) int {
+	var w warnings
+	h := OpenHistory(args[0], w.add)
+	h.Add(record(1))
+	pause(context.Background(), 3*historyGather)
+	h.Add(record(2))
+	_ = h.Close(context.Background()) // counted below
+	if err := json.NewEncoder(os.Stdout).Encode(told{w.get(), h.Dropped()}); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// TestHistoryOnAFullDisk: records wait until there is space again; nothing is damaged meanwhile.
+func TestHistoryOnAFullDisk(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	p := linuxtest.Command{Args: linuxtest.Helper(t, "full-disk", t.TempDir()), Stdout: os.Stderr, Stderr: os.Stderr}.Start(t)
+	if status := p.Wait(t, 60*time.Second); status != 0 {
+		t.Errorf("full-disk helper ended with %#x", uint32(status))
+	}
+}
+
+// modeFullDisk mounts a small file system of its own and fills it.
+func modeFullDisk(args []string) int {
+	runtime.LockOSThread()
+	err := errors.Join(
+		unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_FS),
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount("test", args[0], "tmpfs", 0, "size=512k"),
+	)
+	if err != nil {
+		return fail(err)
+	}
+	// Other threads are in the old mount namespace; this one's files are reached through it.
+	dir := fmt.Sprintf("/proc/%d/task/%d/cwd", os.Getpid(), unix.Gettid())
+	if err := unix.Chdir(args[0]); err != nil {
+		return fail(err)
+	}
+	for _, before := range []int{0, 100} {
+		if err := fullDisk(dir, filepath.Join(dir, fmt.Sprintf("history-%d.db", before)), before); err != nil {
+			return fail(fmt.Errorf("with %d records before: %w", before, err))
+		}
+	}
+	return 0
+}
+
+func fullDisk(dir, path string, before int) error {
+	var w warnings
+	if before > 0 {
+		h := OpenHistory(path, w.add)
+		for i := range before {
+			h.Add(record(i))
+		}
+		if err := h.Close(context.Background()); err != nil {
+			return err
+		}
+	}
+	filler := filepath.Join(dir, "filler")
+	err := os.WriteFile(filler, make([]byte, 1<<20), 0o600)
+	if !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("fill the disk: %v, want ENOSPC", err)
+	}
+	h := OpenHistory(path, w.add)
+	for i := range 500 {
+		h.Add(record(before + i))
+	}
+	pause(context.Background(), 2*historyGather+historyRetry)
+	if told := w.get(); len(told) != 1 || !strings.Contains(told[0], "no space") || strings.Contains(told[0], "damaged-") {
+		return fmt.Errorf("warnings %q, want one about space", told)
+	}
+	if err := os.Remove(filler); err != nil {
+		return err
+	}
+	pause(context.Background(), 2*historyRetry)
+	if err := h.Close(context.Background()); err != nil {
+		return err
+	}
+	got, err := ReadHistory(path, 0)
+	if err != nil || len(got) != before+500 || len(w.get()) != 1 {
+		return fmt.Errorf("%d records, %v, warnings %q, want %d records and one warning", len(got), err, w.get(), before+500)
+	}
+	return os.Remove(path)
+}
