@@ -1,0 +1,220 @@
+package pitvisor_test
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layers says which packages of ours each package may import. A package that does
+// not exist yet may stand here; one that exists must. ARCHITECTURE.md shows the
+// same table.
+func layers() map[string][]string {
+	return map[string][]string{
+		".":                nil,
+		"cgroup":           nil,
+		"pidfd":            nil,
+		"spawn":            {"cgroup", "pidfd"},
+		"registry":         {"cgroup", "pidfd"},
+		"supervise":        {"cgroup", "pidfd", "spawn", "registry"},
+		"api":              nil,
+		"internal/probe":   {"supervise", "cgroup", "pidfd", "spawn"},
+		"internal/config":  {"supervise", "internal/probe", "cgroup", "spawn"},
+		"internal/capture": nil,
+		"internal/server":  {"api", "supervise", "registry", "cgroup", "pidfd", "spawn"},
+		"linuxtest":        nil,
+		"cmd/pitvisor": {
+			"internal/server", "internal/config", "internal/probe", "internal/capture",
+			"api", "supervise", "registry", "spawn", "cgroup", "pidfd",
+		},
+	}
+}
+
+// foreign says which packages may import what is not ours. What is not named here
+// is for everybody (the standard library) or for nobody (the rest).
+func foreign() map[string][]string {
+	return map[string][]string{
+		"github.com/containerd/cgroups/v3": {"cgroup"},
+		"github.com/vishvananda/netns":     {"spawn"},
+		"go.etcd.io/bbolt":                 {"registry"},
+		"github.com/pelletier/go-toml/v2":  {"internal/config"},
+		"github.com/coreos/go-systemd/v22": {"cmd/pitvisor"},
+		"github.com/spf13/cobra":           {"cmd/pitvisor"},
+		"github.com/spf13/pflag":           {"cmd/pitvisor"},
+		"golang.org/x/sys":                 {"*"},
+
+		// Kernel packages and the heart neither log nor print nor speak HTTP.
+		"net/http": {"api", "internal/probe", "internal/server"},
+		"log":      {"cmd/pitvisor", "internal/server"},
+		"flag":     {},
+		// An *exec.Cmd kills by *os.Process; everything starts through spawn.
+		"os/exec": {},
+		// Only tests may need what only tests need.
+		"testing": {},
+	}
+}
+
+// breach is one import that must not be.
+type breach struct{ at, what string }
+
+// checkImports holds production files against the tables.
+func checkImports(files []source, layers, foreign map[string][]string) []breach {
+	var found []breach
+	for _, s := range files {
+		if !s.production() {
+			continue
+		}
+		allowed, known := layers[s.dir]
+		if !known {
+			found = append(found, breach{s.name, "package " + s.dir + " is not in the table of layers"})
+			continue
+		}
+		for _, spec := range s.file.Imports {
+			path := importPath(spec)
+			if ours, ok := strings.CutPrefix(path, module+"/"); ok {
+				if !slices.Contains(allowed, ours) {
+					found = append(found, breach{s.at(spec.Pos()), s.dir + " must not import " + ours})
+				}
+				continue
+			}
+			if !mayImport(s.dir, path, foreign) {
+				found = append(found, breach{s.at(spec.Pos()), s.dir + " must not import " + path})
+			}
+		}
+	}
+	return found
+}
+
+// mayImport finds the longest rule for a path that is not ours.
+func mayImport(dir, path string, foreign map[string][]string) bool {
+	for prefix := path; ; {
+		if allowed, ok := foreign[prefix]; ok {
+			return slices.Contains(allowed, dir) || slices.Contains(allowed, "*")
+		}
+		cut := strings.LastIndexByte(prefix, '/')
+		if cut < 0 {
+			break
+		}
+		prefix = prefix[:cut]
+	}
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".") // the standard library
+}
+
+func TestLayers(t *testing.T) {
+	for _, b := range checkImports(sources(t), layers(), foreign()) {
+		t.Errorf("%s: %s", b.at, b.what)
+	}
+}
+
+// linuxtest is public: it must be usable without the rest, and the rest must not
+// need it.
+func TestLinuxtestStandsAlone(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, spec := range s.file.Imports {
+			path := importPath(spec)
+			if s.dir == "linuxtest" && strings.HasPrefix(path, module) && path != module+"/linuxtest" {
+				t.Errorf("%s: linuxtest must not import %s", s.at(spec.Pos()), path)
+			}
+			if path == module+"/linuxtest" && !s.isTest() {
+				t.Errorf("%s: only tests may import linuxtest", s.at(spec.Pos()))
+			}
+		}
+	}
+}
+
+func TestImportRulesCanFail(t *testing.T) {
+	tests := []struct{ name, dir, path, want string }{
+		{"upwards", "cgroup", module + "/supervise", "cgroup must not import supervise"},
+		{"sideways", "registry", module + "/spawn", "registry must not import spawn"},
+		{"test helpers", "spawn", module + "/linuxtest", "spawn must not import linuxtest"},
+		{"unknown package", "util", "fmt", "package util is not in the table of layers"},
+		{"HTTP in the heart", "supervise", "net/http", "supervise must not import net/http"},
+		{"logging kernel package", "cgroup", "log/slog", "cgroup must not import log/slog"},
+		{"somebody else's library", "cgroup", "go.etcd.io/bbolt", "cgroup must not import go.etcd.io/bbolt"},
+		{"part of a library", "pidfd", "github.com/containerd/cgroups/v3/cgroup2", "pidfd must not import github.com/containerd/cgroups/v3/cgroup2"},
+		{"unknown library", "pidfd", "example.org/left-pad", "pidfd must not import example.org/left-pad"},
+		{"second way to start", "cmd/pitvisor", "os/exec", "cmd/pitvisor must not import os/exec"},
+		{"allowed", "spawn", module + "/cgroup", ""},
+		{"allowed library", "cgroup", "golang.org/x/sys/unix", ""},
+		{"standard library", "cgroup", "path/filepath", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := parse(test.dir+"/planted.go", "package p\n\nimport \""+test.path+"\"\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, b := range checkImports([]source{s}, layers(), foreign()) {
+				got += b.what
+			}
+			if got != test.want {
+				t.Errorf("breaches = %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestArchitecturePageShowsTheLayers compares the table that people read with the
+// one above.
+func TestArchitecturePageShowsTheLayers(t *testing.T) {
+	page, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		name, quoted := strings.CutPrefix(strings.TrimSpace(cells[0]), "`")
+		name = strings.TrimSuffix(name, "`")
+		if len(cells) != 3 || !quoted {
+			continue
+		}
+		shown[name] = true
+		if got, want := shownImports(cells[2]), wantImports(name); got != want {
+			t.Errorf("ARCHITECTURE.md: %s imports %q, want %q", name, got, want)
+		}
+	}
+	for _, s := range sources(t) {
+		if s.production() && s.dir != "." && !shown[s.dir] {
+			t.Errorf("ARCHITECTURE.md does not show %s", s.dir)
+			shown[s.dir] = true
+		}
+	}
+}
+
+// shownImports sorts the packages of a cell; a dash is none.
+func shownImports(cell string) string {
+	cell = strings.TrimSpace(cell)
+	if cell == "–" || cell == "" {
+		return ""
+	}
+	if cell == "all but linuxtest" {
+		return "all"
+	}
+	var names []string
+	for name := range strings.SplitSeq(cell, ",") {
+		names = append(names, strings.Trim(strings.TrimSpace(name), "`"))
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// wantImports is the row of layers in the page's words, which leave out internal/.
+func wantImports(name string) string {
+	table := layers()
+	all := slices.Collect(maps.Keys(table))
+	// Itself, the root and linuxtest are not among what it could import.
+	if len(table[name]) == len(all)-3 {
+		return "all"
+	}
+	var names []string
+	for _, n := range table[name] {
+		names = append(names, strings.TrimPrefix(n, "internal/"))
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
