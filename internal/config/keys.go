@@ -1,0 +1,183 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/spawn"
+)
+
+// tables are the keys of every table that a file may have. They are at once what
+// the decoder goes by and the reference from which docs/config.md is made.
+type tables struct {
+	top     []key[*Config]
+	log     []key[*Log]
+	pool    []key[*poolDraft]
+	backoff []key[*poolDraft]
+	ready   []key[*readyDraft]
+	limits  []key[*cgroup.Limits]
+	rlimits []key[*[]spawn.Rlimit]
+}
+
+func newTables() tables {
+	return tables{
+		top: topKeys(), log: logKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
+		limits: limitKeys(), rlimits: rlimitKeys(),
+	}
+}
+
+func defaultLog() Log {
+	return Log{Level: "info", Format: "auto", MaxSize: 16 << 20, Keep: 10}
+}
+
+func topKeys() []key[*Config] {
+	return []key[*Config]{
+		{Name: "name", Type: "string", Default: "the file's name without its ending",
+			Meaning: "Name of this set of pools, shown by `pitvisor ps`. Up to 63 of a-z, A-Z, 0-9, `.`, `_` and `-`.",
+			Example: `name = "shop"`,
+			set: func(d *decoder, e *entry, c *Config) {
+				if s, ok := d.nonEmpty(e); ok && d.plainName(e, s) {
+					c.Name = s
+				}
+			}},
+		{Name: "state_dir", Type: "path", Default: "`/var/lib/pitvisor` for root, else `$XDG_STATE_HOME/pitvisor`",
+			Meaning: "Where output and history are kept. It must be on a local file system. A relative path starts at the directory of this file.",
+			Example: `state_dir = "/srv/pitvisor"`,
+			set: func(d *decoder, e *entry, c *Config) {
+				if s, ok := d.nonEmpty(e); ok {
+					c.StateDir = d.path(s)
+				}
+			}},
+		{Name: "log", Type: "table", Default: "", Meaning: "The supervisor's own log and the output of workers; see [log].",
+			Example: "[log]",
+			set: func(d *decoder, e *entry, c *Config) {
+				if t, ok := d.subtable(e, "write [log]"); ok {
+					decodeTable(d, t, "[log]", d.tables.log, &c.Log)
+				}
+			}},
+		{Name: "pool", Type: "tables", Default: "", Meaning: "One table for each pool; see [pool.NAME]. There must be at least one.",
+			Example: "[pool.web]",
+			set: func(d *decoder, e *entry, c *Config) {
+				if t, ok := d.subtable(e, "write [pool.NAME]"); ok {
+					d.pools(t, c)
+				}
+			}},
+	}
+}
+
+func logKeys() []key[*Log] {
+	levels, formats := []string{"debug", "info", "warn", "error"}, []string{"auto", "text", "json", "journal"}
+	return []key[*Log]{
+		{Name: "level", Type: oneOfType(levels), Default: "`\"info\"`",
+			Meaning: "The least important messages of the supervisor that are shown.",
+			Example: `level = "debug"`,
+			set: func(d *decoder, e *entry, l *Log) {
+				if i, ok := d.choice(e, levels...); ok {
+					l.Level = levels[i]
+				}
+			}},
+		{Name: "format", Type: oneOfType(formats), Default: "`\"auto\"`",
+			Meaning: "How they are written. `auto` is text on a terminal, journal fields under systemd, and JSON elsewhere.",
+			Example: `format = "json"`,
+			set: func(d *decoder, e *entry, l *Log) {
+				if i, ok := d.choice(e, formats...); ok {
+					l.Format = formats[i]
+				}
+			}},
+		{Name: "max_size", Type: "size", Default: "`\"16M\"`",
+			Meaning: "How many of the newest bytes of each output stream of each worker are kept for sure. A file may take a quarter more, and one older file is kept as well.",
+			Example: `max_size = "64M"`,
+			set: func(d *decoder, e *entry, l *Log) {
+				if n, ok := d.size(e, 64<<10, 1<<40); ok {
+					l.MaxSize = n
+				}
+			}},
+		{Name: "keep", Type: "whole number", Default: "`10`",
+			Meaning: "How many runs that are over keep their output.",
+			Example: `keep = 3`,
+			set: func(d *decoder, e *entry, l *Log) {
+				if n, ok := d.whole(e, 0, 100_000); ok {
+					l.Keep = int(n)
+				}
+			}},
+	}
+}
+
+func oneOfType(words []string) string {
+	return "`\"" + strings.Join(words, "\"`, `\"") + "\"`"
+}
+
+// decodeFile fills c from the tree of the whole file.
+func (d *decoder) decodeFile(root *table, c *Config) {
+	d.truncated = len(d.all) > 0
+	decodeTable(d, root, "the file", d.tables.top, c)
+	if !d.truncated && root.byName["pool"] == nil {
+		d.add(0, `begin with [pool.NAME] and a command = ["..."]`, "no [pool.NAME] table")
+	}
+}
+
+// pools decodes every [pool.NAME].
+func (d *decoder) pools(t *table, c *Config) {
+	if len(t.entries) == 0 {
+		d.add(t.at, `write [pool.NAME] and a command = ["..."]`, "no pool in this table")
+	}
+	for _, e := range t.entries {
+		if e.kind != kindTable {
+			d.add(e.at, "a pool has a name: [pool.NAME]", "unknown key %s in [pool]", quoted(e.name))
+			continue
+		}
+		if d.poolName(e) {
+			c.Pools = append(c.Pools, d.pool(e))
+		}
+	}
+}
+
+// poolName refuses a name that cannot be a directory, a label and a word in a command line alike.
+func (d *decoder) poolName(e *entry) bool {
+	const hint = `write a name such as "web" or "web-2"`
+	if len(e.name) > maxPoolNameLen {
+		d.add(e.at, hint, "pool name %s is too long: at most %d bytes", quoted(e.name), maxPoolNameLen)
+		return false
+	}
+	if e.name == "" {
+		d.add(e.at, hint, "pool name is empty")
+		return false
+	}
+	for i, r := range e.name {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', i > 0 && (r == '-' || r == '_'):
+		case r >= 'A' && r <= 'Z':
+			d.add(e.at, fmt.Sprintf("write %q", strings.ToLower(e.name)), "pool name %s has a capital letter", quoted(e.name))
+			return false
+		default:
+			d.add(e.at, hint, "pool name %s has %q at character %d: allowed are a-z, 0-9, and after the first also - and _", quoted(e.name), r, i+1)
+			return false
+		}
+	}
+	return true
+}
+
+// plainName refuses what would need quoting somewhere.
+func (d *decoder) plainName(e *entry, s string) bool {
+	bad := strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-'
+	})
+	if bad >= 0 || len(s) > 63 || s == "." || s == ".." {
+		d.add(e.value.at, "", "%s is %s: allowed are up to 63 of a-z, A-Z, 0-9, dot, _ and -", bareKey(e.name), quoted(s))
+		return false
+	}
+	return true
+}
+
+// path makes a path absolute, starting at the directory of the file.
+func (d *decoder) path(s string) string {
+	if filepath.IsAbs(s) {
+		return filepath.Clean(s)
+	}
+	return filepath.Join(d.dir, s)
+}
+
+const maxWait = 30 * 24 * time.Hour // the longest of the times that are not infinite
