@@ -121,6 +121,7 @@ func TestIdentityAfterTheNameIsUsedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	young := child(t, d, "web")
+	child(t, young, "x") // what a call by path would find
 	bystander := sleeper(t, young)
 
 	if there, err := old.Exists(); there || err != nil {
@@ -226,6 +227,7 @@ func TestLimitOfDescendantsIsNamed(t *testing.T) {
 	d := testDir(t)
 	inner := child(t, d, "inner")
 	write(t, d, "cgroup.max.descendants", "2")
+	write(t, inner, "cgroup.max.depth", "1") // not reached
 	child(t, inner, "one")
 	_, err := inner.Create("two")
 	var limit *TreeLimitError
@@ -251,6 +253,19 @@ func TestLimitOfDepthIsNamed(t *testing.T) {
 	write(t, d, "cgroup.max.depth", "1")
 	_, err := inner.Create("deeper")
 	wantText(t, "Create", err, "cgroup.max.depth=1 of "+d.Path())
+}
+
+func TestAnswersOfTheKernelHaveOneMeaning(t *testing.T) {
+	d := testDir(t)
+	for errno, want := range map[unix.Errno]error{
+		unix.ENODEV: ErrGone, unix.ENOENT: ErrNotSupported, unix.EOPNOTSUPP: ErrNotSupported,
+		unix.ENOSYS: ErrNotSupported, unix.EBADF: os.ErrClosed, unix.EACCES: fs.ErrPermission,
+	} {
+		err := d.wrap("try it", fmt.Errorf("deep down: %w", errno))
+		wantErr(t, "wrap", err, want)
+		wantErr(t, "wrap", err, errno)
+		wantText(t, "wrap", err, "try it of "+d.Path())
+	}
 }
 
 func TestCreateLeavesNothingWithoutDescriptors(t *testing.T) {

@@ -59,7 +59,7 @@ func (d *Dir) KillEach(ctx context.Context) error {
 
 // freezeTime is how long killEach waits for frozen 1. A process in uninterruptible
 // sleep may never freeze; the rounds after it cope with forks.
-const freezeTime = 200 * time.Millisecond
+const freezeTime = time.Second
 
 func (d *Dir) killEach(ctx context.Context) error {
 	for {

@@ -57,6 +57,31 @@ func TestKillEachAgainstForkBombs(t *testing.T) {
 	}
 }
 
+// What is frozen cannot fork, so one round finds everybody.
+func TestKillRoundMissesNobody(t *testing.T) {
+	d := testDir(t)
+	helper(t, d, "fork-chain", "8")
+	wantNil(t, "killRound", d.killRound(within(t, waitTime)))
+	wantNil(t, "WaitEmpty", d.WaitEmpty(within(t, 2*time.Second)))
+}
+
+func TestKillEachWaitsForSlowDeaths(t *testing.T) {
+	d := testDir(t)
+	web, tracers := child(t, d, "web"), child(t, d, "tracers")
+	tracer := helper(t, tracers, "call", "hold-dying", web.Path())
+	done := make(chan error)
+	go func() { done <- web.KillEach(within(t, waitTime)) }()
+	wantErr(t, "WaitEmpty", web.WaitEmpty(within(t, 300*time.Millisecond)), context.DeadlineExceeded)
+	select {
+	case err := <-done:
+		t.Errorf("KillEach = %v before the last process ended", err)
+	default:
+		tracer.Kill(t)
+		wantNil(t, "KillEach", <-done)
+	}
+	wantPopulated(t, web, false)
+}
+
 func TestKillEachEndsWithItsContext(t *testing.T) {
 	d := testDir(t)
 	helper(t, d, "setsid-storm", "300")

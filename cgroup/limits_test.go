@@ -198,7 +198,7 @@ func TestUsage(t *testing.T) {
 	if got := u.OOMKills != nil; got != memory {
 		t.Errorf("OOMKills known = %v, want %v", got, memory)
 	}
-	if got := u.PIDs != nil && *u.PIDs > 0; got != pids {
+	if got := u.PIDs != nil; got != pids || got && *u.PIDs == 0 {
 		t.Errorf("PIDs known = %v, want %v", got, pids)
 	}
 	if n, ok := d.MemoryCurrent(); ok != memory || ok != (n > 0) {

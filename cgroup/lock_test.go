@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -68,6 +69,19 @@ func TestLockIsNotInherited(t *testing.T) {
 	})
 	wantPopulated(t, leaf, true)
 	wantNil(t, "Destroy", d.Destroy(within(t, waitTime), "leaf", 0))
+}
+
+func TestLockWaitsForOneWhoLooks(t *testing.T) {
+	d := testDir(t)
+	looking, err := openAt(d.fd, ".", dirFlags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := flock(looking, unix.LOCK_SH); err != nil { // as Locked does
+		t.Fatal(err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { closeFD(looking) })
+	wantNil(t, "Lock", d.Lock())
 }
 
 // Looking at a lock must not keep its rightful owner from taking it.

@@ -144,11 +144,6 @@ func rootError(tried string, err error) *NoRootError {
 func (m Mount) makePath(p string) (*Dir, error) {
 	below, _ := cutDir(p, m.Path)
 	names := strings.FieldsFunc(below, func(r rune) bool { return r == '/' })
-	for _, name := range names {
-		if err := checkName(name); err != nil {
-			return nil, err
-		}
-	}
 	d, err := Open(m.Path)
 	if err != nil {
 		return nil, err
