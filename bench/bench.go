@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,7 +103,7 @@ func (b *bench) missed() error {
 	}
 	for _, r := range b.Rows {
 		if r.Verdict == verdictMissed && (r.Exact || b.opts.gate) {
-			errs = append(errs, fmt.Errorf("row %s, %s: %s, target %s", r.ID, r.Measure, cmp.Or(r.Ratio, r.Pitvisor), r.Target))
+			errs = append(errs, fmt.Errorf("row %s, %s: %s %s, target %s", r.ID, r.Measure, r.Pitvisor, r.Ratio, r.Target))
 		}
 	}
 	return errors.Join(errs...)

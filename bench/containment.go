@@ -42,7 +42,7 @@ func (b *bench) containment(ctx context.Context) error {
 func (b *bench) contain(ctx context.Context, who contender) contained {
 	n := b.scale.daemons
 	r := contained{Name: who.name, Daemons: n, Bomb: b.scale.bomb}
-	daemons, err := b.stopOf(ctx, who, job{workers: n, command: []string{b.tools.daemonise}}, 2*n)
+	daemons, err := b.stopOf(ctx, who, job{workers: n, command: []string{b.tools.daemonise}, ignoreTerm: who.force}, 2*n)
 	if err != nil {
 		r.Err = err.Error()
 		return r

@@ -129,9 +129,9 @@ func (b *bench) judgeSweep(bySweep, byUp []float64) {
 	for _, r := range []struct {
 		how    string
 		values []float64
-	}{{"`pitvisor sweep`", bySweep}, {"beside the start of a new `pitvisor up`", byUp}} {
+	}{{"by `pitvisor sweep`", bySweep}, {"beside the start of a new `pitvisor up`", byUp}} {
 		s := summarize(r.values)
-		b.addRow(row{ID: "sweep", Measure: what + ", by " + r.how, Pitvisor: s.spread("%.0f"), Target: "< 1000", Verdict: atMost(s, 1000)})
+		b.addRow(row{ID: "sweep", Measure: what + ", " + r.how, Pitvisor: s.spread("%.0f"), Target: "< 1000", Verdict: atMost(s, 1000)})
 	}
 }
 
