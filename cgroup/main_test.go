@@ -13,6 +13,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// With -race every helper would wait for a second at its exit.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	linuxtest.Main(m, linuxtest.Modes{"call": modeCall})
 }
 
