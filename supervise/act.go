@@ -91,15 +91,17 @@ func (s *Supervisor) signal(i int32) {
 func (s *Supervisor) flushKills() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.kills) > 1 && s.live == 0 && s.halting.Load() {
+	all := len(s.kills) > 1 && s.live == 0 && s.halting.Load()
+	if all {
 		s.chores.push(order{kind: ordKillRun})
-	} else {
-		for _, i := range s.kills {
-			c := &s.slots[i]
-			// A process that has left its leaf is beyond the reach of the leaf's kill.
-			if c.proc != nil {
-				_ = c.proc.Signal(unix.SIGKILL)
-			}
+	}
+	for _, i := range s.kills {
+		c := &s.slots[i]
+		// A process that has left its leaf is beyond the reach of any cgroup's kill.
+		if c.proc != nil {
+			_ = c.proc.Signal(unix.SIGKILL) // it may have ended
+		}
+		if !all {
 			s.chores.push(order{kind: ordKill, i: i, start: c.start, pool: c.pool})
 		}
 	}
@@ -222,8 +224,8 @@ func (s *Supervisor) lookAtLeaf(c *slot, in *input) bool {
 		in.empty = true // nothing is known any more: let the remover see to it
 		return true
 	}
-	c.extra.exit, c.extra.early = &exit, !in.empty
 	in.ok = exit.Success()
+	c.extra.exit, c.extra.early = &exit, in.ok && !in.empty
 	return true
 }
 

@@ -56,7 +56,7 @@ const (
 	EventUp                               // the exec succeeded
 	EventReady                            // the readiness rule held; exactly one of this and EventStartFailed per start
 	EventStartFailed                      // Failure says why the start did not become ready
-	EventExited                           // ended by itself after it had been ready
+	EventExited                           // ended by itself after it had been ready, and should not have
 	EventBackoff                          // the next start comes after Delay
 	EventStopping                         // the stop signal is sent
 	EventEscalated                        // the grace is over: the leaf is killed
@@ -110,7 +110,7 @@ type Event struct {
 
 	From, To State
 	Ready    bool // after the event
-	PID      int  // of the main process, for printing; 0 when there is none
+	PID      int  // of the main process of this start, for printing; 0 before there is one
 	Port     int  // from the readiness rule; 0 when there is none
 
 	Exit      *spawn.Exit   // how the main process ended; nil when it has not, or when that is not known
@@ -119,7 +119,7 @@ type Event struct {
 	Leftover  int           // processes the main process left in its leaf; they were killed
 
 	// Elapsed is, for EventReady and EventStartFailed, the time since the start
-	// began; for EventExited since the process was up; for EventStopped since
+	// began; for EventExited and EventCompleted since the process was up; for EventStopped since
 	// the stop began.
 	Elapsed time.Duration
 	Delay   time.Duration // EventBackoff: until the next start

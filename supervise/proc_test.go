@@ -31,6 +31,11 @@ func openFiles(tb testing.TB, pid int) []string {
 	return names
 }
 
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // statusField reads one line of /proc/<pid>/status.
 func statusField(pid int, field string) string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -26,7 +26,7 @@ type Result struct {
 	Ready        int // starts that became ready
 	FailedStarts int // starts that failed, without those that a stop cancelled
 	NeverReady   int // workers that had a failed start and never became ready
-	Exited       int // workers that ended by themselves after they had been ready
+	Exited       int // starts that ended by themselves after they had been ready, and should not have
 	GaveUp       int // workers in StateFailed
 	Completed    int // workers in StateCompleted
 	Blocked      int // workers whose leaf could not be removed

@@ -89,6 +89,9 @@ func (r *rig) begin() {
 		r.KillNow()
 		cancel()
 		<-r.done
+		if r.Failed() {
+			r.Logf("events:\n%s", r.log())
+		}
 	})
 }
 

@@ -306,14 +306,18 @@ func (t *turn) endOfReady() {
 	if t.goneAt-t.readyAt >= t.backoff.Reset {
 		t.failures = 0
 	}
-	if t.restart != RestartAlways && t.in.ok {
+	if t.completes() {
 		t.failures = 0
 		t.state = StateCompleted
-		t.report(action{kind: EventCompleted, exit: t.in.exit})
+		t.report(action{kind: EventCompleted, exit: t.in.exit, leftover: t.in.leftover,
+			elapsed: t.goneAt - t.upAt, err: t.in.why})
 		return
 	}
 	t.fail(t.backoff)
 }
+
+// completes says whether the end is the one that the worker was started for.
+func (t *turn) completes() bool { return t.restart != RestartAlways && t.in.ok }
 
 // backoffOfStart is the backoff after a failed start: none of them is free,
 // since what failed at once will hardly be cured at once.

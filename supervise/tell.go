@@ -28,7 +28,7 @@ func (t *turn) tellEnd() {
 		t.tellFailure(t.in.failure)
 		return
 	}
-	if t.wasReady && !t.byUs {
+	if t.wasReady && !t.byUs && !t.completes() {
 		t.report(action{kind: EventExited, exit: t.in.exit, leftover: t.in.leftover,
 			elapsed: t.goneAt - t.upAt, err: t.in.why})
 	}
