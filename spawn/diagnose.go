@@ -22,8 +22,6 @@ func (c *Cmd) diagnose(err error) error {
 		return c.fail(CauseForkLimit, "fork", err)
 	case causeOf(err) == CauseTooManyFiles:
 		return c.fail(CauseTooManyFiles, "fork", err)
-	case errors.Is(err, unix.E2BIG):
-		return c.fail(CauseInvalid, "the arguments and the environment are too long", err)
 	}
 	if e := c.diagnoseLeaf(err); e != nil {
 		return e
@@ -48,8 +46,6 @@ func (cr *Credential) String() string {
 func (c *Cmd) diagnoseLeaf(err error) *Error {
 	path := c.Leaf.Path()
 	switch {
-	case errors.Is(err, unix.EBADF):
-		return c.fail(CauseInvalid, "cgroup "+path+" is not open", err)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EOPNOTSUPP):
 		return c.fail(CauseInvalid, "cgroup "+path+" cannot hold processes", err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EACCES):
@@ -67,6 +63,9 @@ func (c *Cmd) diagnoseLeaf(err error) *Error {
 
 // diagnoseExec looks at the working directory and the program.
 func (c *Cmd) diagnoseExec(err error) *Error {
+	if errors.Is(err, unix.E2BIG) {
+		return c.fail(CauseInvalid, "the arguments and the environment are too long", err)
+	}
 	if e := c.diagnoseDir(err); e != nil {
 		return e
 	}

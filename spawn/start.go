@@ -60,8 +60,10 @@ func (c *Cmd) checkLeaf() error {
 	switch {
 	case errors.Is(err, cgroup.ErrGone):
 		return c.fail(CauseCgroupGone, "cgroup "+c.Leaf.Path()+" is gone", unix.ENOENT)
+	case errors.Is(err, unix.EBADF):
+		return c.fail(CauseInvalid, "cgroup "+c.Leaf.Path()+" is not open", unix.EBADF)
 	case err != nil:
-		return c.fail(causeOf(err), "read the state of cgroup "+c.Leaf.Path(), err)
+		return c.fail(causeOf(err), "", err)
 	case events.Frozen:
 		return c.fail(CauseCgroupFrozen, "cgroup "+c.Leaf.Path()+" is frozen", unix.EBUSY)
 	}
