@@ -20,7 +20,8 @@ func TestBlockedRunsDelayNobody(t *testing.T) {
 	linuxtest.NeedRoot(t)
 	r := newRoot(t)
 	blocked := startOwner(t, r, 8, 1)
-	release := blockIn(t, blocked, r)
+	fuse := blockIn(t, blocked, r)
+	defer fuse.release(t)
 	good := startOwner(t, r, 12, 2, sleeper...)
 	blocked.crash(t)
 	good.crash(t)
@@ -46,7 +47,7 @@ func TestBlockedRunsDelayNobody(t *testing.T) {
 			t.Errorf("event %+v (%v), want a BlockedError that names cat in state D", e, e.Err)
 		}
 	}
-	release()
+	fuse.release(t)
 	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
 		for _, v := range mustList(t, r) {
 			if v.Processes > 0 {
@@ -60,28 +61,78 @@ func TestBlockedRunsDelayNobody(t *testing.T) {
 	}
 }
 
-// blockIn puts an unkillable process into each run of an owner, and returns what ends them.
-func blockIn(tb testing.TB, o *owner, r *Registry) (release func()) {
+// blockIn puts an unkillable process into each run of an owner.
+func blockIn(tb testing.TB, o *owner, r *Registry) *fuse {
+	tb.Helper()
+	var leaves []string
+	for _, id := range o.runs {
+		leaves = append(leaves, r.Root().Path()+"/run-"+id.String()+"/web/0.1")
+	}
+	return startFuse(tb, leaves...)
+}
+
+// fuse is a file system that does not answer.
+type fuse struct {
+	*linuxtest.Process
+	dir  string   // its path, for everybody
+	said *os.File // a line for each request
+}
+
+// startFuse starts one, and a process that looks into it in each of the leaves.
+func startFuse(tb testing.TB, leaves ...string) *fuse {
 	tb.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		linuxtest.Skip(tb, "needs /dev/fuse to make a process that cannot be killed")
 	}
-	args := []string{tb.TempDir()}
-	for _, id := range o.runs {
-		args = append(args, r.Root().Path()+"/run-"+id.String()+"/web/0.1")
-	}
+	mount := tb.TempDir()
 	said, out := pipe(tb)
-	in, hold := pipe(tb)
-	p := linuxtest.Command{Args: linuxtest.Helper(tb, "fuse", args...), Stdin: in, Stdout: out, Stderr: os.Stderr}.Start(tb)
+	args := linuxtest.Helper(tb, "fuse", append([]string{mount}, leaves...)...)
+	p := linuxtest.Command{Args: args, Stdout: out, Stderr: os.Stderr}.Start(tb)
 	_ = out.Close()
-	if got := readLines(tb, said, 1)[0]; got != "blocked" {
-		tb.Fatalf("fuse helper said %q", got)
+	readLines(tb, said, 1+len(leaves))
+	return &fuse{Process: p, dir: fmt.Sprintf("/proc/%d/root%s", p.PID(), mount), said: said}
+}
+
+// release ends it, and with the last descriptor of /dev/fuse all waiting.
+func (f *fuse) release(tb testing.TB) { f.Kill(tb) }
+
+// TestWaitsForAnOwnerThatIsEnding: an owner that was killed can hold its lock for a while, here because
+// one of its threads cannot die yet. It is not dead, so nothing is broken, but not passed over either.
+func TestWaitsForAnOwnerThatIsEnding(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	r := newRoot(t)
+	fuse := startFuse(t)
+	defer fuse.release(t)
+	c := linuxtest.Command{Args: linuxtest.Helper(t, "slow-owner", r.Root().Path(), fuse.dir+"/x"), Stderr: os.Stderr}
+	o := startOwnerAs(t, c, 1)
+	readLines(t, fuse.said, 1) // the thread's request has arrived
+	if err := o.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
-	return func() {
-		_ = hold.Close()
-		_ = in.Close()
-		p.Kill(tb) // the last descriptor of /dev/fuse goes with it, and the waiting ends
+	done := make(chan SweepResult, 1)
+	go func() { done <- mustSweep(t, r, SweepOptions{}) }()
+	timer := time.NewTimer(500 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case got := <-done:
+		t.Errorf("Sweep() = %+v while the owner was ending, want it to wait", got)
+		return
+	case <-timer.C:
 	}
+	if views := mustList(t, r); len(views) != 1 || views[0].Processes != 1 || views[0].State != RunRunning {
+		t.Errorf("List() = %+v, want the run untouched", views)
+	}
+	fuse.release(t)
+	if got := <-done; got.Swept != 1 || got.Processes != 1 || got.Alive != 0 {
+		t.Errorf("Sweep() = %+v, want 1 swept with 1 process", got)
+	}
+	o.Wait(t, 10*time.Second)
+}
+
+// modeSlowOwner owns a run, and has a thread that opens a file which does not answer.
+func modeSlowOwner(args []string) int {
+	go func() { _, _ = os.Open(args[1]) }() // never comes back
+	return modeOwner(append([]string{args[0], "1", "1"}, sleeper...))
 }
 
 // modeFuse mounts a file system in a mount namespace of its own, starts a process in each of the given
@@ -116,15 +167,15 @@ func modeFuse(args []string) int {
 			return fail(err)
 		}
 	}
+	fmt.Println("mounted")
 	buf := make([]byte, 1<<16)
-	for range args[1:] {
-		if _, err := unix.Read(device, buf); err != nil {
+	for { // until the test ends it
+		_, err := unix.Read(device, buf)
+		if err != nil && err != unix.EINTR {
 			return fail(err)
 		}
+		fmt.Println("asked")
 	}
-	fmt.Println("blocked")
-	_, _ = os.Stdin.Read(buf) // until the test ends it
-	return 0
 }
 
 // answerInit is the one request that gets an answer.

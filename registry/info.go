@@ -64,15 +64,6 @@ func newInfo(kind, name, version string) (Info, error) {
 		Kind: kind, Name: name, Version: version, Started: time.Now()}, nil
 }
 
-// ownPIDNamespace is the inode of the calling process's PID namespace.
-func ownPIDNamespace() (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
-		return 0, fmt.Errorf("stat own pid namespace: %w", err)
-	}
-	return st.Ino, nil
-}
-
 // write puts the record on the run's directory, the mark that makes it whole last.
 func (i Info) write(dir *cgroup.Dir) error {
 	text, err := json.Marshal(i)
@@ -110,27 +101,6 @@ func readInfo(dir *cgroup.Dir) (Info, error) {
 		return Info{ID: id, Started: id.Time()}, nil
 	}
 	return info, nil
-}
-
-// ownerDead says whether the run's owner is proven dead. Not proven is false: another PID namespace,
-// no owner in the record, an answer the kernel would not give.
-func (i Info) ownerDead() bool {
-	if i.Owner == (pidfd.Identity{}) {
-		return false
-	}
-	namespace, err := ownPIDNamespace()
-	if err != nil || namespace != i.PIDNS {
-		return false
-	}
-	boot, err := pidfd.BootID()
-	if err != nil {
-		return false
-	}
-	if boot != i.Boot {
-		return true
-	}
-	alive, err := i.Owner.Alive()
-	return err == nil && !alive
 }
 
 // runIDOf reads the run id in a directory's name.

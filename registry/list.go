@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -99,10 +100,7 @@ func (r *Registry) view(ctx context.Context, name string) (RunView, bool, error)
 	}
 	defer dir.Close()
 	info, state, err := classify(dir)
-	if isGone(err) || err == nil && state == "" {
-		return RunView{}, false, nil
-	}
-	if err != nil {
+	if err != nil || state == "" {
 		return RunView{}, false, err
 	}
 	v := RunView{Info: info, State: state, Dir: dir.Path(), CgroupID: dir.ID(), Memory: memoryOf(dir)}
@@ -111,32 +109,41 @@ func (r *Registry) view(ctx context.Context, name string) (RunView, bool, error)
 		return v, true, nil
 	}
 	v.Pools, v.Processes, err = viewPools(ctx, dir)
-	if err != nil {
-		return RunView{}, false, err
-	}
-	there, err := dir.Exists()
-	return v, there || err != nil, nil
+	return v, err == nil, err
 }
 
 // classify tells what an open directory of the root is, without touching it. No state means that
-// there is nothing to say about it: it is neither ours nor in use.
+// there is nothing to say about it: it is gone, or neither ours nor in use.
 func classify(dir *cgroup.Dir) (Info, RunState, error) {
+	info, state, err := recordAndState(dir)
+	if isGone(err) {
+		return Info{}, "", nil
+	}
+	if err != nil {
+		return Info{}, "", err
+	}
+	// A removed directory keeps its labels as long as it is open, but what they say has ended.
+	if there, err := dir.Exists(); err != nil || !there {
+		return Info{}, "", err
+	}
+	return info, state, nil
+}
+
+func recordAndState(dir *cgroup.Dir) (Info, RunState, error) {
 	info, err := readInfo(dir)
-	switch {
-	case err == nil:
+	if err == nil {
 		state, err := stateOf(dir, info)
 		return info, state, err
-	case err != errNoRecord:
+	}
+	if !errors.Is(err, errNoRecord) {
 		return Info{}, "", err
 	}
 	id, named := runIDOf(dir.Name())
+	info = Info{ID: id, Started: id.Time()}
 	if named {
 		locked, err := dir.Locked()
-		if err != nil {
-			return Info{}, "", err
-		}
-		if locked {
-			return Info{ID: id, Started: id.Time()}, RunStarting, nil
+		if err != nil || locked {
+			return info, RunStarting, err
 		}
 	}
 	events, err := dir.Events()
@@ -146,7 +153,7 @@ func classify(dir *cgroup.Dir) (Info, RunState, error) {
 	case events.Populated:
 		return Info{}, RunForeign, nil
 	case named:
-		return Info{ID: id, Started: id.Time()}, RunHalfMade, nil
+		return info, RunHalfMade, nil
 	}
 	return Info{}, "", nil
 }

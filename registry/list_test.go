@@ -113,10 +113,10 @@ func TestListWhileRunsComeAndGo(t *testing.T) {
 	r := newRoot(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var churn sync.WaitGroup
-	for range 4 {
+	for i := range 6 {
 		churn.Go(func() {
 			for ctx.Err() == nil {
-				run, err := ownRun(r, 3, nil)
+				run, err := ownRun(r, i%2*3, nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -141,6 +141,33 @@ func TestListWhileRunsComeAndGo(t *testing.T) {
 	cancel()
 	churn.Wait()
 	t.Logf("%d listings", lists)
+}
+
+// TestWhatIsGoneIsNothing looks at directories that were removed after they were opened.
+func TestWhatIsGoneIsNothing(t *testing.T) {
+	r := newRoot(t)
+	run, err := ownRun(r, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := run.Dir().Name()
+	dir, pool := mustOpen(t, r, name), mustOpen(t, r, name, "web")
+	if err := run.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, state, err := classify(dir); state != "" || err != nil {
+		t.Errorf("classify() of a removed run = %q, %v, want nothing", state, err)
+	}
+	s := &sweep{root: r.root, options: SweepOptions{DryRun: true}}
+	if got := s.look(dir); got != (verdict{}) {
+		t.Errorf("look() at a removed run = %+v, want nothing", got)
+	}
+	if pools, n, err := viewPools(context.Background(), dir); len(pools) != 0 || n != 0 || err != nil {
+		t.Errorf("viewPools() of a removed run = %v, %d, %v", pools, n, err)
+	}
+	if view, n, err := viewPool(context.Background(), pool); len(view.Workers) != 0 || n != 0 || err != nil {
+		t.Errorf("viewPool() of a removed pool = %v, %d, %v", view, n, err)
+	}
 }
 
 func TestListStopsWithItsContext(t *testing.T) {

@@ -215,7 +215,7 @@ func TestOwnerDeadOnlyWithProof(t *testing.T) {
 		{"exited", exited, true},
 		{"of another boot", otherBoot, true},
 		{"of another PID namespace", otherNamespace, false},
-		{"unknown", Info{ID: NewRunID(), Boot: "x"}, false},
+		{"unknown", Info{ID: NewRunID(), PIDNS: self.PIDNS}, false},
 	}
 	for _, test := range tests {
 		if got := test.info.ownerDead(); got != test.want {
@@ -243,4 +243,25 @@ func TestSweepFromAnotherPIDNamespace(t *testing.T) {
 		t.Errorf("List() = %+v, want the living run untouched", views)
 	}
 	o.close(t)
+}
+
+func TestEndingIsReadFromProc(t *testing.T) {
+	const head = "7 (a) b (c)) "
+	for stat, want := range map[string]bool{
+		head + "D 1 7 7 0 -1 4194564 0 0": true, head + "S 1 7 7 0 -1 4194560 0 0": false, head: false, "": false,
+	} {
+		if got := exiting([]byte(stat)); got != want {
+			t.Errorf("exiting(%q) = %v, want %v", stat, got, want)
+		}
+	}
+	for status, want := range map[string]bool{
+		"SigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n": true,
+		"SigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n": true,
+		"SigPnd:\t0000000000004000\nSigBlk:\t0000000000000100\n": false,
+		"SigPnd:\tnonsense\n": false, "": false,
+	} {
+		if got := killPending(status); got != want {
+			t.Errorf("killPending(%q) = %v, want %v", status, got, want)
+		}
+	}
 }

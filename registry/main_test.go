@@ -20,14 +20,15 @@ import (
 
 func TestMain(m *testing.M) {
 	linuxtest.Main(m, linuxtest.Modes{
-		"owner":     modeOwner,
-		"stuck":     modeStuck,
-		"sweeper":   modeSweeper,
-		"nobody":    modeNobody,
-		"ids":       modeIDs,
-		"fuse":      modeFuse,
-		"full-disk": modeFullDisk,
-		"history":   modeHistory,
+		"owner":      modeOwner,
+		"stuck":      modeStuck,
+		"sweeper":    modeSweeper,
+		"nobody":     modeNobody,
+		"ids":        modeIDs,
+		"fuse":       modeFuse,
+		"slow-owner": modeSlowOwner,
+		"full-disk":  modeFullDisk,
+		"history":    modeHistory,
 	})
 }
 

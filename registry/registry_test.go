@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,6 +174,60 @@ func TestCreateBesideSweepsAndProbes(t *testing.T) {
 	if left := runDirs(t, r); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+// TestCreateLosesEveryRaceItCan: a hostile sweep takes new directories between mkdir and flock.
+func TestCreateLosesEveryRaceItCan(t *testing.T) {
+	r := newRoot(t)
+	var taken atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
+	var hammers sync.WaitGroup
+	for range 2 {
+		hammers.Go(func() {
+			for ctx.Err() == nil {
+				taken.Add(int64(takeHalfMade(r)))
+			}
+		})
+	}
+	for begin := time.Now(); taken.Load() < 5 && time.Since(begin) < 10*time.Second; {
+		run, err := r.Create("up", "x", "1")
+		if err != nil {
+			t.Errorf("Create() = %v", err)
+			break
+		}
+		if there, err := run.Dir().Exists(); err != nil || !there {
+			t.Errorf("run %s: Exists() = %v, %v", run.ID(), there, err)
+		}
+		if err := run.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	hammers.Wait()
+	if taken.Load() == 0 {
+		t.Error("no race happened, the test is void")
+	}
+}
+
+// takeHalfMade is a sweep for half-made runs in a tight loop.
+func takeHalfMade(r *Registry) (taken int) {
+	names, err := r.root.Children()
+	if err != nil {
+		return 0
+	}
+	for _, name := range names {
+		dir, err := r.root.OpenChild(name)
+		if err != nil {
+			continue
+		}
+		if flockExclusive(dir) == nil {
+			if _, err := readInfo(dir); err == errNoRecord && os.Remove(dir.Path()) == nil {
+				taken++
+			}
+		}
+		_ = dir.Close()
+	}
+	return taken
 }
 
 func TestPoolRecordIsBounded(t *testing.T) {

@@ -27,7 +27,8 @@ func (s *sweep) directory(ctx context.Context, name string) verdict {
 		return verdict{}
 	}
 	if err != nil {
-		return verdict{event: SweepEvent{Dir: s.root.Path() + "/" + name, Result: ResultBlocked, Err: err}}
+		id, _ := runIDOf(name)
+		return verdict{event: SweepEvent{Run: id, Dir: s.root.Path() + "/" + name, Result: ResultBlocked, Err: err}}
 	}
 	defer dir.Close()
 	if isSupervisorName(name) {
@@ -62,10 +63,7 @@ func (s *sweep) supervisorLeaf(dir *cgroup.Dir) bool {
 // look is the dry run: it only probes.
 func (s *sweep) look(dir *cgroup.Dir) verdict {
 	_, state, err := classify(dir)
-	switch {
-	case isGone(err):
-		return verdict{}
-	case err != nil:
+	if err != nil {
 		return verdict{event: SweepEvent{Result: ResultBlocked, Err: err}}
 	}
 	switch state {
@@ -144,10 +142,10 @@ func (s *sweep) halfMade(dir *cgroup.Dir) verdict {
 	return verdict{event: SweepEvent{Result: ResultBlocked, Err: err}}
 }
 
-// lock gets the lock of a run that is stale. While somebody holds it there are three cases. The owner
-// lives: alive. It is not dead for sure, or not long enough: try again, since it may be ending, or
-// writing its record, and a probe for ps holds the lock for an instant too. It is proven dead and the
-// lock still held: break it. killed counts the processes that breaking it ended.
+// lock gets the lock of a run that is stale. While somebody else holds it, it depends on the owner. If
+// it lives, so does the run. If it is ending, or dead, or has not written the record yet, it is tried
+// again for a while: mostly the lock comes free, and a probe for ps holds it for an instant too. If the
+// owner is dead and the lock still held then, it is broken; killed counts whom that ended.
 func (s *sweep) lock(ctx context.Context, dir *cgroup.Dir) (killed int, alive bool, err error) {
 	patience, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
@@ -156,22 +154,22 @@ func (s *sweep) lock(ctx context.Context, dir *cgroup.Dir) (killed int, alive bo
 		if !errors.Is(err, cgroup.ErrLocked) {
 			return 0, false, err
 		}
-		info, err := readInfo(dir)
-		switch {
-		case err == nil && !info.ownerDead():
-			return 0, true, nil
-		case err != nil && !errors.Is(err, errNoRecord):
-			return 0, false, err
-		case patience.Err() == nil:
-			pause(patience, lockPause)
-		case ctx.Err() != nil:
-			return 0, false, fmt.Errorf("lock %s: %w", dir.Path(), context.Cause(ctx))
-		case err != nil:
-			return 0, true, nil // whoever makes it holds the lock, and so lives
-		default:
-			killed, err = s.breakLock(ctx, dir)
-			return killed, false, err
+		owner, err := ownerOf(dir)
+		if err != nil || owner == ownerLives {
+			return 0, err == nil, err
 		}
+		if patience.Err() == nil {
+			pause(patience, lockPause)
+			continue
+		}
+		if ctx.Err() != nil {
+			return 0, false, fmt.Errorf("lock %s: %w", dir.Path(), context.Cause(ctx))
+		}
+		if owner != ownerDead {
+			return 0, true, nil // slow, but somebody who lives holds the lock
+		}
+		killed, err = s.breakLock(ctx, dir)
+		return killed, false, err
 	}
 }
 
