@@ -48,7 +48,7 @@ func (b *bench) contain(ctx context.Context, who contender) contained {
 		return r
 	}
 	r.DaemonLeft, r.DaemonStop, r.DirsLeft = daemons.Left, daemons.Wall, daemons.LeftDirs
-	bomb, err := b.stopOf(ctx, who, b.bombJob(), b.scale.bomb)
+	bomb, err := b.stopOf(ctx, who, b.bombJob(who.force), b.scale.bomb)
 	if err != nil {
 		r.Err = err.Error()
 		return r
@@ -58,8 +58,8 @@ func (b *bench) contain(ctx context.Context, who contender) contained {
 	return r
 }
 
-func (b *bench) bombJob() job {
-	return job{workers: 1, command: []string{b.tools.bomb, strconv.Itoa(b.scale.bomb)}}
+func (b *bench) bombJob(deaf bool) job {
+	return job{workers: 1, command: []string{b.tools.bomb, strconv.Itoa(b.scale.bomb)}, ignoreTerm: deaf}
 }
 
 // stopOf starts a job, waits for so many processes, and stops it.
@@ -100,7 +100,7 @@ func (b *bench) stopCost(ctx context.Context) error {
 		processes int
 	}{
 		{plain(n), n}, {job{workers: n, command: []string{b.tools.daemonise}, ignoreTerm: true}, 2 * n},
-		{plain(size), size}, {b.bombJob(), size},
+		{plain(size), size}, {b.bombJob(true), size},
 	}
 	walls := make([][]float64, len(jobs))
 	for round := range b.opts.rounds + 1 {

@@ -206,8 +206,8 @@ func (b *bench) containedMarkdown(p func(string, ...any)) {
 		return
 	}
 	p("\n## What survives a stop\n")
-	p("Workers that each left a daemon behind (double fork, setsid, deaf to SIGTERM), and one bounded fork bomb; counted %v after", patience)
-	p("the supervisor's end.\n")
+	p("Workers that each left a daemon behind (double fork, setsid, deaf to SIGTERM), and one bounded fork bomb (its processes")
+	p("in sessions of their own and deaf to SIGTERM, but for the worker itself); counted %v after the supervisor's end.\n", patience)
 	p("| contender | daemons alive | stop ms | bomb processes alive | stop ms |\n|---|---|---|---|---|")
 	for _, c := range b.Contained {
 		if c.Err != "" {

@@ -1,5 +1,6 @@
-// bomb becomes a tree of argv[1] (at most 200) processes, each in a session of its own and deaf to every polite signal.
-// The number is bounded by one counter that all of them share, so it can never run away. Each reports its pid.
+// bomb becomes a tree of argv[1] (at most 200) processes. All but the first are in sessions of their own and deaf to
+// every polite signal; $BENCH_IGNORE_TERM makes the first deaf to SIGTERM. The number is bounded by one counter that all
+// of them share, so it can never run away. Each reports its pid.
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdatomic.h>
@@ -11,6 +12,14 @@
 
 enum { MOST = 200 };
 
+static void deafen(void)
+{
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+}
+
 static void explode(atomic_int *left)
 {
 	while (atomic_fetch_sub(left, 1) > 0) {
@@ -19,6 +28,7 @@ static void explode(atomic_int *left)
 			break;
 		if (child == 0) {
 			setsid();
+			deafen();
 			report();
 		}
 	}
@@ -34,10 +44,8 @@ int main(int argc, char **argv)
 	if (left == MAP_FAILED)
 		return 111;
 	atomic_store(left, (size < MOST ? size : MOST) - 1);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGQUIT, SIG_IGN);
+	if (getenv("BENCH_IGNORE_TERM"))
+		signal(SIGTERM, SIG_IGN);
 	signal(SIGCHLD, SIG_IGN);
 	report();
 	explode(left);
