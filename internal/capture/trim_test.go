@@ -73,23 +73,7 @@ func trimScenario(dir string, collapses bool) error {
 			r.add(l)
 		})
 	}()
-	var block []byte
-	for i := range trimLines {
-		block = fmt.Appendf(block, "%*d\n", trimLine-1, i)
-		if len(block) >= trimBlocks || i == trimLines-1 {
-			if _, err := st.Stdout.Write(block); err != nil {
-				return err
-			}
-			block = block[:0]
-		}
-		if i == trimLines/2 {
-			if err := settled(st.Stdout.Name()); err != nil {
-				return err
-			}
-			close(hold)
-		}
-	}
-	if err := settled(st.Stdout.Name()); err != nil {
+	if err := writeFlood(st.Stdout, func() { close(hold) }); err != nil {
 		return err
 	}
 	st.Done()
@@ -106,6 +90,28 @@ func trimScenario(dir string, collapses bool) error {
 		return fmt.Errorf("%d bytes handed out and %d told as lost, want %d together", r.got, r.lost, trimLines*trimLine)
 	}
 	return checkFile(st.Stdout.Name(), collapses)
+}
+
+// writeFlood writes numbered lines, waits for the bound in the middle and at
+// the end, and calls half in the middle.
+func writeFlood(f *os.File, half func()) error {
+	var block []byte
+	for i := range trimLines {
+		block = fmt.Appendf(block, "%*d\n", trimLine-1, i)
+		if len(block) >= trimBlocks || i == trimLines-1 {
+			if _, err := f.Write(block); err != nil {
+				return err
+			}
+			block = block[:0]
+		}
+		if i == trimLines/2 {
+			if err := settled(f.Name()); err != nil {
+				return err
+			}
+			half()
+		}
+	}
+	return settled(f.Name())
 }
 
 // settled waits until the file takes no more than the bound allows.

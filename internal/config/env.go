@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -19,12 +19,12 @@ type assignment struct {
 }
 
 // inherit returns what of the supervisor's environment is not about the
-// supervisor itself, sorted.
+// supervisor itself, sorted, and always a PATH.
 func inherit(environ []string) []string {
-	all := make(map[string]string, len(environ))
+	all := map[string]string{"PATH": defaultPath}
 	for _, v := range environ {
 		name, value, ok := strings.Cut(v, "=")
-		if ok && name != "" && !private(name) {
+		if ok && name != "" && !private(name) && (name != "PATH" || value != "") {
 			all[name] = value
 		}
 	}
@@ -43,37 +43,40 @@ func private(name string) bool {
 
 func joined(all map[string]string) []string {
 	env := make([]string, 0, len(all))
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		env = append(env, name+"="+all[name])
+	for name, value := range all {
+		env = append(env, name+"="+value)
 	}
+	slices.Sort(env)
 	return env
 }
 
 // environment puts a pool's environment together: inherited, then of the
 // account, then of env_file, then of env.
 func (d *decoder) environment(p *poolDraft) []string {
-	if p.inherit && p.user == nil && len(p.env) == 0 && len(p.envFile) == 0 {
-		return slices.Clip(d.inherited)
-	}
-	all := make(map[string]string)
-	for _, v := range d.inherited {
-		name, value, _ := strings.Cut(v, "=")
-		if p.inherit || name == "PATH" {
-			all[name] = value
-		}
-	}
-	if all["PATH"] == "" {
-		all["PATH"] = defaultPath
-	}
+	own := make(map[string]string)
 	if p.user != nil {
 		if who, err := d.accounts.user(p.user.value.text); err == nil {
-			all["HOME"], all["USER"], all["LOGNAME"] = who.home, who.name, who.name
+			own["HOME"], own["USER"], own["LOGNAME"] = who.home, who.name, who.name
 		}
 	}
 	for _, a := range slices.Concat(p.envFile, p.env) {
-		all[a.name] = a.value
+		own[a.name] = a.value
 	}
-	return joined(all)
+	if p.inherit && len(own) == 0 {
+		return slices.Clip(d.inherited) // shared by all such pools
+	}
+	env := make([]string, 0, len(d.inherited)+len(own))
+	for _, v := range d.inherited {
+		name, _, _ := strings.Cut(v, "=")
+		if _, replaced := own[name]; !replaced && (p.inherit || name == "PATH") {
+			env = append(env, v)
+		}
+	}
+	for name, value := range own {
+		env = append(env, name+"="+value)
+	}
+	slices.Sort(env)
+	return env
 }
 
 func setEnv(d *decoder, e *entry, p *poolDraft) {
@@ -110,7 +113,7 @@ func checkName(name string) error {
 
 // readEnvFile reads a file of KEY=value lines. What is wrong in it is told with its own place.
 func (d *decoder) readEnvFile(at int, path string) []assignment {
-	data, err := readFile(path, 1<<20)
+	data, err := readRegular(path, 1<<20)
 	if err != nil {
 		var pe *fs.PathError
 		if errors.As(err, &pe) {
@@ -139,6 +142,18 @@ func (d *decoder) readEnvFile(at int, path string) []assignment {
 		}
 	}
 	return all
+}
+
+// readRegular reads a file, but nothing that may block, such as a FIFO.
+func readRegular(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	return readFile(path, limit)
 }
 
 // parseAssignment reads one line of an env_file; the name is empty if there is

@@ -9,11 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lifeKeys say when a worker is started, ready, and started again.
-func lifeKeys() []key[*poolDraft] {
+// restartKeys say when a worker is started again.
+func restartKeys() []key[*poolDraft] {
 	restarts := []string{supervise.RestartAlways.String(), supervise.RestartOnFailure.String(), supervise.RestartNever.String()}
-	tracks := []string{supervise.TrackMain.String(), supervise.TrackLeaf.String()}
-	outputs := []string{OutputFile, OutputNone}
 	return []key[*poolDraft]{
 		{Name: "restart", Type: oneOfType(restarts), Default: "`\"always\"`",
 			Meaning: "Whether a worker that ended by itself is started again: always, unless its exit code was 0, or never.",
@@ -38,6 +36,14 @@ func lifeKeys() []key[*poolDraft] {
 					p.Spec.FailureLimit = int(n)
 				}
 			}},
+	}
+}
+
+// lifeKeys say when a worker is ready, what its life is, and where it writes to.
+func lifeKeys() []key[*poolDraft] {
+	tracks := []string{supervise.TrackMain.String(), supervise.TrackLeaf.String()}
+	outputs := []string{OutputFile, OutputNone}
+	return []key[*poolDraft]{
 		{Name: "ready", Type: "table", Default: "ready as soon as it runs", Meaning: "When a worker is ready; see [pool.NAME.ready].",
 			Example: `ready = { tcp = "127.0.0.1:{port}", port = 8000 }`,
 			set: func(d *decoder, e *entry, p *poolDraft) {

@@ -53,7 +53,8 @@ func (d *decoder) placeholders(v *value, key string) {
 }
 
 // onlyPlaceholders reports every word in braces but the allowed ones.
-func (d *decoder) onlyPlaceholders(v *value, key string, allowed ...string) {
+func (d *decoder) onlyPlaceholders(v *value, key string, allowed ...string) (ok bool) {
+	ok = true
 	for _, word := range bracedWords(v.text) {
 		if slices.Contains(allowed, word) {
 			continue
@@ -63,7 +64,9 @@ func (d *decoder) onlyPlaceholders(v *value, key string, allowed ...string) {
 			hint = "allowed here: {" + strings.Join(allowed, "}, {") + "}"
 		}
 		d.add(v.at, hint, "unknown placeholder {%s} in %s", word, key)
+		ok = false
 	}
+	return ok
 }
 
 // noPlaceholder reports a placeholder where none is replaced.

@@ -109,7 +109,7 @@ func (d *decoder) program(name *value, env []string) string {
 // poolKeys are the keys of [pool.NAME], in the order of the reference.
 func poolKeys() []key[*poolDraft] {
 	var all []key[*poolDraft]
-	for _, part := range [][]key[*poolDraft]{commandKeys(), identityKeys(), processKeys(), limitTableKeys(), lifeKeys(), stopKeys()} {
+	for _, part := range [][]key[*poolDraft]{commandKeys(), identityKeys(), processKeys(), limitTableKeys(), restartKeys(), lifeKeys(), stopKeys()} {
 		all = append(all, part...)
 	}
 	return all

@@ -98,18 +98,18 @@ func askingRuleKeys() []key[*readyDraft] {
 			}},
 		{Name: "interval", Type: "duration", Default: "`\"100ms\"`",
 			Meaning: "The longest pause between two tries of `tcp`, `http`, `grpc` and `exec`; the first pauses are shorter.", Example: `interval = "1s"`,
-			set: func(d *decoder, e *entry, r *readyDraft) {
-				if t, ok := d.duration(e, time.Millisecond, time.Hour); ok {
-					r.rules.Interval = t
-				}
-			}},
+			set: setPause(func(r *probe.Rules) *time.Duration { return &r.Interval })},
 		{Name: "timeout", Type: "duration", Default: "`\"5s\"`",
 			Meaning: "How long one try may take. How long all of it may take is `start_timeout` of the pool.", Example: `timeout = "1s"`,
-			set: func(d *decoder, e *entry, r *readyDraft) {
-				if t, ok := d.duration(e, time.Millisecond, time.Hour); ok {
-					r.rules.TryTimeout = t
-				}
-			}},
+			set: setPause(func(r *probe.Rules) *time.Duration { return &r.TryTimeout })},
+	}
+}
+
+func setPause(field func(*probe.Rules) *time.Duration) func(*decoder, *entry, *readyDraft) {
+	return func(d *decoder, e *entry, r *readyDraft) {
+		if t, ok := d.duration(e, time.Millisecond, time.Hour); ok {
+			*field(&r.rules) = t
+		}
 	}
 }
 
@@ -149,7 +149,9 @@ func (d *decoder) target(e *entry, alone func(string) probe.Rules) string {
 	if !ok {
 		return ""
 	}
-	d.onlyPlaceholders(e.value, bareKey(e.name), "port")
+	if !d.onlyPlaceholders(e.value, bareKey(e.name), "port") {
+		return ""
+	}
 	return d.checked(e, s, alone(s))
 }
 

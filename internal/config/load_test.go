@@ -1,0 +1,200 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
+)
+
+func file(tb testing.TB, name, text string) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+func TestLoad(t *testing.T) {
+	path := file(t, "shop.toml", valid)
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Name != "shop" || c.Path != path || c.Pools[0].Spec.Command.Dir != filepath.Dir(path) {
+		t.Errorf("config = %+v", c)
+	}
+	_, err = Load(file(t, "bad.toml", "x = 1\n"))
+	var e *Error
+	if !errors.As(err, &e) || e.Line != 1 || e.Column != 1 || filepath.Base(e.File) != "bad.toml" {
+		t.Errorf("Load = %v, want the place of an error", err)
+	}
+}
+
+func TestLoadWhatIsNoReadableFile(t *testing.T) {
+	dir := t.TempDir()
+	large := filepath.Join(dir, "large")
+	f, err := os.Create(large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		dir + "/none":                        dir + "/none: open file: no such file or directory: name another file with -f, or write this one",
+		dir:                                  dir + ": this is a directory, not a file: name the file in it, such as " + dir + "/pitvisor.toml",
+		large:                                large + ": file has more than 16 MiB: this is hardly a configuration",
+		"/dev/zero":                          "/dev/zero: file has more than 16 MiB: this is hardly a configuration",
+		large + "/x":                         large + "/x: open file: not a directory",
+		"/proc/self/mem":                     "/proc/self/mem: read file: input/output error",
+		"a\x00b":                             "a\x00b: open file: invalid argument",
+		dir + "/" + strings.Repeat("n", 300): dir + "/" + strings.Repeat("n", 300) + ": open file: file name too long",
+	} {
+		_, err := Load(path)
+		var errs Errors
+		if !errors.As(err, &errs) || err.Error() != want {
+			t.Errorf("Load(%.40q) = %v, want %s", path, err, want)
+		}
+	}
+}
+
+// loadMode loads a file as another user.
+func loadMode(args []string) int {
+	_, err := Load(args[0])
+	fmt.Println(err)
+	return 0
+}
+
+func TestLoadWithoutPermission(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	path := file(t, "secret.toml", valid)
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	argv := linuxtest.Helper(t, "load", path)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if want := path + ": open file: permission denied: the user with ID 65534 must be able to read it\n"; err != nil || string(out) != want {
+		t.Errorf("Load = %s%v, want %s", out, err, want)
+	}
+}
+
+// A file may come through a pipe, as with `-f <(generate)`.
+func TestLoadFromAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(path, []byte(valid), 0) }()
+	if _, err := Load(path); err != nil {
+		t.Error(err)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEnvFile(t *testing.T) {
+	path := file(t, "x.env", "\ufeff# comment\n\n  A=1\nB = 2\n"+
+		"C='single $x \\n'\r\nD=\"double \\\"q\\\" \\n\\t\\\\ \\$\"\nE= spaced # kept \nF=\nG=''\n")
+	c, err := parse(filepath.Join(filepath.Dir(path), "f.toml"), []byte(valid+"inherit_env = false\nenv_file = \"x.env\"\nenv.A = \"wins\"\n"), testEnviron())
+	if err == nil {
+		t.Fatalf("a space before = was accepted: %q", c.Pools[0].Spec.Command.Env)
+	}
+	if want := path + `:4:1: variable "B ": a name has letters`; !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error = %v, want %s", err, want)
+	}
+	fixed, _ := os.ReadFile(path)
+	if err := os.WriteFile(path, []byte(strings.Replace(string(fixed), "B = 2", "B=2", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err = parse(filepath.Join(filepath.Dir(path), "f.toml"), []byte(valid+"inherit_env = false\nenv_file = \"x.env\"\nenv.A = \"wins\"\n"), testEnviron())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"A=wins", "B=2", "C=single $x \\n", "D=double \"q\" \n\t\\ $", "E=spaced # kept", "F=", "G=", "PATH=/usr/bin:/bin"}
+	if got := c.Pools[0].Spec.Command.Env; !slices.Equal(got, want) {
+		t.Errorf("env = %q, want %q", got, want)
+	}
+}
+
+func TestErrorsInAnEnvFileHaveTheirOwnPlace(t *testing.T) {
+	path := file(t, "x.env", "export A=1\nB\nC=\"open\n  D='a' b\nE=\"\\q\"\nF=\x00\nPITVISOR_X=1\nG=1\nG=2\n=x\n")
+	_, err := parse("f.toml", []byte(valid+"size = 0\nenv_file = \""+path+"\"\nnice = 99\n"), nil)
+	got := strings.Split(fmt.Sprint(err), "\n")
+	want := []string{
+		"f.toml:3:8: size is 0",
+		path + `:1:1: variable "export A": a name has letters`,
+		path + `:2:1: "B" is not of the form KEY=value`,
+		path + `:3:3: the closing quote is missing`,
+		path + `:4:5: there is more behind the closing quote: " b"`,
+		path + `:5:3: unknown escape \q`,
+		path + `:6:1: the line is no text`,
+		path + `:7:1: variable "PITVISOR_X": names that begin with PITVISOR_`,
+		path + `:9:1: variable "G" is set a second time, first in line 8`,
+		path + `:10:1: variable "": the name is empty`,
+		"f.toml:5:8: nice is 99",
+	}
+	if len(got) != len(want) {
+		t.Fatalf("errors:\n%s", strings.Join(got, "\n"))
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("error %d = %s, want %s", i, got[i], want[i])
+		}
+	}
+}
+
+// tenThousand are two files of 10,000 workers.
+func tenThousand() map[string]string {
+	var many strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&many, "[pool.web-%d]\ncommand = [\"sh\", \"-c\", \"exec sleep 1\", \"{worker}\"]\nsize = 10\nuser = \"nobody\"\nenv = { N = \"%d\" }\n"+
+			"limits = { MemoryMax = \"64M\" }\nstop_grace = \"5s\"\nready = { tcp = \":{port}\", port = %d }\n", i, i, 1024+10*i)
+	}
+	return map[string]string{"pools=1": valid + "size = 10000\n", "pools=1000": many.String()}
+}
+
+// The best of ten, because the machine may be busy with something else.
+func TestTenThousandWorkersLoadInTime(t *testing.T) {
+	for name, text := range tenThousand() {
+		path := file(t, "f.toml", text)
+		best := time.Hour
+		for range 10 {
+			begin := time.Now()
+			if _, err := Load(path); err != nil {
+				t.Fatal(err)
+			}
+			best = min(best, time.Since(begin))
+		}
+		if t.Logf("%s: %v", name, best); best > 100*time.Millisecond {
+			t.Errorf("%s: loading takes %v, want less than 100ms", name, best)
+		}
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	for name, text := range tenThousand() {
+		path := file(b, "f.toml", text)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Load(path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
