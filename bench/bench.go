@@ -118,9 +118,12 @@ func (b *bench) runSections(ctx context.Context) error {
 		}
 		b.say.section(s.name)
 		if err := s.run(ctx); err != nil {
+			b.omit(s.name, err)
+			if errors.Is(err, errAbsent) {
+				continue
+			}
 			err = fmt.Errorf("%s: %w", s.name, err)
 			b.say.line("%v", err)
-			b.omit(s.name, err)
 			errs = append(errs, err)
 		}
 		if ctx.Err() != nil {

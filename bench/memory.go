@@ -106,6 +106,7 @@ func (b *bench) judgeFurther(few, many held) {
 	}
 	b.addRow(row{
 		ID: "5", Measure: fmt.Sprintf("PSS per further worker, between %d and %d", few.Workers, many.Workers),
-		Pitvisor: fmt.Sprintf("%.2f KiB", per/1024), Target: "≤ 6 KiB", Exact: true, Verdict: exactly(per <= 6*1024),
+		Pitvisor: fmt.Sprintf("%.2f KiB", per/1024), Target: "≤ 6 KiB", Exact: !b.opts.quick, // few workers more are less than the heap's steps
+		Verdict: exactly(per <= 6*1024),
 	})
 }
