@@ -61,7 +61,7 @@ func TestSizePolicyCanFail(t *testing.T) {
 		{"p/a.go", 50, 0, ""},
 		{"p/a.go", 51, 0, "p/a.go:3: f has 51 lines, at most 50"},
 		{"p/a_test.go", 51, 0, ""},
-		{"p/a_test.go", 101, 0, "p/a_test.go:3: f has 101 lines, at most 100"},
+		{"p/a_test.go", 151, 0, "p/a_test.go:3: f has 151 lines, at most 150"},
 		{"p/a.go", 3, 395, ""},
 		{"p/a.go", 3, 396, "p/a.go: 401 lines, at most 400"},
 		{"p/a_test.go", 3, 595, ""},

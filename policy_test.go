@@ -239,7 +239,7 @@ func cgroupFiles(s source) []string {
 // their length is tables.
 func limits(s source) (file, function int) {
 	if s.isTest() {
-		return 600, 100
+		return 600, 150
 	}
 	return 400, 50
 }

@@ -45,8 +45,11 @@ func openGroup() (*group, error) {
 	if os.Geteuid() != 0 {
 		g.own = true
 		base = home
-		if unix.Access(filepath.Dir(base), unix.W_OK) == nil {
-			base = filepath.Dir(base)
+		// A leaf of a delegated cgroup, made so that the cgroup can have children
+		// with controllers: pitvisor's convention, and that of systemd's
+		// DelegateSubgroup=.
+		if name := filepath.Base(home); name == "supervisor" || strings.HasPrefix(name, "supervisor-") {
+			base = filepath.Dir(home)
 		}
 	}
 	removeStale(base)
@@ -54,12 +57,8 @@ func openGroup() (*group, error) {
 	if err := unix.Mkdir(g.path, 0o755); err != nil {
 		return nil, fmt.Errorf("make %s: %w", g.path, err)
 	}
-	g.lock, err = unix.Open(g.path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", g.path, err), unix.Rmdir(g.path))
-	}
-	if err := unix.Flock(g.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", g.path, err)
+	if g.lock, err = lockDir(g.path); err != nil {
+		return nil, errors.Join(err, unix.Rmdir(g.path))
 	}
 	leaf := filepath.Join(g.path, "main")
 	err = unix.Mkdir(leaf, 0o755)
@@ -87,19 +86,14 @@ func removeStale(base string) {
 			continue
 		}
 		path := filepath.Join(base, e.Name())
-		fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
+		lock, ok := lockStale(path)
+		if !ok {
 			continue
 		}
-		var st unix.Stat_t
-		// A young one may be between mkdir and flock.
-		young := unix.Fstat(fd, &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < 10*time.Second
-		if !young && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
-			if err := destroyGroup(path); err == nil {
-				fmt.Fprintf(os.Stderr, "linuxtest: removed %s of an earlier run\n", path)
-			}
+		if err := destroyGroup(path); err == nil {
+			fmt.Fprintf(os.Stderr, "linuxtest: removed %s of an earlier run\n", path)
 		}
-		_ = unix.Close(fd)
+		_ = unix.Close(lock)
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +32,8 @@ var current session
 type session struct {
 	running bool   // Main has been called and is not in helper mode
 	exe     string // a path of the test binary that every user may execute
-	tmp     string // TMPDIR of the tests
+	tmp     string // TMPDIR of the tests, "t" in a directory of the session
+	lock    int    // on that directory, while the test process lives
 	group   *group // nil when there is no writable cgroup2
 	noGroup string // why group is nil
 	modes   Modes
@@ -91,6 +94,11 @@ func runMode(modes Modes, name string, args []string) int {
 }
 
 func runTests(m *testing.M, modes Modes) int {
+	if slices.Contains(os.Args, "-test.fuzzworker") {
+		// One of many below the test process that fuzzes; that one cleans up.
+		current.noGroup = "not while fuzzing"
+		return m.Run()
+	}
 	if err := current.open(modes); err != nil {
 		fmt.Fprintf(os.Stderr, "linuxtest: %v\n", err)
 		return 1
@@ -113,9 +121,14 @@ func runTests(m *testing.M, modes Modes) int {
 // open makes the temporary directory, the public name of the test binary and
 // the test cgroup.
 func (s *session) open(modes Modes) error {
-	dir, err := os.MkdirTemp("", "lt")
+	removeStaleDirs()
+	// Short: the names of unix sockets below it end at 107 bytes.
+	dir, err := os.MkdirTemp("", tempPrefix)
 	if err != nil {
 		return fmt.Errorf("make the tests' TMPDIR: %w", err)
+	}
+	if s.lock, err = lockDir(dir); err != nil {
+		return err
 	}
 	// Helpers that run as another user must be able to pass through.
 	if err := os.Chmod(dir, 0o755); err != nil {
@@ -159,7 +172,50 @@ func (s *session) close() []string {
 	if err := os.RemoveAll(filepath.Dir(s.tmp)); err != nil {
 		left = append(left, fmt.Sprintf("temporary directory %s: %v", s.tmp, err))
 	}
+	_ = unix.Close(s.lock) // only held the lock
 	return left
+}
+
+// tempPrefix starts the name of a test process's directory in /tmp.
+const tempPrefix = "linuxtest-"
+
+// removeStaleDirs removes the directories of test processes that were killed
+// before their clean-up.
+func removeStaleDirs() {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), tempPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		if lock, ok := lockStale(dir); ok {
+			_ = os.RemoveAll(dir) // the next test process tries again
+			_ = unix.Close(lock)
+		}
+	}
+}
+
+// lockDir opens a directory and takes the lock that says its owner lives.
+func lockDir(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return fd, nil
+}
+
+// lockStale locks a directory of ours whose owner is gone. A young one may be
+// between mkdir and flock.
+func lockStale(path string) (int, bool) {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil || int(st.Uid) != os.Geteuid() || time.Since(time.Unix(st.Mtim.Unix())) < 10*time.Second {
+		return -1, false
+	}
+	fd, err := lockDir(path)
+	return fd, err == nil
 }
 
 // publicExe gives the test binary a name in dir. The go tool builds it below a
