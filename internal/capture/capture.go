@@ -25,14 +25,14 @@ import (
 
 const (
 	defaultMaxSize = 16 << 20
-	markerName     = ".pitvisor" // says that a directory was made by Open, so Prune may remove it
 	lockPatience   = time.Second // how long Open waits for a Prune that is looking at the same directory
 )
 
 // Options says where a Store keeps its files and how large they may grow.
 type Options struct {
-	// Dir holds the files of one run and is made if it is missing. It must be
-	// on a local file system: locks and change events do not cross a network.
+	// Dir holds the files of one run and is made if it is missing. Its name is
+	// the run's ID if Prune is to remove it one day. It must be on a local file
+	// system: locks and change events do not cross a network.
 	Dir string
 	// MaxSize is how many of the newest bytes of each stream are kept for sure;
 	// 0 means 16 MiB. A file takes at most a quarter more on disk, and what was
@@ -134,7 +134,7 @@ func (s *Store) warnOnce(kind string, err error) {
 	}
 }
 
-// lockDir makes dir, marks it as ours and locks it.
+// lockDir makes dir and locks it.
 func lockDir(dir string) (*os.File, error) {
 	deadline := time.NewTimer(lockPatience)
 	defer deadline.Stop()
@@ -192,10 +192,5 @@ func claim(f *os.File, dir string) error {
 	if err != nil || !os.SameFile(held, named) {
 		return errDirBusy
 	}
-	fd, err := unix.Openat(int(f.Fd()), markerName, unix.O_CREAT|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o640)
-	if err != nil {
-		return explain("create", filepath.Join(dir, markerName), err)
-	}
-	_ = unix.Close(fd) // nothing was written
 	return nil
 }

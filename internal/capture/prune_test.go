@@ -1,28 +1,28 @@
 package capture
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// makeRun makes the directory of a run that is over, made n hours ago.
-func makeRun(t *testing.T, root, name string, n int) {
+// runID returns a name like that of the nth run.
+func runID(n int) string { return fmt.Sprintf("%026d", n) }
+
+// makeRun makes the directory of a run that is over.
+func makeRun(t *testing.T, root string, n int) {
 	t.Helper()
-	s := open(t, Options{Dir: filepath.Join(root, name)})
+	s := open(t, Options{Dir: filepath.Join(root, runID(n))})
 	write(t, start(t, s, 0, 1).Stdout, "text\n")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	when := time.Now().Add(-time.Duration(n) * time.Hour)
-	if err := os.Chtimes(filepath.Join(s.dir, markerName), when, when); err != nil {
-		t.Fatal(err)
-	}
 }
 
+// names lists a directory, run IDs as their numbers.
 func names(t *testing.T, root string) string {
 	t.Helper()
 	entries, err := os.ReadDir(root)
@@ -31,23 +31,30 @@ func names(t *testing.T, root string) string {
 	}
 	var all []string
 	for _, e := range entries {
-		all = append(all, e.Name())
+		name := e.Name()
+		if isRunID(name) {
+			name = strings.TrimLeft(name, "0")
+		}
+		all = append(all, name)
 	}
-	slices.Sort(all)
 	return strings.Join(all, " ")
 }
 
 func TestPruneKeepsTheNewestAndWhatIsHeld(t *testing.T) {
 	root := t.TempDir()
-	for i, name := range []string{"e", "a", "d", "b", "c"} {
-		makeRun(t, root, name, i) // "e" is the newest
+	for n := range 5 {
+		makeRun(t, root, n+1)
 	}
-	held := open(t, Options{Dir: filepath.Join(root, "c")}) // the oldest, but it lives
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(root, runID(5)), old, old); err != nil {
+		t.Fatal(err) // the ID counts, not what a backup does to times
+	}
+	held := open(t, Options{Dir: filepath.Join(root, runID(1))}) // the oldest, but it lives
 	if n, err := Prune(root, 2); n != 2 || err != nil {
 		t.Errorf("Prune(2) = %d, %v; want 2", n, err)
 	}
-	if got := names(t, root); got != "a c e" {
-		t.Errorf("left: %s; want a c e", got)
+	if got := names(t, root); got != "1 4 5" {
+		t.Errorf("left: %s; want 1 4 5", got)
 	}
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
@@ -61,46 +68,81 @@ func TestPruneKeepsTheNewestAndWhatIsHeld(t *testing.T) {
 }
 
 func TestPruneTouchesNothingElse(t *testing.T) {
-	root := t.TempDir()
-	other := filepath.Join(root, "somebody-elses")
-	if err := os.MkdirAll(filepath.Join(other, "web"), 0o755); err != nil {
+	root, outside := t.TempDir(), t.TempDir()
+	makeRun(t, outside, 7)
+	for _, name := range []string{"somebody-elses", strings.Repeat("u", 26), runID(1) + "x", "lost+found"} {
+		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, runID(2)), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "file"), nil, 0o600); err != nil {
+	if err := os.Symlink(filepath.Join(outside, runID(7)), filepath.Join(root, runID(3))); err != nil {
 		t.Fatal(err)
 	}
-	outside := t.TempDir()
-	makeRun(t, outside, "x", 1)
-	if err := os.Symlink(filepath.Join(outside, "x"), filepath.Join(root, "link")); err != nil {
-		t.Fatal(err)
+	if err := os.Mkdir(filepath.Join(root, runID(4)), 0o755); err != nil {
+		t.Fatal(err) // as an Open that was killed half-way leaves it
 	}
-	if err := os.Mkdir(filepath.Join(root, "half-made"), 0o755); err != nil {
-		t.Fatal(err)
+	before := names(t, root)
+	if n, err := Prune(root, 0); n != 1 || err != nil {
+		t.Errorf("Prune = %d, %v; want 1", n, err)
 	}
-	if n, err := Prune(root, 0); n != 0 || err != nil {
-		t.Errorf("Prune = %d, %v; want 0", n, err)
+	if got, want := names(t, root), strings.Replace(before, "4 ", "", 1); got != want || got == before {
+		t.Errorf("left: %s; want %s", got, want)
 	}
-	if got := names(t, root); got != "file link somebody-elses" {
-		t.Errorf("left: %s; want all but the empty one", got)
-	}
-	if got := names(t, outside); got != "x" {
-		t.Errorf("beyond the link: %q, want x", got)
+	if got := names(t, outside); got != "7" {
+		t.Errorf("beyond the link: %q, want 7", got)
 	}
 	if n, err := Prune(filepath.Join(root, "missing"), 0); n != 0 || err != nil {
 		t.Errorf("Prune of nothing = %d, %v", n, err)
 	}
 }
 
-// H-13: state grew with every crash. 100 runs that ended without a Close leave only what is kept.
-func TestH13OutputOfCrashedRunsIsPruned(t *testing.T) {
+// H-13: state grew with every crash. 100 runs that are over leave only what is kept.
+func TestH13OutputOfOldRunsIsPruned(t *testing.T) {
 	root := t.TempDir()
 	for i := range 100 {
-		makeRun(t, root, "run-"+string(rune('a'+i/10))+string(rune('0'+i%10)), i)
+		makeRun(t, root, i+1)
 		if _, err := Prune(root, 3); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(strings.Fields(names(t, root))); n > 3 {
 			t.Fatalf("%d directories after %d runs", n, i+1)
 		}
+	}
+}
+
+// Open and Prune at the same time: Open always ends with a directory that is there.
+func TestOpenAgainstPrune(t *testing.T) {
+	root := t.TempDir()
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			if _, err := Prune(root, 0); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for n := range 50 {
+		s := open(t, Options{Dir: filepath.Join(root, runID(n+1))})
+		st := start(t, s, 0, 1)
+		if _, err := os.Stat(st.Stdout.Name()); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Error(err)
 	}
 }

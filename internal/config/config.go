@@ -117,7 +117,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // fileError says why a file could not be read.
 func fileError(path string, err error) *Error {
-	e := &Error{File: path, Msg: fmt.Sprintf("read file: %v", err)}
+	e := &Error{File: path, Msg: fmt.Sprintf("read file: %v", err), err: err}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		e.Msg = fmt.Sprintf("%s file: %v", pe.Op, pe.Err)

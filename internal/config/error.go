@@ -16,7 +16,12 @@ type Error struct {
 	Line, Column int // from 1, Column in characters; both 0 if the file could not be read at all
 	Msg          string
 	Hint         string // what to do about it; may be empty
+
+	err error // why the file could not be read
 }
+
+// Unwrap returns why the file could not be read, such as fs.ErrNotExist, or nil.
+func (e *Error) Unwrap() error { return e.err }
 
 // Error returns it on one line: "pitvisor.toml:12:3: unknown key "comand": did you mean "command"?"
 func (e *Error) Error() string {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,6 +51,9 @@ func TestLoadWhatIsNoReadableFile(t *testing.T) {
 	}
 	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := Load(dir + "/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Load = %v, want %v", err, fs.ErrNotExist)
 	}
 	for path, want := range map[string]string{
 		dir + "/none":                        dir + "/none: open file: no such file or directory: name another file with -f, or write this one",
