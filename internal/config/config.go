@@ -126,8 +126,6 @@ func fileError(path string, err error) *Error {
 	switch {
 	case statErr == nil && info.IsDir():
 		e.Msg, e.Hint = "this is a directory, not a file", "name the file in it, such as "+filepath.Join(path, "pitvisor.toml")
-	case errors.Is(err, fs.ErrNotExist):
-		e.Hint = "name another file with -f, or write this one"
 	case errors.Is(err, fs.ErrPermission):
 		e.Hint = fmt.Sprintf("the user with ID %d must be able to read it", os.Geteuid())
 	case errors.Is(err, errTooLarge):

@@ -56,7 +56,7 @@ func TestLoadWhatIsNoReadableFile(t *testing.T) {
 		t.Errorf("Load = %v, want %v", err, fs.ErrNotExist)
 	}
 	for path, want := range map[string]string{
-		dir + "/none":                        dir + "/none: open file: no such file or directory: name another file with -f, or write this one",
+		dir + "/none":                        dir + "/none: open file: no such file or directory",
 		dir:                                  dir + ": this is a directory, not a file: name the file in it, such as " + dir + "/pitvisor.toml",
 		large:                                large + ": file has more than 16 MiB: this is hardly a configuration",
 		"/dev/zero":                          "/dev/zero: file has more than 16 MiB: this is hardly a configuration",
