@@ -297,6 +297,33 @@ func TestHistoryDamagedAgainAndAgain(t *testing.T) {
 	}
 }
 
+// TestManyFindTheSameDamage: one of them sets the file aside, and none the new one.
+func TestManyFindTheSameDamage(t *testing.T) {
+	for round := range 15 {
+		path := filepath.Join(t.TempDir(), "history.db")
+		if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var told warnings
+		var all sync.WaitGroup
+		for w := range 4 {
+			all.Go(func() {
+				f := historyFile{path: path}
+				h := &History{path: path, warn: told.add, file: f}
+				if err := h.append([]Record{record(w)}); err != nil {
+					t.Errorf("append() = %v", err)
+				}
+			})
+		}
+		all.Wait()
+		asides, _ := filepath.Glob(path + ".damaged-*")
+		got, err := ReadHistory(path, 0)
+		if len(asides) != 1 || len(told.get()) != 1 || err != nil || len(got) != 4 {
+			t.Fatalf("round %d: set aside %v, warnings %q, %d records, %v; want 1, 1, 4", round, asides, told.get(), len(got), err)
+		}
+	}
+}
+
 // TestHistoryWithSomethingElseInItsPlace: what is no file is never renamed; it may be /dev/null.
 func TestHistoryWithSomethingElseInItsPlace(t *testing.T) {
 	dir := t.TempDir()

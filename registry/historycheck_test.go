@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // TestCheckPagesSeesEachKindOfDamage changes one thing at a time in a good file.
@@ -119,5 +122,43 @@ func TestEmptyHistoryFileIsNoDamage(t *testing.T) {
 	}
 	if got, err := ReadHistory(path, 0); err != nil || len(got) != 1 {
 		t.Errorf("ReadHistory() = %v, %v, want 1 record", got, err)
+	}
+}
+
+// TestPanicInBboltGivesTheLockBack: what the check does not see must not hurt either. In the second case
+// the file is cut while it is mapped, and the kernel answers a read with SIGBUS.
+func TestPanicInBboltGivesTheLockBack(t *testing.T) {
+	good := goodHistory(t)
+	path := filepath.Join(t.TempDir(), "history.db")
+	troubles := map[string]func(*bolt.DB) error{
+		"panic": func(db *bolt.DB) error {
+			return db.Update(func(*bolt.Tx) error { panic("assertion failed") })
+		},
+		"fault": func(db *bolt.DB) error {
+			return db.View(func(tx *bolt.Tx) error {
+				if err := os.Truncate(path, 8192); err != nil {
+					return err
+				}
+				newest(tx.Bucket([]byte(historyBucket)), 0)
+				return errors.New("read what is not there")
+			})
+		},
+	}
+	for name, trouble := range troubles {
+		if err := os.WriteFile(path, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f := historyFile{path: path}
+		if err := f.use(false, trouble); !errors.Is(err, errDamaged) {
+			t.Errorf("use() with a %s = %v, want errDamaged", name, err)
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			t.Errorf("after a %s the file stays locked: %v", name, err)
+		}
+		_ = file.Close() // was only locked
 	}
 }
