@@ -282,7 +282,8 @@ func limitFiles(dir string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 40, Max: 40}); err != nil {
 		return err
 	}
-	s, err := Open(Options{Dir: dir})
+	warned := make(chan error, 1)
+	s, err := Open(Options{Dir: dir, Warn: func(err error) { warned <- err }})
 	if err != nil {
 		return err
 	}
@@ -308,7 +309,6 @@ func limitFiles(dir string) error {
 	if _, err := st.Stdout.WriteString("late\n"); err != nil {
 		return err
 	}
-	st.Done()
 	tried := make(chan struct{})
 	var line string
 	go func() {
@@ -317,6 +317,9 @@ func limitFiles(dir string) error {
 			break
 		}
 	}()
+	if err := scenario(<-warned, unix.EMFILE, "ulimit -n"); err != nil {
+		return err
+	}
 	for _, f := range hog {
 		_ = f.Close() // only read
 	}

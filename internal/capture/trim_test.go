@@ -20,7 +20,7 @@ import (
 
 const (
 	trimKeep   = 1 << 20
-	trimLine   = 64 // bytes of a line of the scenario, with its newline
+	trimLine   = 100 // bytes of a line of the scenario, with its newline; not a part of a block
 	trimLines  = 24 << 20 / trimLine
 	trimBlocks = 64 << 10
 )
@@ -67,7 +67,7 @@ func trimScenario(dir string, collapses bool) error {
 	fl := s.NewFollower()
 	go func() {
 		ended <- fl.Run(context.Background(), func(l Line) {
-			if r.got == 2<<20 {
+			if r.got == 20_000*trimLine {
 				<-hold // long enough to lose something for sure
 			}
 			r.add(l)
@@ -144,7 +144,7 @@ func checkFile(path string, collapses bool) error {
 		return errors.New("the file begins with a hole when the start is over")
 	}
 	want := trimLines - trimKeep/trimLine
-	for line := range bytes.Lines(data[len(data)-trimKeep:]) {
+	for line := range bytes.Lines(data[len(data)-trimKeep/trimLine*trimLine:]) {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(line))); err != nil || n != want {
 			return fmt.Errorf("line %q is in the file, want number %d", line, want)
 		}

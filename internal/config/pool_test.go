@@ -201,6 +201,9 @@ func TestDroppingToNobodyKeepsNoRootGroup(t *testing.T) {
 	if want := (spawn.Credential{UID: 4000000, GID: 65534}); !reflect.DeepEqual(*c.Credential, want) {
 		t.Errorf("credential = %+v, want %+v", *c.Credential, want)
 	}
+	if c = pool(t, `user = "root"`).Spec.Command; slices.Contains(c.Credential.Groups, 0) {
+		t.Errorf("credential = %+v, want the primary group only once", c.Credential)
+	}
 	c = pool(t, "user = \"root\"\ngroups = []\nenv.HOME = \"/x\"").Spec.Command
 	if c.Credential.Groups == nil || len(c.Credential.Groups) != 0 || !slices.Contains(c.Env, "HOME=/x") {
 		t.Errorf("command = %+v", c)
