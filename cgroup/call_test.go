@@ -51,6 +51,8 @@ func modeCall(args []string) int {
 		if err == nil {
 			return modeCall(args[2:])
 		}
+	case "keep-starting":
+		err = onDir(args[1], keepStarting)
 	case "stay":
 		fmt.Println("ready")
 		stay()
@@ -112,31 +114,6 @@ func limitFDs(n string) error {
 		return err
 	}
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit})
-}
-
-// tryStart starts a process and says whether that was possible. Its end is left to
-// the caller's Destroy and to the clean-up of the test.
-func tryStart(t testing.TB, c linuxtest.Command) bool {
-	d, err := Open(c.Cgroup)
-	if err != nil {
-		return false
-	}
-	defer d.Close()
-	fd := -1
-	pid, _, err := syscall.StartProcess(c.Args[0], c.Args, &syscall.ProcAttr{
-		Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD(), PidFD: &fd},
-	})
-	if err != nil {
-		return false
-	}
-	t.Cleanup(func() {
-		defer unix.Close(fd)
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it should be dead already
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
-			t.Errorf("reap process %d: %v", pid, err)
-		}
-	})
-	return true
 }
 
 // changeMounts gives this thread mounts of its own; the exec that must follow makes
@@ -313,4 +290,20 @@ func wholeLife(root *Dir) error {
 	}
 	fmt.Println("destroyed")
 	return nil
+}
+
+// keepStarting starts processes until the cgroup is gone.
+func keepStarting(d *Dir) error {
+	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD()}}
+	for n := 0; ; n++ {
+		pid, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "60"}, attr)
+		if err != nil {
+			return nil
+		}
+		if n == 0 {
+			fmt.Println("started")
+		} else if _, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); err != nil {
+			return err
+		}
+	}
 }

@@ -30,7 +30,8 @@ const maxBlockers = 16
 // that names what is left; calling Destroy again goes on.
 //
 // An empty cgroup costs two system calls. A kill may block for as long as the
-// kernel needs, also beyond the context: call it where that hurts nobody.
+// kernel needs, also beyond the context: call it where that hurts nobody. Where the
+// kernel has no cgroup.kill the child is frozen meanwhile: see [Dir.KillEach].
 func (d *Dir) Destroy(ctx context.Context, name string, id uint64) error {
 	err := d.RemoveChild(name, id)
 	if !errors.Is(err, ErrPopulated) {
@@ -50,6 +51,7 @@ func (d *Dir) Destroy(ctx context.Context, name string, id uint64) error {
 	if err := child.refuseSelf("kill processes"); err != nil {
 		return err
 	}
+	defer child.tryThaw()
 	for {
 		gone, err := d.destroyRound(ctx, child)
 		if gone || err != nil {
@@ -64,21 +66,21 @@ func (d *Dir) Destroy(ctx context.Context, name string, id uint64) error {
 // destroyRound kills, waits a little, and removes what is empty. It says whether
 // the child is gone.
 func (d *Dir) destroyRound(ctx context.Context, child *Dir) (bool, error) {
-	round, cancel := context.WithTimeout(ctx, killAgain)
-	defer cancel()
 	err := writeAt(child.fd, "cgroup.kill", "1")
 	if err != nil && needsFallback(child.translate(err)) {
-		err = child.killRound(round)
+		err = child.killRound(ctx)
 	}
 	if err != nil && !isGone(err) {
 		return false, child.wrap("kill processes", err)
 	}
+	round, cancel := context.WithTimeout(ctx, killAgain)
+	defer cancel()
 	err = child.WaitEmpty(round)
-	if err != nil && !errors.Is(err, context.Cause(round)) {
-		return false, err
+	if err != nil && errors.Is(err, context.Cause(round)) {
+		return false, nil // not empty yet
 	}
 	if err != nil {
-		return false, nil // not empty yet
+		return false, err
 	}
 	if _, err := removeBelow(child.fd); err != nil && !isGone(err) {
 		return false, child.wrap("remove cgroups below", err)

@@ -201,32 +201,17 @@ func TestBlockedErrorIsShort(t *testing.T) {
 	}
 }
 
-// Somebody who keeps moving processes in is killed again and again, until the
-// directory is gone and with it the way in.
+// Somebody who keeps starting processes in it does not keep it: they are killed
+// again and again until the directory is gone, and with it the way in.
 func TestDestroyBesideOneWhoStartsMore(t *testing.T) {
 	d := testDir(t)
-	web := child(t, d, "web")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan int)
-	go func() {
-		started := 0
-		for ctx.Err() == nil {
-			c := linuxtest.Command{Args: []string{"/bin/sleep", "60"}, Cgroup: web.Path()}
-			if !tryStart(t, c) {
-				break
-			}
-			started++
-		}
-		done <- started
-	}()
-	linuxtest.Wait(t, waitTime, func() (bool, string) {
-		e, err := web.Events()
-		return err == nil && e.Populated, "nothing started yet"
-	})
+	web, starters := child(t, d, "web"), child(t, d, "starters")
+	starter := helper(t, starters, "call", "keep-starting", web.Path())
 	wantNil(t, "Destroy", d.Destroy(within(t, waitTime), "web", web.ID()))
-	cancel()
-	t.Logf("%d processes were started beside it", <-done)
 	wantGone(t, web)
+	if status := starter.Wait(t, waitTime); status.ExitStatus() != 0 {
+		t.Errorf("starter: wait status %#x", status)
+	}
 }
 
 func TestDestroyOfManyLeaves(t *testing.T) {

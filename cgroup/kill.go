@@ -50,6 +50,8 @@ func needsFallback(err error) bool {
 // member, looks again whether that number is still listed, sends SIGKILL through
 // the pidfd, and repeats until the cgroup is empty. It thaws the cgroup at the end.
 // Linux 5.3.
+//
+// The caller must not start a process into the cgroup meanwhile: see [Dir.Freeze].
 func (d *Dir) KillEach(ctx context.Context) error {
 	if err := d.refuseSelf("kill processes"); err != nil {
 		return err
@@ -57,11 +59,8 @@ func (d *Dir) KillEach(ctx context.Context) error {
 	return d.killEach(ctx)
 }
 
-// freezeTime is how long killEach waits for frozen 1. A process in uninterruptible
-// sleep may never freeze; the rounds after it cope with forks.
-const freezeTime = time.Second
-
 func (d *Dir) killEach(ctx context.Context) error {
+	defer d.tryThaw()
 	for {
 		if err := d.killRound(ctx); err != nil {
 			if isGone(err) {
@@ -69,31 +68,41 @@ func (d *Dir) killEach(ctx context.Context) error {
 			}
 			return d.wrap("kill each process", err)
 		}
-		round, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		round, cancel := context.WithTimeout(ctx, killAgain)
 		err := d.WaitEmpty(round)
 		cancel()
-		if err == nil || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
-			return err
+		if err == nil {
+			return nil
 		}
 		if ctx.Err() != nil {
 			return d.wrap("kill each process", context.Cause(ctx))
 		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
 	}
 }
 
-// killRound freezes, kills whoever is there, and thaws. Frozen processes do die of
-// SIGKILL, but stay frozen to whoever was not reached.
+// freezeTime is how long killRound waits for frozen 1. A process in uninterruptible
+// sleep may never freeze; further rounds cope with what forks beside it.
+const freezeTime = time.Second
+
+// killRound freezes the cgroup and kills whoever is in it. Frozen processes do die
+// of SIGKILL. It stays frozen, so that the next round finds no more than this one.
+// Without the right to freeze it kills all the same.
 func (d *Dir) killRound(ctx context.Context) error {
 	if err := writeAt(d.fd, "cgroup.freeze", "1"); err == nil {
 		freeze, cancel := context.WithTimeout(ctx, freezeTime)
-		_ = d.waitEvents(freeze, func(e Events) bool { return e.Frozen }) // best effort, see freezeTime
+		_ = d.waitEvents(freeze, func(e Events) bool { return e.Frozen }) // see freezeTime
 		cancel()
-		defer func() {
-			_ = writeAt(d.fd, "cgroup.freeze", "0") // gone, or it worked a moment ago
-		}()
 	}
 	_, err := d.signalTree(unix.SIGKILL)
 	return err
+}
+
+// tryThaw thaws what killRound froze, if it is still there.
+func (d *Dir) tryThaw() {
+	_ = writeAt(d.fd, "cgroup.freeze", "0") // gone, or not frozen for want of the right
 }
 
 // Signal sends sig to every process of the cgroup and below it through a pidfd, and

@@ -84,12 +84,14 @@ func TestKillEachWaitsForSlowDeaths(t *testing.T) {
 
 func TestKillEachEndsWithItsContext(t *testing.T) {
 	d := testDir(t)
-	helper(t, d, "setsid-storm", "300")
-	cause := errors.New("no time at all")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(cause)
-	wantErr(t, "KillEach", d.KillEach(ctx), cause)
-	wantNil(t, "KillEach", d.KillEach(within(t, waitTime)))
+	web, tracers := child(t, d, "web"), child(t, d, "tracers")
+	tracer := helper(t, tracers, "call", "hold-dying", web.Path())
+	cause := errors.New("enough waited")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 150*time.Millisecond, cause)
+	defer cancel()
+	wantErr(t, "KillEach", web.KillEach(ctx), cause)
+	tracer.Kill(t)
+	wantNil(t, "KillEach", web.KillEach(within(t, waitTime)))
 }
 
 // H-01, H-22: a number that was read from the cgroup and is somebody else's by the

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// probeTime bounds how long Lock waits for others that are merely looking.
-const probeTime = 100 * time.Millisecond
+// probeTime bounds how long Lock waits for others that are merely looking. Each of
+// them looks for microseconds, unless it loses the processor just then.
+const probeTime = 2 * time.Second
 
 // Lock takes the lock on the cgroup. It is held until Close or until the process
 // ends in whatever way; processes that it starts do not inherit it past their exec.

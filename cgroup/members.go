@@ -143,18 +143,19 @@ func procIsOurs() bool {
 
 // parentOf returns the parent of a process, 0 if it is not to be seen.
 func parentOf(pid int) int {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	var buf [512]byte
+	stat, err := readAt(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/stat", buf[:0])
 	if err != nil {
 		return 0
 	}
 	// pid (comm) state ppid ...; comm may hold spaces and brackets.
-	_, rest, _ := strings.Cut(string(stat[max(bytes.LastIndexByte(stat, ')'), 0):]), " ")
-	fields := strings.Fields(rest)
-	if len(fields) < 2 {
+	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
+	if len(rest) < 3 {
 		return 0
 	}
-	ppid, _ := strconv.Atoi(fields[1])
-	return ppid
+	ppid, _, _ := bytes.Cut(rest[3:], []byte{' '})
+	n, _ := strconv.Atoi(string(ppid))
+	return n
 }
 
 // Contains says whether the cgroup with that id, as PIDFD_GET_INFO reports it for a
