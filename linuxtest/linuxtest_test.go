@@ -280,3 +280,30 @@ func TestKernelVersion(t *testing.T) {
 		}
 	}
 }
+
+func TestNeedsSkipWithAReason(t *testing.T) {
+	NeedCgroup2(t)
+	tests := []struct {
+		need func(tb testing.TB)
+		want string
+	}{
+		{func(tb testing.TB) { NeedCgroup2(tb, "nonsense") }, "needs the cgroup2 controller nonsense: not available in "},
+		{func(tb testing.TB) { NeedCommand(tb, "no-such-command") }, "needs the command no-such-command"},
+		{func(tb testing.TB) { NeedKernel(tb, 99, 1, "time travel") }, "needs Linux 99.1: time travel"},
+		{func(tb testing.TB) { NeedCapability(tb, 63, "CAP_FLY") }, "needs CAP_FLY"},
+	}
+	t.Setenv("PITVISOR_STRICT", "0")
+	for _, test := range tests {
+		r := try(t, test.need)
+		said := strings.Join(r.said, "\n")
+		if !r.skipped || !strings.HasPrefix(said, test.want) || strings.Contains(said, groupPrefix) {
+			t.Errorf("skipped %v, reason %q, want %q without a name of this run", r.skipped, said, test.want)
+		}
+		current.mu.Lock()
+		delete(current.skips, said) // nothing was skipped in truth
+		current.mu.Unlock()
+		t.Setenv("PITVISOR_STRICT", "1")
+		wantFailure(t, test.need, "skipped although PITVISOR_STRICT=1")
+		t.Setenv("PITVISOR_STRICT", "0")
+	}
+}

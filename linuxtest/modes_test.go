@@ -261,6 +261,20 @@ func TestZombiesAreSeen(t *testing.T) {
 	p.Kill(t)
 }
 
+func TestTreeGoneWaitsForTheReaper(t *testing.T) {
+	dir := Cgroup(t)
+	p := startHelper(t, dir, "exit", "0", "100ms")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		readable(p.fd, soon)
+		_ = pause([]string{"300ms"}, 0, "") // cannot fail: the text is right
+		_, _, _ = p.wait(soon)              // its end is checked below
+	}()
+	wantPass(t, func(tb testing.TB) { TreeGone(tb, dir, soon) })
+	<-done
+}
+
 func TestForkChainNeverStandsStill(t *testing.T) {
 	dir := Cgroup(t)
 	AllowLeak(t)

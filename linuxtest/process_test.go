@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -121,9 +122,23 @@ func TestHelperIsForEveryUser(t *testing.T) {
 }
 
 func TestProcReadsNamesWithBrackets(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a) Z 1 (b")
+	if err := os.Symlink(current.exe, name); err != nil {
+		t.Fatal(err)
+	}
+	odd := Start(t, name, helperPrefix+"run")
+	if got := readProc(odd.PID()); got.Comm != "a) Z 1 (b" || got.PPID != os.Getpid() || got.State == 'Z' {
+		t.Errorf("readProc = %+v, want the odd name and parent %d", got, os.Getpid())
+	}
+}
+
+func TestProcReadsItself(t *testing.T) {
 	p := readProc(os.Getpid())
 	if p.PPID != os.Getppid() || p.Start == 0 || p.State == 0 || len(p.Args) != len(os.Args) {
 		t.Errorf("readProc(self) = %+v, want parent %d and %d arguments", p, os.Getppid(), len(os.Args))
+	}
+	if id, ok := Identify(p.PID); !ok || id.Start != p.Start || id.PID != p.PID {
+		t.Errorf("Identify(self) = %+v, %v, want start time %d", id, ok, p.Start)
 	}
 	if gone := readProc(1 << 22); gone.State != 0 || gone.String() != "pid "+strconv.Itoa(1<<22)+" (already gone)" {
 		t.Errorf("readProc of a number that cannot be = %q", gone)

@@ -133,8 +133,11 @@ func receiveFD(socket int) (int, error) {
 		return -1, err
 	}
 	messages, err := unix.ParseSocketControlMessage(buf[:n])
-	if err != nil || len(messages) == 0 {
-		return -1, fmt.Errorf("the target ended before it was ready: %w", err)
+	if err != nil {
+		return -1, err
+	}
+	if len(messages) == 0 {
+		return -1, errors.New("the target ended before it was ready")
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil {

@@ -89,3 +89,49 @@ func killByNumber(pid int) int {
 	}
 	return 0
 }
+
+func TestCrashPointsBeginWithTheTarget(t *testing.T) {
+	command := func() Command { return Command{Args: Helper(t, "make-dirs", t.TempDir(), "1")} }
+	for crash := range CrashPoints(t, command, "execve") {
+		t.Fatalf("%v, but the target executes nothing", crash)
+	}
+}
+
+func TestCrashPointsSeeTheChildBeforeItsExec(t *testing.T) {
+	var dir string
+	command := func() Command {
+		dir = Cgroup(t) // a new one each time: what starts in a killed one dies on some kernels
+		return Command{Args: []string{"/bin/sh", "-c", "/bin/sleep 100; true"}, Cgroup: dir}
+	}
+	test := CrashTest{Command: command, Syscalls: []string{"execve"}, Max: 3, Settled: func() bool {
+		return len(Members(dir)) == 2 && Members(dir)[1].Comm == "sleep"
+	}}
+	n := 0
+	for crash := range test.Points(t) {
+		n++
+		// The child goes on although its parent is dead.
+		Wait(t, soon, func() (bool, string) {
+			members := Members(dir)
+			return len(members) == 1 && members[0].Comm == "sleep", fmt.Sprintf("%v left %v", crash, members)
+		})
+		killGroup(dir)
+		TreeGone(t, dir, 30*time.Second)
+	}
+	if n != 1 {
+		t.Errorf("%d crash points, want 1: the exec of sleep", n)
+	}
+	killGroup(dir)
+	Wait(t, soon, func() (bool, string) { return len(Members(dir)) == 0, "sleep lives" })
+}
+
+func TestCrashTestFailsWhenTheTargetNeitherEndsNorSettles(t *testing.T) {
+	wantFailure(t, func(tb testing.TB) {
+		CrashTest{
+			Command:  func() Command { return Command{Args: Helper(tb, "run")} },
+			Syscalls: []string{"mkdirat"}, Within: 50 * time.Millisecond,
+		}.At(tb, 1)
+	}, "neither ended nor settled", "0 calls seen")
+	wantFailure(t, func(tb testing.TB) {
+		CrashPoints(tb, func() Command { return Command{Args: Helper(tb, "run")} }, "frobnicate")(func(Crash) bool { return true })
+	}, `no trap for the system call "frobnicate"`)
+}
