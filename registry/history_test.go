@@ -101,7 +101,7 @@ func TestReadHistoryThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestH13HistoryIsBounded: 25,000 records leave the newest 10,000, in a file that no longer grows.
+// TestH13HistoryIsBounded: 17,000 records leave the newest 10,000, in a file that no longer grows.
 func TestH13HistoryIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	size := func() int64 {
@@ -111,19 +111,19 @@ func TestH13HistoryIsBounded(t *testing.T) {
 		}
 		return info.Size()
 	}
-	for first := 1; first <= 25_000; first += 2500 {
-		writeHistory(t, path, first, 2500)
+	for first := 1; first <= 12_000; first += 4000 {
+		writeHistory(t, path, first, 4000)
 	}
 	before := size()
-	for first := 25_001; first <= 40_000; first += 2500 {
-		writeHistory(t, path, first, 2500)
+	for first := 12_001; first <= 17_000; first += 1000 {
+		writeHistory(t, path, first, 1000)
 	}
 	got, err := ReadHistory(path, 0)
-	if err != nil || len(got) != historyKeep || got[0].Start != 30_001 || got[historyKeep-1].Start != 40_000 {
-		t.Fatalf("ReadHistory() = %d records, %v, want %d, from 30001 to 40000", len(got), err, historyKeep)
+	if err != nil || len(got) != historyKeep || got[0].Start != 7_001 || got[historyKeep-1].Start != 17_000 {
+		t.Fatalf("ReadHistory() = %d records, %v, want %d, from 7001 to 17000", len(got), err, historyKeep)
 	}
 	if after := size(); after > before || after > 16<<20 {
-		t.Errorf("the file has %d bytes, and had %d before 15,000 records more", after, before)
+		t.Errorf("the file has %d bytes, and had %d before 5,000 records more", after, before)
 	}
 }
 

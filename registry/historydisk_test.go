@@ -112,14 +112,18 @@ func fullDisk(dir, path string, before int) error {
 	for i := range 500 {
 		h.Add(record(before + i))
 	}
-	pause(context.Background(), 2*historyGather+historyRetry)
+	until(10*time.Second, func() bool { return len(w.get()) > 0 })
+	pause(context.Background(), historyRetry) // one more try in vain, without a second warning
 	if told := w.get(); len(told) != 1 || !strings.Contains(told[0], "no space") || strings.Contains(told[0], "damaged-") {
 		return fmt.Errorf("warnings %q, want one about space", told)
 	}
 	if err := os.Remove(filler); err != nil {
 		return err
 	}
-	pause(context.Background(), 2*historyRetry)
+	until(10*time.Second, func() bool {
+		got, err := ReadHistory(path, 0)
+		return err == nil && len(got) == before+500
+	})
 	if err := h.Close(context.Background()); err != nil {
 		return err
 	}
@@ -128,4 +132,11 @@ func fullDisk(dir, path string, before int) error {
 		return fmt.Errorf("%d records, %v, warnings %q, want %d records and one warning", len(got), err, w.get(), before+500)
 	}
 	return os.Remove(path)
+}
+
+// until waits for something in a helper process, where there is no test to fail.
+func until(within time.Duration, cond func() bool) {
+	for begin := time.Now(); !cond() && time.Since(begin) < within; {
+		pause(context.Background(), 5*time.Millisecond)
+	}
 }

@@ -114,7 +114,7 @@ func TestH35HistoryWithRandomDamage(t *testing.T) {
 	checkDamaged(t, t.TempDir(), good)
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 100 {
+	for range 40 {
 		how := make([]byte, 4*(1+random.IntN(8)))
 		for i := range how {
 			how[i] = byte(random.Uint32())
