@@ -121,3 +121,37 @@ func TestShortLivesAreHeardCompletely(t *testing.T) {
 		return n == 0, fmt.Sprintf("%d readers are left on a start that is over", n)
 	})
 }
+
+// A start ends the one before it, also if nobody said Done.
+func TestStartEndsTheOneBefore(t *testing.T) {
+	s := open(t, Options{})
+	first := start(t, s, 0, 1)
+	write(t, first.Stdout, "rest")
+	second := start(t, s, 0, 2)
+	write(t, second.Stdout, "new\n")
+	if got := slices.Collect(first.Lines(context.Background(), Stdout)); fmt.Sprint(got) != "[rest]" {
+		t.Errorf("lines of the first start = %q, want only its own", got)
+	}
+}
+
+func TestQueueHoldsACursorOnce(t *testing.T) {
+	q := newQueue()
+	a, b := &cursor{queue: q}, &cursor{queue: q}
+	for range 5000 {
+		q.push(a)
+		q.push(b)
+	}
+	for i, want := range []*cursor{a, b, nil} {
+		if got, open := q.pop(); got != want || !open {
+			t.Errorf("pop %d = %p, %v, want %p", i, got, open, want)
+		}
+	}
+	q.push(a)
+	q.close()
+	if got, _ := q.pop(); got != a {
+		t.Error("what is queued is lost when the queue is closed")
+	}
+	if _, open := q.pop(); open {
+		t.Error("an empty queue that is closed is still open")
+	}
+}

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -99,10 +100,10 @@ func TestPruneTouchesNothingElse(t *testing.T) {
 	}
 }
 
-// H-13: state grew with every crash. 100 runs that are over leave only what is kept.
+// H-13: state grew with every crash. 30 runs that are over leave only what is kept.
 func TestH13OutputOfOldRunsIsPruned(t *testing.T) {
 	root := t.TempDir()
-	for i := range 100 {
+	for i := range 30 {
 		makeRun(t, root, i+1)
 		if _, err := Prune(root, 3); err != nil {
 			t.Fatal(err)
@@ -110,6 +111,32 @@ func TestH13OutputOfOldRunsIsPruned(t *testing.T) {
 		if n := len(strings.Fields(names(t, root))); n > 3 {
 			t.Fatalf("%d directories after %d runs", n, i+1)
 		}
+	}
+}
+
+// A lock on a directory that was removed meanwhile holds nothing.
+func TestLockOfARemovedDirectoryDoesNotCount(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	for _, again := range []bool{false, true} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		if again {
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := claim(f, dir); !errors.Is(err, errDirBusy) {
+			t.Errorf("claim = %v, want %v (made again: %v)", err, errDirBusy, again)
+		}
+		_ = f.Close() // only read
 	}
 }
 

@@ -144,6 +144,7 @@ command = ["/bin/true"]
 stop_grace = 5
 [pool.A]
 [pool.a]
+nice = 99
 [log]
 levl = "info"
 keep = -1
@@ -153,8 +154,9 @@ keep = -1
 		`5:14: stop_grace must be a duration`,
 		`6:7: pool name "A" has a capital letter`,
 		`7:7: pool "a" has no command`,
-		`9:1: unknown key "levl" in [log]: did you mean "level"?`,
-		`10:8: keep is -1, must be 0 to 100000`)
+		`8:8: nice is 99, must be -20 to 19`,
+		`10:1: unknown key "levl" in [log]: did you mean "level"?`,
+		`11:8: keep is -1, must be 0 to 100000`)
 }
 
 func TestWhatIsNotTOML(t *testing.T) {
