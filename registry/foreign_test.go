@@ -17,29 +17,8 @@ func TestH22R04SweepTouchesOnlyItsRuns(t *testing.T) {
 	stale := o.runs[0].String()
 	o.crash(t)
 
-	var strangers []*linuxtest.Process
-	// Outside, with every mark of ours in its command line and environment.
-	stdin, _ := pipe(t)
-	strangers = append(strangers, linuxtest.Command{
-		Args:  []string{"/bin/sh", "-c", "read x", "pitvisor", "up", "run-" + stale, "web/0"},
-		Env:   []string{"PITVISOR_RUN_ID=" + stale, "PITVISOR_WORKER=web/0"},
-		Stdin: stdin,
-	}.Start(t))
-	elsewhere := linuxtest.Cgroup(t)
-	strangers = append(strangers, linuxtest.Command{Args: sleeper, Cgroup: elsewhere}.Start(t))
-	// In directories of the root that carry no record, or not their own.
 	noRecord, borrowed := runPrefix+NewRunID().String(), runPrefix+NewRunID().String()
-	for _, name := range []string{noRecord, borrowed, "run-x", "run-", "Run-" + stale, "web"} {
-		strangers = append(strangers, startMember(t, r, name, sleeper...))
-	}
-	setMark(t, r, borrowed, stale)
-	setMark(t, r, "web", stale)
-	setMark(t, r, "run-x", "x")
-	// Deep inside a directory without a record of its own.
-	mustMkdir(t, r, "deep")
-	mustMkdir(t, r, "deep/run-"+stale)
-	setMark(t, r, "deep/run-"+stale, stale)
-	strangers = append(strangers, startMember(t, r, "deep/run-"+stale, sleeper...))
+	strangers := startStrangers(t, r, stale, noRecord, borrowed)
 	// Empty ones: only what has the full name of a run can be a half-made run.
 	empty := runPrefix + NewRunID().String()
 	for _, name := range []string{empty, "empty", "run-empty"} {
@@ -66,6 +45,34 @@ func TestH22R04SweepTouchesOnlyItsRuns(t *testing.T) {
 			t.Errorf("%s was removed: %v", name, err)
 		}
 	}
+}
+
+// startStrangers starts processes that look like members of the stale run in every way but one.
+func startStrangers(t *testing.T, r *Registry, stale, noRecord, borrowed string) []*linuxtest.Process {
+	t.Helper()
+	var strangers []*linuxtest.Process
+	// Outside, with every mark of ours in its command line and environment.
+	stdin, _ := pipe(t)
+	strangers = append(strangers, linuxtest.Command{
+		Args:  []string{"/bin/sh", "-c", "read x", "pitvisor", "up", "run-" + stale, "web/0"},
+		Env:   []string{"PITVISOR_RUN_ID=" + stale, "PITVISOR_WORKER=web/0"},
+		Stdin: stdin,
+	}.Start(t))
+	elsewhere := linuxtest.Cgroup(t)
+	strangers = append(strangers, linuxtest.Command{Args: sleeper, Cgroup: elsewhere}.Start(t))
+	// In directories of the root that carry no record, or not their own.
+	for _, name := range []string{noRecord, borrowed, "run-x", "run-", "Run-" + stale, "web"} {
+		strangers = append(strangers, startMember(t, r, name, sleeper...))
+	}
+	setMark(t, r, borrowed, stale)
+	setMark(t, r, "web", stale)
+	setMark(t, r, "run-x", "x")
+	// Deep inside a directory without a record of its own.
+	mustMkdir(t, r, "deep")
+	mustMkdir(t, r, "deep/run-"+stale)
+	setMark(t, r, "deep/run-"+stale, stale)
+	strangers = append(strangers, startMember(t, r, "deep/run-"+stale, sleeper...))
+	return strangers
 }
 
 func setMark(tb testing.TB, r *Registry, name, id string) {

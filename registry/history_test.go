@@ -324,6 +324,29 @@ func TestManyFindTheSameDamage(t *testing.T) {
 	}
 }
 
+// TestFileThatMakesBboltPanicIsSetAside although the check finds nothing wrong with it; but not the new
+// file that another program has put in its place meanwhile.
+func TestFileThatMakesBboltPanicIsSetAside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	writeHistory(t, path, 1, 3)
+	f := historyFile{path: path}
+	err := f.use(false, func(*bolt.DB) error { panic("assertion failed") })
+	if !errors.Is(err, errDamaged) {
+		t.Fatalf("use() with a panic = %v, want errDamaged", err)
+	}
+	other := f
+	if aside, err := f.setAside(time.Now()); err != nil || aside == "" {
+		t.Errorf("setAside() = %q, %v, want a new name", aside, err)
+	}
+	writeHistory(t, path, 4, 1)
+	if aside, err := other.setAside(time.Now()); err != nil || aside != "" {
+		t.Errorf("setAside() of the new file = %q, %v, want nothing done", aside, err)
+	}
+	if got, err := ReadHistory(path, 0); err != nil || len(got) != 1 {
+		t.Errorf("ReadHistory() = %v, %v, want the new file's record", got, err)
+	}
+}
+
 // TestHistoryWithSomethingElseInItsPlace: what is no file is never renamed; it may be /dev/null.
 func TestHistoryWithSomethingElseInItsPlace(t *testing.T) {
 	dir := t.TempDir()

@@ -21,7 +21,7 @@ func TestCheckPagesSeesEachKindOfDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	ne := binary.NativeEndian
-	page := func(content []byte, id uint64) []byte { return content[id*c.pageSize : (id+1)*c.pageSize] }
+	page := c.slice
 	// The root holds one bucket; its value begins with the page of the records' tree.
 	root := page(good, c.root)
 	bucket := boltHeader + int(ne.Uint32(root[boltHeader+4:])+ne.Uint32(root[boltHeader+8:]))
@@ -31,7 +31,25 @@ func TestCheckPagesSeesEachKindOfDamage(t *testing.T) {
 	}
 	leaf := ne.Uint64(page(good, branch)[boltHeader+8:])
 	second := ne.Uint64(page(good, branch)[boltHeader+boltElement+8:])
-	tests := map[string]func(content []byte) []byte{
+	tests := damages(c, bucket, branch, leaf, second)
+	for name, damage := range tests {
+		content := damage(bytes.Clone(good))
+		if bytes.Equal(content, good) {
+			t.Errorf("%s: nothing was damaged", name)
+		}
+		if err := checkPages(bytes.NewReader(content), int64(len(content))); err == nil {
+			t.Errorf("%s: checkPages() = nil", name)
+		}
+	}
+	if err := checkPages(bytes.NewReader(good), int64(len(good))); err != nil {
+		t.Errorf("checkPages() of a good file = %v", err)
+	}
+}
+
+// damages is one change each to a file whose records are in a tree of a branch and leaves.
+func damages(c *pageChecker, bucket int, branch, leaf, second uint64) map[string]func([]byte) []byte {
+	ne, page := binary.NativeEndian, c.slice
+	return map[string]func(content []byte) []byte{
 		"last page cut off":     func(b []byte) []byte { return b[:(c.pages-1)*c.pageSize] },
 		"half a page cut off":   func(b []byte) []byte { return b[:c.pages*c.pageSize-1] },
 		"page with a wrong id":  func(b []byte) []byte { ne.PutUint64(page(b, leaf), 3); return b },
@@ -66,18 +84,11 @@ func TestCheckPagesSeesEachKindOfDamage(t *testing.T) {
 		"no page on the list":    func(b []byte) []byte { ne.PutUint64(page(b, c.freelist)[boltHeader:], c.pages); return b },
 		"page twice on the list": func(b []byte) []byte { list := page(b, c.freelist); copy(list[24:32], list[16:24]); return b },
 	}
-	for name, damage := range tests {
-		content := damage(bytes.Clone(good))
-		if bytes.Equal(content, good) {
-			t.Errorf("%s: nothing was damaged", name)
-		}
-		if err := checkPages(bytes.NewReader(content), int64(len(content))); err == nil {
-			t.Errorf("%s: checkPages() = nil", name)
-		}
-	}
-	if err := checkPages(bytes.NewReader(good), int64(len(good))); err != nil {
-		t.Errorf("checkPages() of a good file = %v", err)
-	}
+}
+
+// slice is one page of a whole file.
+func (c *pageChecker) slice(content []byte, id uint64) []byte {
+	return content[id*c.pageSize : (id+1)*c.pageSize]
 }
 
 // clearKey makes a key of a leaf the smallest there is.

@@ -39,6 +39,7 @@ var (
 type historyFile struct {
 	path string
 	good stamp // of the file as this program left it last
+	bad  stamp // of a file that the check found good and that bbolt panicked over
 }
 
 // stamp tells whether a file was changed.
@@ -46,6 +47,11 @@ type stamp struct {
 	dev, inode   uint64
 	size         int64
 	mtime, ctime unix.Timespec
+}
+
+// sameFile says whether both are of one file, however changed.
+func (s stamp) sameFile(other stamp) bool {
+	return s.dev == other.dev && s.inode == other.inode
 }
 
 // ReadHistory reads the newest n records of the file, the oldest of them first; n <= 0 reads all. It
@@ -151,8 +157,12 @@ func (f *historyFile) use(readOnly bool, use func(*bolt.DB) error) (err error) {
 		if trouble := recover(); trouble != nil {
 			// bolt's own Close could wait for locks that the panic left held. The file stays mapped,
 			// and with it open for the kernel, so its lock must be given up by name.
-			_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
-			_ = file.Close()
+			f.good, f.bad = stamp{}, stamp{}
+			if file != nil {
+				f.bad, _ = stampOf(file)
+				_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
+				_ = file.Close()
+			}
 			err = fmt.Errorf("%w: bbolt: %v", errDamaged, trouble)
 		}
 	}()
@@ -236,18 +246,19 @@ func (f *historyFile) setAside(now time.Time) (string, error) {
 	defer file.Close()
 	f.good = stamp{}
 	err = f.checkOpen(file, unix.LOCK_EX)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
+	held, statErr := stampOf(file)
+	switch {
+	case statErr != nil:
+		return "", fmt.Errorf("set it aside: %w", statErr)
+	case err == nil && !held.sameFile(f.bad), errors.Is(err, fs.ErrNotExist):
 		return "", nil
-	}
-	if !errors.Is(err, errDamaged) {
+	case err != nil && !errors.Is(err, errDamaged):
 		return "", fmt.Errorf("set it aside: %w", err)
 	}
-	held, err := file.Stat()
-	if err != nil {
-		return "", fmt.Errorf("set it aside: %w", err)
-	}
-	there, err := os.Lstat(f.path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(held, there) {
+	// The name may belong to a new file by now. A symbolic link is left alone, as what it leads to is.
+	var there unix.Stat_t
+	err = unix.Lstat(f.path, &there)
+	if err == unix.ENOENT || err == nil && !held.sameFile(stamp{dev: there.Dev, inode: there.Ino}) {
 		return "", nil
 	}
 	aside := f.path + ".damaged-" + now.UTC().Format("20060102T150405.000000")
