@@ -28,67 +28,65 @@ func call(t testing.TB, dir string, args ...string) string {
 	return linuxtest.Command{Args: linuxtest.Helper(t, "call", args...), Cgroup: dir}.Output(t, waitTime)
 }
 
-// modeCall runs one call. Some of them change the process first and go on with the
-// rest of their arguments.
+// modeCall runs one call and prints its error, if any.
 func modeCall(args []string) int {
-	var err error
-	switch args[0] {
-	case "as": // as UID CALL...: another user, without groups
-		err = becomeUser(args[1])
-		if err == nil {
-			return modeCall(args[2:])
-		}
-	case "mounts": // mounts SETUP ARG CALL...: other mounts
-		err = changeMounts(args[1], args[2])
-		if err == nil {
-			argv := append([]string{os.Args[0], os.Args[1]}, args[3:]...)
-			err = syscall.Exec("/proc/self/exe", argv, os.Environ())
-		}
-	case "child": // child CGROUP CALL...: a child elsewhere
-		err = callChild(args[1], args[2:])
-	case "few-fds": // few-fds N CALL...: at most so many descriptors
-		err = limitFDs(args[1])
-		if err == nil {
-			return modeCall(args[2:])
-		}
-	case "keep-starting":
-		err = onDir(args[1], keepStarting)
-	case "stay":
-		fmt.Println("ready")
-		stay()
-	case "kill":
-		if err = onDir(args[1], (*Dir).Kill); err == nil {
-			fmt.Println("killed")
-		}
-	case "whole-life":
-		err = onDir(args[1], wholeLife)
-	case "hold-dying":
-		err = holdDying(args[1])
-	case "find-root":
-		findRoot(args[1])
-	case "destroy": // destroy CGROUP NAME
-		err = onDir(args[1], func(d *Dir) error {
-			ctx, cancel := context.WithTimeout(context.Background(), waitTime)
-			defer cancel()
-			return d.Destroy(ctx, args[2], 0)
-		})
-		fmt.Println(err, errors.Is(err, ErrSelf))
-		err = nil
-	case "each": // each CGROUP: everything that would hit the members
-		err = onDir(args[1], tryEach)
-	case "move-self":
-		err = onDir(args[1], (*Dir).MoveSelf)
-	case "create-without-fds":
-		err = onDir(args[1], createWithoutFDs)
-	case "lock":
-		err = onDir(args[1], func(d *Dir) error { return lockAndStay(d, args[2:]) })
-	default:
-		err = fmt.Errorf("no call %q", args[0])
-	}
-	if err != nil {
+	if err := runCall(args); err != nil {
 		fmt.Println(err)
 	}
 	return 0
+}
+
+// runCall runs one call. Some of them change the process first and go on with the
+// rest of their arguments.
+func runCall(args []string) error {
+	onArg := func(f func(*Dir) error) error { return onDir(args[1], f) }
+	switch args[0] {
+	case "as": // as UID CALL...: another user, without groups
+		return errors.Join(becomeUser(args[1]), runCall(args[2:]))
+	case "few-fds": // few-fds N CALL...: at most so many descriptors
+		return errors.Join(limitFDs(args[1]), runCall(args[2:]))
+	case "mounts": // mounts SETUP ARG CALL...: other mounts
+		return callWithMounts(args[1], args[2], args[3:])
+	case "child": // child CGROUP CALL...: a child elsewhere
+		return callChild(args[1], args[2:])
+	case "find-root":
+		findRoot(args[1])
+		return nil
+	case "destroy": // destroy CGROUP NAME
+		return onArg(func(d *Dir) error { return destroy(d, args[2]) })
+	case "lock": // lock CGROUP [COMMAND...]
+		return onArg(func(d *Dir) error { return lockAndStay(d, args[2:]) })
+	case "stay":
+		fmt.Println("ready")
+		stay()
+		return nil
+	}
+	calls := map[string]func(*Dir) error{
+		"kill": kill, "each": tryEach, "whole-life": wholeLife, "keep-starting": keepStarting,
+		"hold-dying": holdDying, "create-without-fds": createWithoutFDs,
+	}
+	f, ok := calls[args[0]]
+	if !ok {
+		return fmt.Errorf("no call %q", args[0])
+	}
+	return onArg(f)
+}
+
+func kill(d *Dir) error {
+	err := d.Kill()
+	if err == nil {
+		fmt.Println("killed")
+	}
+	return err
+}
+
+// destroy prints the outcome and whether it is a refusal to hit ourselves.
+func destroy(d *Dir, name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
+	defer cancel()
+	err := d.Destroy(ctx, name, 0)
+	fmt.Println(err, errors.Is(err, ErrSelf))
+	return nil
 }
 
 func onDir(path string, f func(*Dir) error) error {
@@ -116,10 +114,18 @@ func limitFDs(n string) error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit})
 }
 
-// changeMounts gives this thread mounts of its own; the exec that must follow makes
-// them the process's. Nothing of it is seen outside.
-func changeMounts(setup, arg string) error {
+// callWithMounts gives this thread mounts of its own, and the exec that follows
+// makes them the process's. Nothing of it is seen outside.
+func callWithMounts(setup, arg string, args []string) error {
 	runtime.LockOSThread()
+	if err := changeMounts(setup, arg); err != nil {
+		return err
+	}
+	argv := append([]string{os.Args[0], os.Args[1]}, args...)
+	return syscall.Exec("/proc/self/exe", argv, os.Environ())
+}
+
+func changeMounts(setup, arg string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return err
 	}
@@ -137,7 +143,7 @@ func changeMounts(setup, arg string) error {
 		return unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 	case "bind": // the mount shows the cgroup arg and what is below it
 		return unix.Mount(arg, m.Path, "", unix.MS_BIND, "")
-	case "cover": // a second one below a directory that is then covered
+	case "cover": // a second one elsewhere, and something else over the first
 		if err := unix.Mount(arg, "/mnt", "", unix.MS_BIND, ""); err != nil {
 			return err
 		}
@@ -229,27 +235,25 @@ func lockAndStay(d *Dir, argv []string) error {
 
 // holdDying starts a process that does not die: it is traced, so SIGKILL stops it on
 // its way out until the tracer, which is this process, goes on or ends.
-func holdDying(dir string) error {
+func holdDying(d *Dir) error {
 	runtime.LockOSThread() // a tracer is a thread
-	return onDir(dir, func(d *Dir) error {
-		attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD(), Ptrace: true}}
-		pid, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "120"}, attr)
-		if err != nil {
-			return err
-		}
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
-			return err
-		}
-		if err := unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACEEXIT); err != nil {
-			return err
-		}
-		if err := unix.PtraceCont(pid, 0); err != nil {
-			return err
-		}
-		fmt.Println("ready")
-		stay()
-		return nil
-	})
+	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD(), Ptrace: true}}
+	pid, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "120"}, attr)
+	if err != nil {
+		return err
+	}
+	if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
+		return err
+	}
+	if err := unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACEEXIT); err != nil {
+		return err
+	}
+	if err := unix.PtraceCont(pid, 0); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	stay()
+	return nil
 }
 
 // stay lives until it is killed, or for as long as a helper may.
