@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,8 +73,10 @@ func TestUnprivilegedWithoutDelegationIsRefused(t *testing.T) {
 	config := w.config(sleepers("web", 1))
 	argv := linuxtest.Helper(t, "pitvisor", "up", "-f", config)
 	linuxtest.NeedCommand(t, "setpriv")
-	if err := os.Chmod(w.dir, 0o755); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{w.dir, filepath.Dir(w.dir)} { // TempDir is for its owner only
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	out, code := inNamespace(t, `cd /; exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"`, argv)
 	assertSays(t, out, code, exitSelf, "Delegate=yes")
@@ -95,9 +98,15 @@ func TestFullDiskIsNamed(t *testing.T) {
 
 func TestOutOfFilesIsNamed(t *testing.T) {
 	w := newWorld(t)
-	config := w.config(strings.Replace(sleepers("web", 200), `"none"`, `"none"`+"\nrestart = \"never\"", 1))
-	out, code := inNamespace(t, `ulimit -n 64; exec "$@"`, w.argv("up", "-f", config, "--log-format", "text"))
-	assertSays(t, out, code, exitFailed, "too many open files", "LimitNOFILE")
+	config := w.config(sleepers("web", 200) + "restart = \"never\"\n")
+	argv := []string{"/bin/sh", "-c", `ulimit -n 64; exec "$@"`, "sh"}
+	u := startUp(t, append(argv, w.argv("up", "-f", config, "--log-format", "text")...))
+	u.waitLog("a start that lacks files", func(log []logLine) bool {
+		return slices.ContainsFunc(log, func(l logLine) bool { return strings.Contains(l.raw, "given up") })
+	})
+	u.send(unix.SIGTERM) // the others go on
+	code := u.wait()
+	assertSays(t, strings.Join(u.logText(), "\n"), code, exitFailed, "too many open files", "LimitNOFILE", "never ready")
 	w.assertEmpty()
 }
 

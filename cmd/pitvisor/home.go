@@ -16,8 +16,7 @@ import (
 type home struct {
 	root   *cgroup.Dir
 	origin *cgroup.Dir // where we came from; nil when we did not move
-	name   string      // our leaf below the root
-	id     uint64
+	leaf   *cgroup.Dir // where we are now; our lock on it tells sweepers that we live
 }
 
 // settleSelf moves the supervisor to a fresh leaf of its own when it has to:
@@ -43,10 +42,10 @@ func settleSelf(root cgroup.Root, log *slog.Logger) (*home, error) {
 		return h, nil
 	}
 	if still, err := spawn.Poisoned(root.Dir); err != nil || still {
-		return nil, errors.Join(fmt.Errorf("the kernel kills every process started from %s, also after the move to %s/%s", self, root.Dir.Path(), h.name), err, h.leave())
+		return nil, errors.Join(fmt.Errorf("the kernel kills every process started from %s, also after the move to %s/%s", self, root.Dir.Path(), h.leaf.Name()), err, h.leave())
 	}
 	log.Warn("moved to a fresh cgroup: the kernel kills every process started from one that was once killed",
-		"from", self, "to", filepath.Join(root.Dir.Path(), h.name))
+		"from", self, "to", filepath.Join(root.Dir.Path(), h.leaf.Name()))
 	return h, nil
 }
 
@@ -56,18 +55,19 @@ func moveToLeaf(root *cgroup.Dir, self string) (*home, error) {
 		return nil, err
 	}
 	for range 10 {
-		name := "supervisor-" + registry.NewRunID().String()
-		leaf, err := root.Create(name)
+		leaf, err := root.Create("supervisor-" + registry.NewRunID().String())
 		if err != nil {
 			return nil, errors.Join(err, origin.Close())
 		}
-		id := leaf.ID()
-		err = leaf.MoveSelf()
-		_ = leaf.Close() // the directory stays; we live in it
-		if err == nil {
-			return &home{root: root, origin: origin, name: name, id: id}, nil
+		if err = leaf.Lock(); err == nil {
+			err = leaf.MoveSelf()
 		}
-		if !errors.Is(err, cgroup.ErrGone) && !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			return &home{root: root, origin: origin, leaf: leaf}, nil
+		}
+		name, id := leaf.Name(), leaf.ID()
+		_ = leaf.Close() // nothing is in it
+		if !errors.Is(err, cgroup.ErrGone) && !errors.Is(err, cgroup.ErrLocked) && !errors.Is(err, fs.ErrNotExist) {
 			return nil, errors.Join(err, root.RemoveChild(name, id), origin.Close())
 		}
 		// A sweep beside us took the empty leaf; make another.
@@ -82,7 +82,7 @@ func (h *home) leave() error {
 		return nil
 	}
 	if err := h.origin.MoveSelf(); err == nil {
-		_ = h.root.RemoveChild(h.name, h.id) // the next sweep removes it otherwise
+		_ = h.root.RemoveChild(h.leaf.Name(), h.leaf.ID()) // the next sweep removes it otherwise
 	}
-	return h.origin.Close()
+	return errors.Join(h.leaf.Close(), h.origin.Close())
 }

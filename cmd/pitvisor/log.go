@@ -30,7 +30,7 @@ func (a *app) newLogger(level slog.Level, format string) (*slog.Logger, error) {
 	case "text":
 		return slog.New(&textHandler{w: a.stderr, mu: &sync.Mutex{}, level: level, paint: painter(a.colors(a.stderr))}), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level})), nil
+		return slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: durationText})), nil
 	case "journal":
 		if !journal.Enabled() {
 			return nil, fmt.Errorf("--log-format journal: no journal listens on this host")
@@ -38,6 +38,14 @@ func (a *app) newLogger(level slog.Level, format string) (*slog.Logger, error) {
 		return slog.New(&journalHandler{level: level}), nil
 	}
 	return nil, fmt.Errorf("--log-format %q is none of auto, text, json, journal", format)
+}
+
+// durationText writes durations as text with a unit, not as bare nanoseconds.
+func durationText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.String())
+	}
+	return a
 }
 
 // stderrIsJournal compares stderr with JOURNAL_STREAM, as systemd.exec(5) asks.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -72,7 +73,7 @@ func (p psPrinter) row(cells ...string) {
 }
 
 func (p psPrinter) run(r registry.RunView) {
-	name := r.Dir
+	name := filepath.Base(r.Dir)
 	if r.Name != "" {
 		name += " (" + r.Name + ")"
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/signal"
-	"sync"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +51,7 @@ func (a *app) sweep(dryRun, asJSON bool, perRun time.Duration) error {
 	defer stop()
 	options := registry.SweepOptions{DryRun: dryRun, PerRun: perRun}
 	if !asJSON {
-		options.Observe = a.sweepPrinter()
+		options.Observe = a.printSweepEvent
 	}
 	result, err := reg.Sweep(ctx, options)
 	if err != nil {
@@ -70,25 +70,19 @@ func (a *app) sweep(dryRun, asJSON bool, perRun time.Duration) error {
 	return nil
 }
 
-// sweepPrinter prints each run as it is done with; Sweep calls from several
-// goroutines.
-func (a *app) sweepPrinter() func(registry.SweepEvent) {
-	var mu sync.Mutex
-	return func(e registry.SweepEvent) {
-		mu.Lock()
-		defer mu.Unlock()
-		line := fmt.Sprintf("%s: %s", e.Dir, e.Result)
-		if e.Processes > 0 {
-			line += fmt.Sprintf(", %d processes", e.Processes)
-		}
-		if e.Elapsed > 0 {
-			line += fmt.Sprintf(", %s", e.Elapsed.Round(time.Millisecond))
-		}
-		if e.Err != nil {
-			line += ": " + e.Err.Error()
-		}
-		fmt.Fprintln(a.stdout, line)
+// printSweepEvent prints what became of one directory.
+func (a *app) printSweepEvent(e registry.SweepEvent) {
+	line := fmt.Sprintf("%s: %s", filepath.Base(e.Dir), e.Result)
+	if e.Processes > 0 {
+		line += fmt.Sprintf(", %d processes", e.Processes)
 	}
+	if e.Result == registry.ResultSwept || e.Result == registry.ResultBlocked {
+		line += fmt.Sprintf(", %s", e.Elapsed.Round(time.Millisecond))
+	}
+	if e.Err != nil {
+		line += ": " + e.Err.Error()
+	}
+	fmt.Fprintln(a.stdout, line)
 }
 
 func (a *app) sweepSummary(r registry.SweepResult, dryRun bool) {
