@@ -22,9 +22,10 @@ type Process struct {
 	handle   *pidfd.Process
 	byHelper bool // started with the helper
 
-	mu     sync.Mutex // guards what follows, and the reaping
-	reaped bool
-	exit   Exit
+	mu       sync.Mutex // guards what follows, and the reaping
+	executed bool       // known to have executed its program
+	reaped   bool
+	exit     Exit
 }
 
 // PID returns the number of the process, for printing. The number is its own
@@ -73,7 +74,7 @@ func (p *Process) reap() (Exit, error) {
 		return Exit{}, ErrRunning
 	}
 	exit := info.exit()
-	if exit.Signal != 0 {
+	if exit.Signal != 0 && !p.executed {
 		exit.BeforeExec = p.diedBeforeExec()
 	}
 	if _, err := waitPidfd(fd, 0); err != nil {
@@ -89,8 +90,8 @@ func (p *Process) stolenExit() (Exit, error) {
 		return Exit{}, fmt.Errorf("somebody else has reaped it: %w", err)
 	}
 	exit := Exit{Code: status.ExitStatus(), Core: status.CoreDump(), At: time.Now()}
-	if status.Signaled() {
-		exit.Code, exit.Signal = -1, status.Signal()
+	if status.Signaled() { // and Code is -1
+		exit.Signal = status.Signal()
 	}
 	return exit, nil
 }
