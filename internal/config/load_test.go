@@ -135,6 +135,16 @@ func TestEnvFile(t *testing.T) {
 	}
 }
 
+func TestEnvFileIsAFile(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, filepath.Dir(fifo), "/dev/zero"} {
+		wantErrors(t, valid+"env_file = \""+path+"\"\n", "3:12: env_file "+quoted(path)+": not a regular file")
+	}
+}
+
 func TestErrorsInAnEnvFileHaveTheirOwnPlace(t *testing.T) {
 	path := file(t, "x.env", "export A=1\nB\nC=\"open\n  D='a' b\nE=\"\\q\"\nF=\x00\nPITVISOR_X=1\nG=1\nG=2\n=x\n")
 	_, err := parse("f.toml", []byte(valid+"size = 0\nenv_file = \""+path+"\"\nnice = 99\n"), nil)
