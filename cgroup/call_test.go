@@ -42,9 +42,15 @@ func runCall(args []string) error {
 	onArg := func(f func(*Dir) error) error { return onDir(args[1], f) }
 	switch args[0] {
 	case "as": // as UID CALL...: another user, without groups
-		return errors.Join(becomeUser(args[1]), runCall(args[2:]))
+		if err := becomeUser(args[1]); err != nil {
+			return err
+		}
+		return runCall(args[2:])
 	case "few-fds": // few-fds N CALL...: at most so many descriptors
-		return errors.Join(limitFDs(args[1]), runCall(args[2:]))
+		if err := limitFDs(args[1]); err != nil {
+			return err
+		}
+		return runCall(args[2:])
 	case "mounts": // mounts SETUP ARG CALL...: other mounts
 		return callWithMounts(args[1], args[2], args[3:])
 	case "child": // child CGROUP CALL...: a child elsewhere
@@ -126,14 +132,14 @@ func callWithMounts(setup, arg string, args []string) error {
 }
 
 func changeMounts(setup, arg string) error {
+	m, err := FindMount() // before: /proc/self shows the first thread's mounts
+	if err != nil {
+		return err
+	}
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return err
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	m, err := FindMount()
-	if err != nil {
 		return err
 	}
 	switch setup {
