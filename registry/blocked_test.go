@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -127,6 +128,34 @@ func TestWaitsForAnOwnerThatIsEnding(t *testing.T) {
 		t.Errorf("Sweep() = %+v, want 1 swept with 1 process", got)
 	}
 	o.Wait(t, 10*time.Second)
+}
+
+// TestCloseOfABlockedRunKeepsIt: what cannot be ended is reported and stays locked; Close can go on later.
+func TestCloseOfABlockedRunKeepsIt(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	r := newRoot(t)
+	run, err := ownRun(r, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fuse := startFuse(t, run.Dir().Path()+"/web/0.1")
+	defer fuse.release(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	var why *cgroup.BlockedError
+	if err := run.Close(ctx); !errors.As(err, &why) || len(why.Blockers) != 1 || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Close() = %v, want a BlockedError with one process", err)
+	}
+	if got := mustSweep(t, r, SweepOptions{}); got.Alive != 1 || len(got.Runs) != 0 {
+		t.Errorf("Sweep() = %+v, want the run still owned", got)
+	}
+	fuse.release(t)
+	if err := run.Close(context.Background()); err != nil {
+		t.Errorf("Close() afterwards = %v", err)
+	}
+	if left := runDirs(t, r); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
 }
 
 // modeSlowOwner owns a run, and has a thread that opens a file which does not answer.
