@@ -55,8 +55,10 @@ func writeHistory(tb testing.TB, path string, first, n int) []string {
 }
 
 func record(n int) Record {
-	return Record{At: time.Unix(int64(n), 0).UTC(), Run: RunID{15: 1}, Pool: "web", Slot: n % 7, Start: uint64(n),
-		Kind: "exited", Cause: "signaled", Exit: "signal killed", Detail: strings.Repeat("x", 60)}
+	return Record{
+		At: time.Unix(int64(n), 0).UTC(), Run: RunID{15: 1}, Pool: "web", Slot: n % 7, Start: uint64(n),
+		Kind: "exited", Cause: "signaled", Exit: "signal killed", Detail: strings.Repeat("x", 60),
+	}
 }
 
 func starts(records []Record) []uint64 {

@@ -92,8 +92,10 @@ func (c *pageChecker) metaAt(offset uint64) (meta, bool) {
 	if ne.Uint32(m) != boltMagic || ne.Uint32(m[4:]) != boltVersion || ne.Uint64(m[56:]) != sum.Sum64() {
 		return meta{}, false
 	}
-	return meta{pageSize: uint64(ne.Uint32(m[8:])), root: ne.Uint64(m[16:]),
-		freelist: ne.Uint64(m[32:]), pages: ne.Uint64(m[40:]), txid: ne.Uint64(m[48:])}, true
+	return meta{
+		pageSize: uint64(ne.Uint32(m[8:])), root: ne.Uint64(m[16:]),
+		freelist: ne.Uint64(m[32:]), pages: ne.Uint64(m[40:]), txid: ne.Uint64(m[48:]),
+	}, true
 }
 
 // page reads one page with what belongs to it, and marks it as in use.
@@ -211,7 +213,8 @@ func (c *pageChecker) bucket(value []byte, depth int) error {
 // elementKeys reads the keys of a page and checks that every element lies within the page and that the
 // keys ascend.
 func elementKeys(data []byte, count uint16, low, high []byte,
-	sizes func([]byte) (pos, key, value uint32)) ([][]byte, error) {
+	sizes func([]byte) (pos, key, value uint32),
+) ([][]byte, error) {
 	end := boltHeader + int(count)*boltElement
 	if end > len(data) {
 		return nil, fmt.Errorf("%d elements do not fit", count)

@@ -60,8 +60,10 @@ func newInfo(kind, name, version string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return Info{Boot: owner.Boot, Owner: owner, PIDNS: namespace,
-		Kind: kind, Name: name, Version: version, Started: time.Now()}, nil
+	return Info{
+		Boot: owner.Boot, Owner: owner, PIDNS: namespace,
+		Kind: kind, Name: name, Version: version, Started: time.Now(),
+	}, nil
 }
 
 // write puts the record on the run's directory, the mark that makes it whole last.

@@ -187,8 +187,14 @@ func TestSlotAndStart(t *testing.T) {
 		start uint64
 		ok    bool
 	}{
-		{"0.1", 0, 1, true}, {"12.345", 12, 345, true}, {"0", 0, 0, false}, {".1", 0, 1, false},
-		{"-1.2", -1, 2, false}, {"1.2.3", 1, 0, false}, {"probe-1.2.3", 0, 0, false}, {"1.-2", 1, 0, false},
+		{"0.1", 0, 1, true},
+		{"12.345", 12, 345, true},
+		{"0", 0, 0, false},
+		{".1", 0, 1, false},
+		{"-1.2", -1, 2, false},
+		{"1.2.3", 1, 0, false},
+		{"probe-1.2.3", 0, 0, false},
+		{"1.-2", 1, 0, false},
 	}
 	for _, test := range tests {
 		slot, start, ok := slotAndStart(test.name)
@@ -214,7 +220,8 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 		text string
 	}{
 		{run.Dir(), xattrInfo, `{"id":"` + run.ID().String() + `","name":"x","new":{"a":1}}`},
-		{pool, xattrPool, "\x00\xff"}, {leaf, xattrWorker, `{"slot":"text"}`},
+		{pool, xattrPool, "\x00\xff"},
+		{leaf, xattrWorker, `{"slot":"text"}`},
 	} {
 		if err := set.dir.SetXattr(set.name, []byte(set.text)); err != nil {
 			t.Fatal(err)

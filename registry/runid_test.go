@@ -90,8 +90,10 @@ func TestH34R03RunIDsNeverCollide(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer outs[i].Close()
-		helpers[i] = linuxtest.Command{Args: linuxtest.Helper(t, "ids", strconv.Itoa(each)),
-			Stdin: gate, Stdout: outs[i], Stderr: os.Stderr}.Start(t)
+		helpers[i] = linuxtest.Command{
+			Args:  linuxtest.Helper(t, "ids", strconv.Itoa(each)),
+			Stdin: gate, Stdout: outs[i], Stderr: os.Stderr,
+		}.Start(t)
 	}
 	_ = open.Close() // all of them begin now
 	seen := make(map[string]bool, processes*each)

@@ -384,9 +384,13 @@ func TestSweepEndsWithItsContext(t *testing.T) {
 }
 
 func TestSweepEventInJSON(t *testing.T) {
-	e := SweepEvent{Run: RunID{15: 1}, Dir: "/x", Result: ResultBlocked, Elapsed: time.Second,
-		Err: fmt.Errorf("end: %w", &cgroup.BlockedError{Path: "/x", Err: context.DeadlineExceeded, Total: 1,
-			Blockers: []cgroup.Blocker{{PID: 7, Comm: "dd", State: "D", Wchan: "nfs_wait"}}})}
+	e := SweepEvent{
+		Run: RunID{15: 1}, Dir: "/x", Result: ResultBlocked, Elapsed: time.Second,
+		Err: fmt.Errorf("end: %w", &cgroup.BlockedError{
+			Path: "/x", Err: context.DeadlineExceeded, Total: 1,
+			Blockers: []cgroup.Blocker{{PID: 7, Comm: "dd", State: "D", Wchan: "nfs_wait"}},
+		}),
+	}
 	got, err := json.Marshal([]SweepEvent{e})
 	want := `[{"run":"00000000000000000000000001","dir":"/x","result":"blocked","processes":0,"elapsed_ns":1000000000,`
 	if err != nil || !bytes.HasPrefix(got, []byte(want)) || !bytes.HasSuffix(got, []byte(`"blockers":[{"pid":7,"comm":"dd","state":"D","wchan":"nfs_wait"}]}]`)) {
