@@ -30,7 +30,9 @@ const batch = 256
 // stops, and lets step decide. It never waits for the kernel.
 func (s *Supervisor) engine(ctx context.Context) {
 	s.degrade()
-	s.all(input{kind: inStart})
+	if ctx.Err() == nil {
+		s.all(input{kind: inStart})
+	}
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()

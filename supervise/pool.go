@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,8 @@ type pool struct {
 	degraded []error       // limits that are not in force
 	expander expander
 	first    int // index of slot 0
+
+	thawed atomic.Int64 // time.Duration of Supervisor.now when a start last found nothing frozen here
 
 	// The pool's record, guarded by Supervisor.mu.
 	waiting   int  // slots without a leaf that are not down

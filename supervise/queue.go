@@ -1,6 +1,9 @@
 package supervise
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // queue hands items from anybody to a few goroutines, in order and without a
 // bound: what is pushed are orders of the engine, at most a few per worker.
@@ -48,6 +51,13 @@ func (q *queue[T]) pop() (T, bool) {
 	return item, true
 }
 
+// idle says that nothing waits to be taken.
+func (q *queue[T]) idle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.head == len(q.items)
+}
+
 // close lets pop return false once everything has been taken.
 func (q *queue[T]) close() {
 	q.mu.Lock()
@@ -61,17 +71,47 @@ const spareItems = 256
 
 // inbox takes messages to the engine from everybody.
 type inbox struct {
-	mu   sync.Mutex // guards msgs
-	msgs []message
 	wake chan struct{} // has an element when msgs may have some
+
+	mu    sync.Mutex // guards what follows
+	msgs  []message
+	later *time.Timer // wakes the engine for messages that were laid
+	armed bool
 }
 
-func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+// layTime bounds how long a message waits that was laid.
+const layTime = 10 * time.Millisecond
 
+func newInbox() *inbox {
+	b := &inbox{wake: make(chan struct{}, 1)}
+	b.later = time.AfterFunc(time.Hour, b.ring)
+	b.later.Stop()
+	return b
+}
+
+// post leaves a message and wakes the engine.
 func (b *inbox) post(m message) {
 	b.mu.Lock()
 	b.msgs = append(b.msgs, m)
 	b.mu.Unlock()
+	b.ring()
+}
+
+// lay leaves a message that more will follow soon. Waking the engine for each
+// start of a big pool costs as much as everything else that we do for it.
+func (b *inbox) lay(m message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.msgs = append(b.msgs, m)
+	if !b.armed {
+		b.armed = true
+		b.later.Reset(layTime)
+	}
+}
+
+func (b *inbox) close() { b.later.Stop() }
+
+func (b *inbox) ring() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
@@ -88,5 +128,19 @@ func (b *inbox) take(spare []message) []message {
 	defer b.mu.Unlock()
 	msgs := b.msgs
 	b.msgs = spare[:0]
+	if b.armed {
+		b.armed = false
+		b.later.Stop()
+	}
 	return msgs
+}
+
+// answer delivers what came of an order: at once, or with the next answers if
+// more orders wait in the queue.
+func answer[T any](b *inbox, q *queue[T], m message) {
+	if q.idle() {
+		b.post(m)
+	} else {
+		b.lay(m)
+	}
 }

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	spawn.HelperMain()
-	linuxtest.Main(m)
+	linuxtest.Main(m, linuxtest.Modes{"fuse": modeFuse})
 }
 
 // patience is how long a test waits for what should come at once on a machine
@@ -67,6 +67,13 @@ func newRig(tb testing.TB, o Options) *rig {
 	if r.Supervisor, err = New(o); err != nil {
 		tb.Fatal(err)
 	}
+	tb.Cleanup(func() {
+		done, cancel := context.WithCancel(context.Background())
+		cancel()
+		if !r.ran.Load() {
+			_ = r.Run(done) // gives back what New has taken
+		}
+	})
 	return r
 }
 

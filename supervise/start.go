@@ -1,12 +1,10 @@
 package supervise
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
@@ -17,6 +15,11 @@ import (
 // errKilledBeforeExec says that a process was killed between clone and exec,
 // which the clone itself does not show.
 var errKilledBeforeExec = errors.New("killed before it executed the program")
+
+// thawedTime is how long a pool in which a start has found nothing frozen is
+// taken for one in which nothing is. Looking at each start would take a
+// twentieth of its price, and would be too early just as well.
+const thawedTime = 20 * time.Millisecond
 
 // making is a start under way in a spawner.
 type making struct {
@@ -42,10 +45,10 @@ func (s *Supervisor) spawn(o startOrder) {
 		f = m.exec()
 	}
 	if f != nil {
-		s.inbox.post(m.abandon(f))
+		answer(s.inbox, s.starts, m.abandon(f))
 		return
 	}
-	s.inbox.post(m.finish())
+	answer(s.inbox, s.starts, m.finish())
 }
 
 // prepare acquires all that the start needs before the point of no return.
@@ -131,36 +134,24 @@ func (m *making) exec() *StartFailure {
 	cmd.Args, cmd.Env = m.pool.expander.expand(m.info.Run, m.info.Worker, m.start, more)
 	// Who kills the whole run waits for the spawns under way: the kernel can
 	// stall a spawn into a cgroup that is being frozen, and the runtime with it.
+	cmd.Thawed = m.began-time.Duration(m.pool.thawed.Load()) < thawedTime
 	m.gate.RLock()
 	proc, err := spawn.Start(&cmd)
 	m.gate.RUnlock()
 	if err != nil {
 		return failed(PhaseExec, spawnCause(err), err)
 	}
+	if !cmd.Thawed {
+		m.pool.thawed.Store(int64(m.began))
+	}
 	m.proc = proc
-	if m.attempt == nil && !executed(proc.PID()) {
+	// A child that was killed on its way to the program counts as started too.
+	// With a readiness rule its exit tells soon enough; without one the worker
+	// would be called ready first.
+	if !proc.Executed() && m.attempt == nil {
 		return m.killedBeforeExec()
 	}
 	return nil
-}
-
-// executed says whether a child of ours has executed a program: the kernel
-// drops a flag when it does. The clone succeeds too for a child that was killed
-// on its way there. With a readiness rule the exit tells soon enough; without
-// one the worker would be called ready first.
-func executed(pid int) bool {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return true // no /proc here: not known
-	}
-	// pid (comm) state ppid pgrp session tty tpgid flags; comm may hold anything.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 7 {
-		return true
-	}
-	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
-	const forkNoExec = 0x40 // PF_FORKNOEXEC
-	return err != nil || flags&forkNoExec == 0
 }
 
 // killedBeforeExec reaps a child that is dying.

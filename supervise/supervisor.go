@@ -139,7 +139,10 @@ func (s *Supervisor) release() {
 //
 // The error is a *[PoolError] if workers never became ready or were given up,
 // and a *[StopError], perhaps beside it, if leaves cannot be removed. A start
-// that the stop cancelled is no error. Run may be called once.
+// that the stop cancelled is no error.
+//
+// Run may be called once. With a ctx that is done it starts nothing and only
+// gives back what New has taken.
 func (s *Supervisor) Run(ctx context.Context) error {
 	if s.ran.Swap(true) {
 		return errors.New("run supervisor: it has run already")
@@ -185,12 +188,17 @@ func serve[T any](q *queue[T], do func(T)) {
 // finish removes the pools and sums up.
 func (s *Supervisor) finish() error {
 	errs := []error{s.fault}
-	ctx, cancel := context.WithTimeout(context.Background(), blockedAfter)
+	stopErr := s.stopError()
+	wait := blockedAfter
+	if stopErr != nil {
+		wait = removeTime // the engine has waited already
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	for _, p := range s.pools {
 		// Not only rmdir: a readiness rule may have left something beside the leaves.
 		err := s.opts.Run.Dir().Destroy(ctx, p.dir.Name(), p.dir.ID())
-		if err != nil && s.result.Blocked == 0 {
+		if err != nil && stopErr == nil {
 			errs = append(errs, fmt.Errorf("remove pool %s: %w", p.spec.Name, err))
 		}
 		errs = append(errs, p.dir.Close())
@@ -198,14 +206,9 @@ func (s *Supervisor) finish() error {
 	for i := range s.slots {
 		s.slots[i].drop()
 	}
+	s.inbox.close()
 	errs = append(errs, s.poller.Close(), s.null.Close())
-	if err := s.stopError(); err != nil {
-		errs = append(errs, err)
-	}
-	if err := s.poolError(); err != nil {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, stopErr, s.poolError())...)
 }
 
 // KillNow kills everything at once, without grace, and so ends Run soon. It
