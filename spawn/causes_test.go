@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func chmod(t *testing.T, path string, mode os.FileMode) {
 
 // H-43: what cannot be started says why.
 func TestH43CausesAreToldApart(t *testing.T) {
-	table := append(programCauses(), placeCauses()...)
+	table := slices.Concat(fileCauses(), formatCauses(), placeCauses(), badCmds())
 	ways(t, func(t *testing.T, c Cmd) {
 		for _, row := range table {
 			t.Run(row.name, func(t *testing.T) {
@@ -76,7 +77,8 @@ func TestH43CausesAreToldApart(t *testing.T) {
 	})
 }
 
-func programCauses() []cause {
+// fileCauses are about the file at Path.
+func fileCauses() []cause {
 	return []cause{
 		{"no such program", func(_ *testing.T, dir string, c *Cmd) { c.Path = dir + "/nothing" },
 			wantError{CauseNotFound, unix.ENOENT, ""}},
@@ -104,6 +106,12 @@ func programCauses() []cause {
 			}
 			t.Cleanup(func() { _ = f.Close() })
 		}, wantError{CauseNotExecutable, unix.ETXTBSY, "writing"}},
+	}
+}
+
+// formatCauses are about what is in it.
+func formatCauses() []cause {
+	return []cause{
 		{"text without #!", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "echo hello\n") },
 			wantError{CauseBadFormat, unix.ENOEXEC, ""}},
 		{"empty file", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "") },
@@ -150,6 +158,7 @@ func loaderless(t *testing.T) string {
 	return ""
 }
 
+// placeCauses are about the directory, the user and the leaf.
 func placeCauses() []cause {
 	nobody := &Credential{UID: 65534, GID: 65534}
 	return []cause{
@@ -190,6 +199,12 @@ func placeCauses() []cause {
 				t.Fatal(err)
 			}
 		}, wantError{CauseInvalid, unix.EBADF, "is not open"}},
+	}
+}
+
+// badCmds make no sense.
+func badCmds() []cause {
+	return []cause{
 		{"no leaf", func(_ *testing.T, _ string, c *Cmd) { c.Leaf = nil }, wantError{CauseInvalid, 0, "no leaf"}},
 		{"no path", func(_ *testing.T, _ string, c *Cmd) { c.Path = "" }, wantError{CauseInvalid, 0, "no path"}},
 		{"no args", func(_ *testing.T, _ string, c *Cmd) { c.Args = []string{} }, wantError{CauseInvalid, 0, "Args"}},
@@ -301,59 +316,6 @@ func TestInterpreterOfRealPrograms(t *testing.T) {
 		got, _ := interpreter(script(t, text)) // of a broken file any error will do
 		if got != want {
 			t.Errorf("interpreter of %.20q = %q, want %q", text, got, want)
-		}
-	}
-}
-
-func TestLookPath(t *testing.T) {
-	dir := publicDir(t)
-	for name, mode := range map[string]os.FileMode{"a/tool": 0o755, "b/tool": 0o755, "b/plain": 0o644, "c/plain": 0o755} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, nil, mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	path := func(list ...string) []string {
-		return []string{"PATH=/overridden", "PATH=" + strings.Join(list, ":")}
-	}
-	a, b, c := dir+"/a", dir+"/b", dir+"/c"
-	for _, row := range []struct {
-		name  string
-		env   []string
-		want  string
-		cause Cause
-	}{
-		{"tool", path(a, b), a + "/tool", 0},
-		{"tool", path(b, a), b + "/tool", 0},
-		{"plain", path(b, c), c + "/plain", 0},
-		{"plain", path(b), "", CauseNotExecutable},
-		{"b", path(dir), "", CauseNotExecutable},
-		{"tool", path(c), "", CauseNotFound},
-		{"tool", path("", ".", "a"), "", CauseNotFound}, // never from the working directory
-		{"sh", nil, "/usr/bin/sh", 0},
-		{"", nil, "", CauseInvalid},
-		{"./a/tool", nil, a + "/tool", 0},
-		{"a/tool", nil, a + "/tool", 0},
-		{a + "/tool", nil, a + "/tool", 0},
-		{"b/plain", nil, "", CauseNotExecutable},
-		{"a", path(dir), "", CauseNotExecutable},
-		{"a/", nil, "", CauseNotExecutable},
-		{"a/tool/x", nil, "", CauseNotFound},
-		{"./nothing", nil, "", CauseNotFound},
-	} {
-		got, err := LookPath(row.name, row.env, dir)
-		if row.want != "" {
-			if got != row.want || err != nil {
-				t.Errorf("LookPath(%q, %q) = %q, %v, want %q", row.name, row.env, got, err, row.want)
-			}
-			continue
-		}
-		var e *Error
-		if !errors.As(err, &e) || e.Cause != row.cause {
-			t.Errorf("LookPath(%q, %q) = %q, %v, want cause %v", row.name, row.env, got, err, row.cause)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -43,31 +44,9 @@ func seccompMode(args []string) int {
 	}
 	var got seccompResult
 	c := Cmd{Path: "/bin/cat", Args: []string{"cat", "/proc/self/cgroup"}, Leaf: leaf}
-	files, _, err := c.files()
-	if err != nil {
+	if err := got.see(&c, args[2]); err != nil {
 		return complain(err)
 	}
-	_, err = c.startDirect(files)
-	got.Direct = err.Error()
-	out, err := os.Create(args[2])
-	if err != nil {
-		return complain(err)
-	}
-	c.Stdout = out
-	p, err := Start(&c)
-	if err != nil {
-		return complain(err)
-	}
-	got.Helper = p.byHelper
-	exit, err := p.Wait(context.Background())
-	if err != nil || !exit.Success() {
-		got.Failure = exit.String()
-	}
-	data, err := os.ReadFile(args[2])
-	if err != nil {
-		return complain(err)
-	}
-	got.Cgroup = string(data)
 	c.Path = "/no/such/program"
 	_, err = Start(&c)
 	got.Error = err.Error()
@@ -76,6 +55,33 @@ func seccompMode(args []string) int {
 		return complain(err)
 	}
 	return printResult(got)
+}
+
+// see runs c with its output in a file.
+func (got *seccompResult) see(c *Cmd, file string) error {
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, out, os.Stderr
+	files, _, err := c.files()
+	if err != nil {
+		return err
+	}
+	_, err = c.startDirect(files)
+	got.Direct = err.Error()
+	p, err := Start(c)
+	if err != nil {
+		return err
+	}
+	got.Helper = p.byHelper
+	exit, err := p.Wait(context.Background())
+	if err != nil || !exit.Success() {
+		got.Failure = exit.String()
+	}
+	data, err := os.ReadFile(file)
+	got.Cgroup = string(data)
+	return err
 }
 
 // forbid makes a system call of this program fail with an errno, for good. Calls of
@@ -201,6 +207,15 @@ func TestHelperKilledBeforeExec(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	c := Cmd{Path: tinyProgram(t), Leaf: newLeaf(t, testRoot(t), "leaf")}
 	err := stuck(t, &c, func(leaf *cgroup.Dir) {
+		pids, err := leaf.PIDs()
+		if err != nil || len(pids) != 1 {
+			t.Fatalf("in the leaf: %v, %v", pids, err)
+		}
+		// The name by which an exit tells the helper from the program.
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pids[0]))
+		if string(name) != helperComm+"\n" {
+			t.Errorf("the helper is called %q, %v, want %q", name, err, helperComm)
+		}
 		if err := leaf.Kill(); err != nil {
 			t.Error(err)
 		}

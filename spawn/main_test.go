@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	HelperMain()
 	linuxtest.Main(m, linuxtest.Modes{
 		"report": reportMode, "orphans": orphansMode, "poison": poisonMode, "seccomp": seccompMode,
-		"no-files": noFilesMode, "no-processes": noProcessesMode, "stuck": stuckMode, "net": netMode,
+		"no-files": noFilesMode, "no-processes": noProcessesMode, "stuck": stuckMode, "net": netMode, "soft-limit": softLimitMode,
 	})
 }
 

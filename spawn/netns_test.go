@@ -65,7 +65,7 @@ func TestNetNSHasAWorkingLoopback(t *testing.T) {
 	linuxtest.NeedRoot(t)
 	ways(t, func(t *testing.T, c Cmd) {
 		c.NetNS = true
-		seen := map[string]bool{}
+		ours := threadNS(t, "thread-self")
 		for range 3 { // each on port 80: they do not meet
 			var got netReport
 			out := output(t, command(t, c, "net"))
@@ -80,11 +80,9 @@ func TestNetNSHasAWorkingLoopback(t *testing.T) {
 					t.Errorf("%s: %s", address, answer)
 				}
 			}
-			seen[got.NS] = true
-		}
-		seen[threadNS(t, "thread-self")] = true
-		if len(seen) != 4 {
-			t.Errorf("namespaces %v, want ours and 3 more", seen)
+			if got.NS == ours || got.NS == "" {
+				t.Errorf("namespace %q, ours is %q", got.NS, ours)
+			}
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,6 +29,8 @@ type orphansResult struct {
 	Ended           string   // what ReapOrphans returned
 	Second          string   // what a second one returned
 	Subreaper       int      // afterwards
+	Own             int      // children that the tracker still knows
+	Behind          bool     // an orphan behind our own zombie was reaped after that
 }
 
 // orphansMode runs the reaper beside 300 starts that leave an orphan each, and as
@@ -58,7 +61,10 @@ func orphansMode(args []string) int {
 	o.expect(early, 77)
 	o.daemon()
 	o.closed()
-	second := ReapOrphans(ctx)
+	o.behind()
+	soon, stop := context.WithTimeout(ctx, time.Second)
+	second := ReapOrphans(soon)
+	stop()
 	o.result.Left = noChildren()
 	cancel(errors.New("enough"))
 	o.result.Ended, o.result.Second = (<-ended).Error(), second.Error()
@@ -66,6 +72,7 @@ func orphansMode(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
+	o.result.Own = len(tracked.own)
 	return printResult(o.result)
 }
 
@@ -117,11 +124,15 @@ func (o *orphanMaker) one(i int) {
 }
 
 func (o *orphanMaker) expect(p *Process, code int) {
-	exit, err := p.Wait(context.Background())
+	err := p.Handle().Wait(context.Background())
+	// The pidfd remembers an exit that was stolen, so the zombie is asked for.
+	if _, stolen := waitPidfd(p.Handle().FD(), unix.WNOWAIT); err != nil || stolen != nil {
+		o.wrong("process %d, which ends with %d: %v, %v", p.PID(), code, err, stolen)
+	}
+	exit, err := p.Reap()
 	if err != nil || exit.Code != code {
 		o.wrong("process %d: %v, %v, want exit %d", p.PID(), exit, err, code)
 	}
-	// The exit must come from the reaping and not from the pidfd's memory of it.
 	if errClose := p.Close(); errClose != nil {
 		o.wrong("close: %v", errClose)
 	}
@@ -133,32 +144,10 @@ func (o *orphanMaker) wrong(format string, args ...any) {
 	o.result.Wrong = append(o.result.Wrong, fmt.Sprintf(format, args...))
 }
 
-// daemon starts something that outlives its parent and ends it.
+// daemon starts something that outlives its parent, and ends it.
 func (o *orphanMaker) daemon() {
-	r, w, err := os.Pipe()
-	if err != nil {
-		o.wrong("pipe: %v", err)
-		return
-	}
-	defer func() { _ = r.Close() }()
-	leaf, err := o.leaf()
-	if err != nil {
-		o.wrong("leaf: %v", err)
-		return
-	}
-	defer func() { _ = leaf.Close() }()
-	p, err := Start(&Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000 & echo $!"}, Leaf: leaf, Stdout: w})
-	_ = w.Close()
-	if err != nil {
-		o.wrong("daemon: %v", err)
-		return
-	}
-	var pid int
-	_, err = fmt.Fscan(r, &pid)
-	o.expect(p, 0)
-	d, openErr := pidfd.Open(pid)
-	if err = errors.Join(err, openErr); err != nil {
-		o.wrong("daemon: %v", err)
+	d := o.background("sleep 1000")
+	if d == nil {
 		return
 	}
 	defer func() { _ = d.Close() }()
@@ -167,6 +156,65 @@ func (o *orphanMaker) daemon() {
 	if err := d.Signal(unix.SIGKILL); err != nil {
 		o.wrong("daemon: %v", err)
 	}
+}
+
+// background starts a command whose parent ends, and returns it.
+func (o *orphanMaker) background(text string) *pidfd.Process {
+	d, err := o.tryBackground(text)
+	if err != nil {
+		o.wrong("%s: %v", text, err)
+		return nil
+	}
+	return d
+}
+
+func (o *orphanMaker) tryBackground(text string) (*pidfd.Process, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }()
+	leaf, err := o.leaf()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = leaf.Close() }()
+	p, err := Start(&Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", text + " & echo $!"}, Leaf: leaf, Stdout: w})
+	_ = w.Close()
+	if err != nil {
+		return nil, err
+	}
+	var pid int
+	_, err = fmt.Fscan(r, &pid)
+	o.expect(p, 0)
+	if err != nil {
+		return nil, err
+	}
+	return pidfd.Open(pid)
+}
+
+// behind lets an orphan die behind a zombie of our own, which hides it.
+func (o *orphanMaker) behind() {
+	p, err := o.start("exit 6")
+	if err != nil {
+		o.wrong("start: %v", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	if err := p.Handle().Wait(ctx); err != nil {
+		o.wrong("wait: %v", err)
+	}
+	d := o.background("sleep 0.2")
+	if d == nil {
+		return
+	}
+	defer func() { _ = d.Close() }()
+	if err := d.Wait(ctx); err != nil {
+		o.wrong("wait: %v", err)
+	}
+	o.expect(p, 6)
+	o.result.Behind = d.WaitReaped(ctx) == nil
 }
 
 // closed gives up a child without reaping it.
@@ -231,8 +279,14 @@ func TestOrphansAreReapedAndNoExitIsLost(t *testing.T) {
 	if got.Ended != "enough" {
 		t.Errorf("ReapOrphans = %q, want the cause of its context", got.Ended)
 	}
-	if got.Second == "enough" {
-		t.Error("a second ReapOrphans was let in")
+	if !strings.Contains(got.Second, "already") {
+		t.Errorf("a second ReapOrphans = %q", got.Second)
+	}
+	if got.Own != 0 {
+		t.Errorf("%d children are still known", got.Own)
+	}
+	if !got.Behind {
+		t.Error("an orphan behind a zombie of our own was forgotten")
 	}
 	if got.Subreaper != 0 {
 		t.Errorf("still subreaper: %d", got.Subreaper)

@@ -56,6 +56,9 @@ func Start(c *Cmd) (*Process, error) {
 // checkLeaf refuses a leaf that is frozen, or about to be: an empty cgroup below
 // one that is being frozen counts as frozen at once.
 func (c *Cmd) checkLeaf() error {
+	if c.Thawed {
+		return nil
+	}
 	events, err := c.Leaf.Events()
 	switch {
 	case errors.Is(err, cgroup.ErrGone):
