@@ -27,6 +27,8 @@ type eventLog struct {
 	pools   map[string]*poolCount
 	status  chan string // newest sd_notify message; old ones are dropped
 
+	allReady chan struct{} // closed when every worker was ready once
+
 	mu       sync.Mutex // guards progress
 	progress *progress
 }
@@ -39,7 +41,7 @@ type poolCount struct {
 }
 
 func newEventLog(log *slog.Logger, cfg *config.Config, history *registry.History, run registry.RunID) *eventLog {
-	e := &eventLog{log: log, history: history, run: run, pools: map[string]*poolCount{}, status: make(chan string, 1)}
+	e := &eventLog{log: log, history: history, run: run, pools: map[string]*poolCount{}, status: make(chan string, 1), allReady: make(chan struct{})}
 	for _, p := range cfg.Pools {
 		e.pools[p.Spec.Name] = &poolCount{size: p.Spec.Size, seen: map[int]bool{}}
 		e.workers += p.Spec.Size
@@ -221,6 +223,7 @@ func (e *eventLog) countReady(ev supervise.Event) {
 		}
 	}
 	e.setStatus(fmt.Sprintf("READY=1\nSTATUS=%d workers ready", e.workers))
+	close(e.allReady)
 }
 
 // setStatus hands the newest message to the goroutine that talks to systemd.

@@ -202,6 +202,7 @@ func (s *session) startHelpers(ctx context.Context) {
 		}
 	})
 	s.group.Go(func() { s.sweepStale(ctx) })
+	s.group.Go(func() { s.slimDown(ctx) })
 	if s.logs != nil && s.show.wanted() {
 		s.group.Go(func() {
 			if err := s.logs.Follow(ctx, s.show.line); err != nil && ctx.Err() == nil {
@@ -215,6 +216,17 @@ func (s *session) startHelpers(ctx context.Context) {
 				s.log.Error("sd_notify messages of workers are no longer read: " + err.Error())
 			}
 		})
+	}
+}
+
+// slimDown waits until everything is up and then returns what the start needed.
+func (s *session) slimDown(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-s.events.allReady:
+		if err := releaseStartup(); err != nil {
+			s.log.Debug("keep the memory of the start: " + err.Error())
+		}
 	}
 }
 
