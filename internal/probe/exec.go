@@ -131,7 +131,10 @@ func (a *attempt) execCmd() (*spawn.Cmd, error) {
 	for _, arg := range a.rules.Exec {
 		args = append(args, strings.ReplaceAll(expand(arg, a.info), "{port}", port))
 	}
-	env := append([]string{}, a.deps.ExecEnv...)
+	var env []string
+	for _, kv := range a.deps.ExecEnv {
+		env = append(env, expand(kv, a.info))
+	}
 	env = append(env,
 		"PITVISOR_RUN_ID="+a.info.Run.String(),
 		"PITVISOR_POOL="+a.info.Worker.Pool,

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 )
 
@@ -20,12 +19,7 @@ const maxGRPC = 1 << 10
 var errBadMessage = errors.New("the answer is no HealthCheckResponse")
 
 func (a *attempt) awaitGRPC(ctx context.Context) error {
-	return a.awaitPort(ctx, "grpc", a.grpc, func(ctx context.Context, ns *netNS, addrs []netip.AddrPort) error {
-		conn, err := ns.dial(ctx, addrs)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
+	return a.awaitPort(ctx, "grpc", a.grpc, func(ctx context.Context, conn net.Conn) error {
 		return askHealth(ctx, conn, a.rules.GRPCService)
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
 )
 
@@ -16,16 +15,7 @@ import (
 const maxBody = 64 << 10
 
 func (a *attempt) awaitHTTP(ctx context.Context) error {
-	h := a.http
-	name := fmt.Sprintf("http %s %s of", h.method, h.path)
-	return a.awaitPort(ctx, name, &h.target, func(ctx context.Context, ns *netNS, addrs []netip.AddrPort) error {
-		conn, err := ns.dial(ctx, addrs)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		return h.ask(ctx, conn)
-	})
+	return a.awaitPort(ctx, fmt.Sprintf("http %s %s of", a.http.method, a.http.path), &a.http.target, a.http.ask)
 }
 
 // ask sends one request over the connection and judges the answer. The request

@@ -28,7 +28,10 @@ func (a *attempt) repeat(ctx context.Context, rule string, try func(ctx context.
 		case <-ctx.Done():
 			return &NotReadyError{Rule: rule, Last: last, Tries: n - 1, Cause: context.Cause(ctx)}
 		}
-		err := a.tryOnce(ctx, n, try)
+		err := a.gone()
+		if err == nil {
+			err = a.tryOnce(ctx, n, try)
+		}
 		if err == nil {
 			return nil
 		}
@@ -68,50 +71,69 @@ func over(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// awaitPort asks an address until the answer pleases, from inside the worker's
-// network namespace. The owner of the port is looked at before and after: an
-// answer counts only if nobody else can have given it.
-func (a *attempt) awaitPort(ctx context.Context, name string, t *target, ask func(context.Context, *netNS, []netip.AddrPort) error) error {
+// asker asks over a connection.
+type asker func(context.Context, net.Conn) error
+
+// lookEvery is how many tries go by before the worker's network namespace is
+// looked at again: it may move to another, but hardly ever does.
+const lookEvery = 8
+
+// awaitPort connects to an address, from inside the worker's network namespace,
+// until the answer pleases.
+func (a *attempt) awaitPort(ctx context.Context, name string, t *target, ask asker) error {
 	port := t.portOr(a.port())
 	rule := fmt.Sprintf("%s %s:%d", name, t.name, port)
 	if port == 0 {
 		return &NotReadyError{Rule: rule, Last: errors.New("the worker has told no port")}
 	}
 	addrs := t.at(port)
-	return a.repeat(ctx, rule, func(ctx context.Context, _ int) error {
-		p, err := a.anchor()
-		if err != nil {
-			return err
+	var ns *netNS
+	defer func() { ns.close() }()
+	known := false
+	return a.repeat(ctx, rule, func(ctx context.Context, n int) (err error) {
+		if !known || n%lookEvery == 0 {
+			ns.close()
+			ns, err = a.netNS()
+			if known = err == nil; !known {
+				return err
+			}
 		}
-		defer p.close()
-		ns, err := p.netNS()
-		if err != nil {
-			return err
-		}
-		defer ns.close()
-		before := a.checkOwner(ns, addrs)
-		if before != nil && !errors.Is(before, errNoListener) {
-			return before
-		}
-		if err := ask(ctx, ns, addrs); err != nil {
-			return plain(err)
-		}
-		if before != nil {
-			return before
-		}
-		return a.checkOwner(ns, addrs)
+		return a.tryPort(ctx, ns, addrs, ask)
 	})
 }
 
+// netNS returns the network namespace of the worker.
+func (a *attempt) netNS() (*netNS, error) {
+	p, err := a.anchor()
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	return p.netNS()
+}
+
+// tryPort asks once. It connects first, because that is cheap as long as nobody
+// listens. The owner of the port is looked at before and after the question: the
+// answer counts only if nobody else can have given it.
+func (a *attempt) tryPort(ctx context.Context, ns *netNS, addrs []netip.AddrPort, ask asker) error {
+	conn, err := ns.dial(ctx, addrs)
+	if err != nil {
+		return plain(err)
+	}
+	defer conn.Close()
+	to := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	if err := a.checkOwner(ns, to); err != nil || ask == nil {
+		return err
+	}
+	if err := ask(ctx, conn); err != nil {
+		return plain(err)
+	}
+	return a.checkOwner(ns, to)
+}
+
+// awaitTCP asks for no more than a connection.
 func (a *attempt) awaitTCP(ctx context.Context) error {
-	return a.awaitPort(ctx, "tcp", a.tcp, func(ctx context.Context, ns *netNS, addrs []netip.AddrPort) error {
-		conn, err := ns.dial(ctx, addrs)
-		if err != nil {
-			return err
-		}
-		_ = conn.Close() // nothing was sent
-		return nil
-	})
+	return a.awaitPort(ctx, "tcp", a.tcp, nil)
 }
 
 // plain strips what the rule says already: "dial tcp 127.0.0.1:80: connect: ".

@@ -31,7 +31,7 @@ const (
 //
 // Where the kernel passes no pidfd with a message (before Linux 6.5) the sender
 // is looked up by the number that the kernel attached, and where it cannot pass
-// one for a process that was reaped meanwhile (before about 6.16) such a
+// one for a process that was reaped meanwhile (before about 6.17) such a
 // message is lost: a worker that reports through a short-lived helper needs the
 // helper to wait, as systemd-notify does by default since version 254.
 type NotifyServer struct {

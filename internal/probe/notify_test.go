@@ -59,7 +59,7 @@ func TestNotifyFromTheLeafMeansReady(t *testing.T) {
 // The message that comes before anybody waits, from a process that has ended
 // and was reaped, still counts.
 func TestNotifyFromASenderThatIsGone(t *testing.T) {
-	linuxtest.NeedKernel(t, 6, 16, "pidfd of a reaped sender with a message")
+	linuxtest.NeedKernel(t, 6, 17, "pidfd of a reaped sender with a message")
 	r := place(t)
 	s, err := NewNotifyServer(t.TempDir())
 	if err != nil {

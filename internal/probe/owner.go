@@ -10,26 +10,26 @@ import (
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
-var errNoListener = errors.New("nothing listens there")
+var errNoListener = errors.New("a connection was accepted, but no socket listens there")
 
-// checkOwner returns nil when connections to one of the addresses reach the
-// leaf's processes and nobody else: at least one listening socket that takes
-// them is open in the leaf, and every socket of the port that could take them,
-// or shares the port with the leaf's, is too. A socket that a process outside
-// has inherited from the leaf, or handed to it, counts as the leaf's.
+// checkOwner returns nil when connections to the address reach the leaf's
+// processes and nobody else: at least one listening socket that takes them is
+// open in the leaf, and every socket of the port that could take them, or shares
+// the port with the leaf's, is too. A socket that a process outside has inherited
+// from the leaf, or handed to it, counts as the leaf's.
 //
 // With a stranger on the port the error wraps supervise.ErrPortTaken.
-func (a *attempt) checkOwner(ns *netNS, addrs []netip.AddrPort) error {
+func (a *attempt) checkOwner(ns *netNS, to netip.AddrPort) error {
 	var all []listener
 	err := ns.do(func() (err error) {
-		all, err = listeners(int(addrs[0].Port()))
+		all, err = listeners(int(to.Port()))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	serving := slices.DeleteFunc(slices.Clone(all), func(l listener) bool { return !l.takesAny(addrs) })
-	if len(serving) == 0 {
+	takes := func(l listener) bool { return l.takes(to.Addr()) }
+	if !slices.ContainsFunc(all, takes) {
 		return errNoListener
 	}
 	mine, others, err := a.divide(all)
@@ -37,8 +37,8 @@ func (a *attempt) checkOwner(ns *netNS, addrs []netip.AddrPort) error {
 		return err
 	}
 	for _, o := range others {
-		if o.takesAny(addrs) || slices.ContainsFunc(mine, o.overlaps) {
-			return a.taken(o, int(addrs[0].Port()))
+		if takes(o) || slices.ContainsFunc(mine, o.overlaps) {
+			return a.taken(o, to.Port())
 		}
 	}
 	return nil
@@ -82,7 +82,7 @@ func (a *attempt) madeHere(l listener) (bool, error) {
 
 // taken says who has the port. To look through all processes is expensive, so
 // each stranger is looked up once per start.
-func (a *attempt) taken(l listener, port int) error {
+func (a *attempt) taken(l listener, port uint16) error {
 	name, known := a.strangers[l.inode]
 	if !known {
 		if name = findHolder(l.inode); name == "" {
@@ -93,11 +93,7 @@ func (a *attempt) taken(l listener, port int) error {
 		}
 		a.strangers[l.inode] = name
 	}
-	return fmt.Errorf("%w: %s listens on %s", supervise.ErrPortTaken, name, netip.AddrPortFrom(l.addr, uint16(port)))
-}
-
-func (l listener) takesAny(addrs []netip.AddrPort) bool {
-	return slices.ContainsFunc(addrs, func(a netip.AddrPort) bool { return l.takes(a.Addr()) })
+	return fmt.Errorf("%w: %s listens on %s", supervise.ErrPortTaken, name, netip.AddrPortFrom(l.addr, port))
 }
 
 // takes reports whether a connection to addr may reach the socket. It looks at

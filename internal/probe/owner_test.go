@@ -106,7 +106,7 @@ func TestHiddenDescriptors(t *testing.T) {
 		if err != nil || len(hidden) != 1 {
 			t.Errorf("heldSockets = %v, %v, want one hidden process", hidden, err)
 		}
-		if err := a.checkOwner(nil, a.tcp.at(port)); err != nil {
+		if err := a.checkOwner(nil, a.tcp.at(port)[0]); err != nil {
 			t.Errorf("checkOwner = %v, want the leaf's socket known by its cgroup", err)
 		}
 		mine, _, err := a.divide([]listener{{inode: 1}})
@@ -124,7 +124,7 @@ func TestHiddenStrangerIsStillAStranger(t *testing.T) {
 	a := r.attempt.(*attempt)
 	a.main, a.leaf = r.main, r.leaf
 	withoutPtrace(t, func() {
-		mustBeTaken(t, a.checkOwner(nil, a.tcp.at(port)), nil)
+		mustBeTaken(t, a.checkOwner(nil, a.tcp.at(port)[0]), nil)
 	})
 }
 

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,12 @@ func fileRig(t *testing.T, args ...string) *rig {
 	t.Helper()
 	r := place(t)
 	r.prepare(Rules{FileAuto: true}, Deps{RuntimeDir: t.TempDir()}, supervise.Output{})
-	r.start(nil, linuxtest.Helper(t, "ready-file", append([]string{r.env("PITVISOR_READY_FILE")}, args...)...)...)
+	path := r.env("PITVISOR_READY_FILE")
+	r.start(nil, linuxtest.Helper(t, "ready-file", append([]string{path}, args...)...)...)
+	linuxtest.Wait(t, 20*time.Second, func() (bool, string) {
+		_, err := os.Stat(path)
+		return err == nil, fmt.Sprint(err)
+	})
 	return r
 }
 
@@ -33,7 +39,7 @@ func TestH30ReadyFileDoesNotNeedOutput(t *testing.T) {
 
 func TestH33PartialReadyFileIsNotReady(t *testing.T) {
 	r := fileRig(t, "partial", "50051\n")
-	r.notReady(time.Second, `"500" has no end of line yet`)
+	r.notReady(500*time.Millisecond, `"500" has no end of line yet`)
 }
 
 func TestH33SlowReadyFileIsReadWhole(t *testing.T) {
@@ -45,12 +51,12 @@ func TestH33SlowReadyFileIsReadWhole(t *testing.T) {
 
 func TestH33EmptyReadyFileIsNotReady(t *testing.T) {
 	r := fileRig(t, "empty")
-	r.notReady(time.Second, "ready file .*: empty$")
+	r.notReady(500*time.Millisecond, "ready file .*: empty$")
 }
 
 func TestH33BadReadyFileIsNotReady(t *testing.T) {
 	r := fileRig(t, "bad")
-	r.notReady(time.Second, "not text")
+	r.notReady(500*time.Millisecond, "not text")
 }
 
 func TestH33RenamedReadyFileNeedsNoNewline(t *testing.T) {

@@ -33,6 +33,22 @@ func (a *attempt) awaitRunning(ctx context.Context) error {
 	}
 }
 
+// gone returns an error when the worker's life is its main process's and that
+// has exited.
+func (a *attempt) gone() error {
+	if a.deps.Track == supervise.TrackLeaf {
+		return nil
+	}
+	exited, err := a.main.Exited()
+	if err != nil {
+		return final(fmt.Errorf("look at the main process: %w", err))
+	}
+	if exited {
+		return final(errors.New("the main process has exited"))
+	}
+	return nil
+}
+
 // anchor returns a process that stands for the worker: the main process, or,
 // where the worker is its whole leaf and the main process has ended as it
 // should, any process there. It is neither a zombie nor stopped.
