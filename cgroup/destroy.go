@@ -48,7 +48,11 @@ func (d *Dir) Destroy(ctx context.Context, name string, id uint64) error {
 	if id != 0 && child.id != id {
 		return fmt.Errorf("end cgroup %s: %w: its name now belongs to cgroup %d, not %d", child.Path(), ErrGone, child.id, id)
 	}
-	if err := child.refuseSelf("kill processes"); err != nil {
+	err = child.refuseSelf("kill processes")
+	if errors.Is(err, ErrGone) {
+		return nil // somebody else was faster
+	}
+	if err != nil {
 		return err
 	}
 	defer child.tryThaw()

@@ -213,6 +213,86 @@ func TestDestroyBesideOneWhoStartsMore(t *testing.T) {
 	}
 }
 
+// Two sweepers that meet: each of them is told that the cgroup is gone.
+func TestManyDestroyTheSame(t *testing.T) {
+	d := testDir(t)
+	for range 20 {
+		web := child(t, d, "web")
+		for _, name := range []string{"a", "b", "c"} {
+			child(t, child(t, web, name), "leaf")
+		}
+		p := sleeper(t, web)
+		done := make(chan error)
+		for range 4 {
+			go func() { done <- d.Destroy(within(t, waitTime), "web", web.ID()) }()
+		}
+		for range 4 {
+			if err := <-done; err != nil {
+				t.Errorf("Destroy = %v, want nil", err)
+			}
+		}
+		p.Wait(t, waitTime)
+	}
+}
+
+// Looking at a tree whose cgroups come and go is no error.
+func TestWalkBesideVanishingCgroups(t *testing.T) {
+	d := testDir(t)
+	stop := make(chan struct{})
+	done := make(chan error)
+	for _, name := range []string{"a", "b", "c"} {
+		go func() { done <- comeAndGo(d, name, stop) }()
+	}
+	for range 200 {
+		if _, err := d.PIDsRecursive(); err != nil {
+			t.Errorf("PIDsRecursive = %v", err)
+			break
+		}
+		if _, err := d.Contains(1); err != nil {
+			t.Errorf("Contains = %v", err)
+			break
+		}
+	}
+	close(stop)
+	for range 3 {
+		wantNil(t, "comeAndGo", <-done)
+	}
+}
+
+// comeAndGo makes and removes a cgroup with one below it until stop is closed.
+func comeAndGo(d *Dir, name string, stop <-chan struct{}) error {
+	for {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		c, err := d.Create(name)
+		if err != nil {
+			return err
+		}
+		below, err := c.Create("below")
+		if err != nil {
+			return err
+		}
+		below.Close()
+		c.Close()
+		if err := d.Destroy(context.Background(), name, c.ID()); err != nil {
+			return err
+		}
+	}
+}
+
+func TestContains(t *testing.T) {
+	d := testDir(t)
+	below, beside := child(t, child(t, d, "a"), "b"), child(t, testDir(t), "c")
+	for dir, want := range map[*Dir]bool{d: true, below: true, beside: false} {
+		if got, err := d.Contains(dir.ID()); got != want || err != nil {
+			t.Errorf("Contains(%s) = %v, %v, want %v", dir.Path(), got, err, want)
+		}
+	}
+}
+
 func TestDestroyOfManyLeaves(t *testing.T) {
 	d := testDir(t)
 	run := child(t, d, "run")

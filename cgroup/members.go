@@ -168,7 +168,7 @@ func (d *Dir) Contains(id uint64) (bool, error) {
 		return err
 	})
 	if err != nil {
-		return false, d.wrap("look for a cgroup id below", err)
+		return false, d.wrap("look for a cgroup id in the tree", err)
 	}
 	return found, nil
 }

@@ -69,7 +69,12 @@ func (c *climber) down(name string) (bool, error) {
 	}
 	closeFD(c.fd)
 	c.fd = fd
-	return true, c.enter(name)
+	err = c.enter(name)
+	if isGone(err) { // removed while we looked: the way up is still there
+		c.stack = append(c.stack, level{name: name})
+		err = nil
+	}
+	return true, err
 }
 
 // up goes back to the parent and returns the name of the child it came from; at
