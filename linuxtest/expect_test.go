@@ -58,7 +58,7 @@ func TestOwnerDeath(t *testing.T) {
 	nothing := func() error { return nil }
 	wantFailure(t, func(tb testing.TB) { OwnerDeath(tb, "nothing", nothing, dir, 0) }, "alive after")
 	// The helper exits, and a clean-up reaps it: a zombie must be told apart.
-	wantFailure(t, func(tb testing.TB) { OwnerDeath(tb, "closed stdin", w.Close, dir, time.Second) }, "exited and not reaped")
+	wantFailure(t, func(tb testing.TB) { OwnerDeath(tb, "closed stdin", w.Close, dir, 3*time.Second) }, "exited and not reaped")
 	wantFailure(t, func(tb testing.TB) { OwnerDeath(tb, "nothing", nothing, dir, 0) }, "no process")
 }
 

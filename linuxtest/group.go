@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ const groupPrefix = "pitvisor-test-"
 
 // group is the cgroup of this test process:
 //
-//	<base>/pitvisor-test-<pid>-<time>/    flocked while the test process lives
+//	<base>/pitvisor-test-<owner>/         flocked while the test process lives
 //	    main/                             the test process
 //	    <test>-<n>/                       one per call of Cgroup
 type group struct {
@@ -53,7 +54,7 @@ func openGroup() (*group, error) {
 		}
 	}
 	removeStale(base)
-	g.path = filepath.Join(base, fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), time.Now().UnixNano()))
+	g.path = filepath.Join(base, groupPrefix+ownerName(os.Getpid()))
 	if err := unix.Mkdir(g.path, 0o755); err != nil {
 		// Without the name: the reason of a skip is the same in every test process.
 		return nil, fmt.Errorf("make a cgroup in %s: %w", base, err)
@@ -75,27 +76,53 @@ func openGroup() (*group, error) {
 	return g, nil
 }
 
+// ownerName names a process for good: PID namespace, PID and start time.
+func ownerName(pid int) string {
+	var st unix.Stat_t
+	_ = unix.Stat("/proc/self/ns/pid", &st) // 0 then, which is nobody's
+	return fmt.Sprintf("%d-%d-%d", st.Ino, pid, readProc(pid).Start)
+}
+
 // removeStale ends what a test process left that was killed before its own
-// clean-up. Nobody holds its lock then.
+// clean-up. Its lock is free then, or held by a child that was frozen before its
+// exec; then the owner's name proves that it is gone.
 func removeStale(base string) {
 	entries, err := os.ReadDir(base)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), groupPrefix) || !e.IsDir() {
+		name, ok := strings.CutPrefix(e.Name(), groupPrefix)
+		if !ok || !e.IsDir() {
 			continue
 		}
 		path := filepath.Join(base, e.Name())
-		lock, ok := lockStale(path)
-		if !ok {
+		lock, free := lockStale(path)
+		if !free && !ownerGone(name) {
 			continue
 		}
 		if err := destroyGroup(path); err == nil {
 			fmt.Fprintf(os.Stderr, "linuxtest: removed %s of an earlier run\n", path)
 		}
-		_ = unix.Close(lock)
+		if free {
+			_ = unix.Close(lock)
+		}
 	}
+}
+
+// ownerGone says whether a name of ownerName was given to a process of this PID
+// namespace that has ended. Of another namespace it knows nothing.
+func ownerGone(name string) bool {
+	fields := strings.Split(name, "-")
+	if len(fields) != 3 {
+		return false
+	}
+	pid, err := strconv.Atoi(fields[1])
+	if err != nil || !strings.HasPrefix(ownerName(os.Getpid()), fields[0]+"-") {
+		return false
+	}
+	_, alive := Identify(pid)
+	return !alive || ownerName(pid) != name
 }
 
 // close moves the test process home, ends everything below the group, removes it,
@@ -179,15 +206,15 @@ func AllowLeak(tb testing.TB) {
 	current.mu.Lock()
 	defer current.mu.Unlock()
 	if current.leaky == nil {
-		current.leaky = map[string]bool{}
+		current.leaky = map[testing.TB]bool{}
 	}
-	current.leaky[tb.Name()] = true
+	current.leaky[tb] = true
 }
 
 func removeCgroup(tb testing.TB, path string) {
 	tb.Helper()
 	current.mu.Lock()
-	leaky := current.leaky[tb.Name()]
+	leaky := current.leaky[tb]
 	current.mu.Unlock()
 	if !leaky {
 		for _, p := range membersBelow(path) {

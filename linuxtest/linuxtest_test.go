@@ -3,10 +3,13 @@ package linuxtest
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -119,7 +122,7 @@ func TestLeaker(t *testing.T) {
 		}
 		readable(p.fd, 10*time.Second)
 	case "daemon":
-		(Command{Args: Helper(t, "double-fork"), Env: []string{}}).Start(t).Wait(t, 10*time.Second)
+		ExitCause(t, Command{Args: Helper(t, "double-fork"), Env: []string{}}.Start(t).Wait(t, soon), 0)
 	case "file":
 		if _, err := os.Open("/etc/hostname"); err != nil {
 			t.Fatal(err)
@@ -211,7 +214,8 @@ func TestCgroupNamesASurvivor(t *testing.T) {
 	var dir string
 	leave := func(tb testing.TB) {
 		dir = Cgroup(tb)
-		Command{Args: Helper(tb, "double-fork"), Cgroup: dir, Env: []string{}}.Start(tb).Wait(tb, 10*time.Second)
+		status := Command{Args: Helper(tb, "double-fork"), Cgroup: dir, Env: []string{}, Stderr: os.Stderr}.Start(tb).Wait(tb, soon)
+		ExitCause(t, status, 0)
 	}
 	wantFailure(t, leave, "left in the test's cgroup", "linuxtest-helper:double-fork", dir)
 	if pathExists(dir) {
@@ -305,5 +309,48 @@ func TestNeedsSkipWithAReason(t *testing.T) {
 		t.Setenv("PITVISOR_STRICT", "1")
 		wantFailure(t, test.need, "skipped although PITVISOR_STRICT=1")
 		t.Setenv("PITVISOR_STRICT", "0")
+	}
+}
+
+func TestOwnerGone(t *testing.T) {
+	p := Start(t, Helper(t, "run")...)
+	name := ownerName(p.PID())
+	if ownerGone(name) {
+		t.Errorf("ownerGone(%q) = true of a living process", name)
+	}
+	p.Kill(t)
+	if !ownerGone(name) {
+		t.Errorf("ownerGone(%q) = false of a dead process", name)
+	}
+	for _, other := range []string{"", "1-2", "1-2-3", "x-y-z", "a-1795476838763324161"} {
+		if ownerGone(other) {
+			t.Errorf("ownerGone(%q) = true, but nothing is known of it", other)
+		}
+	}
+}
+
+func TestStaleGroupIsRemovedThoughItsLockIsHeld(t *testing.T) {
+	NeedCgroup2(t)
+	p := Start(t, Helper(t, "run")...)
+	base := t.TempDir() // any directory of directories will do
+	stale := filepath.Join(base, groupPrefix+ownerName(p.PID()))
+	for _, dir := range []string{stale, filepath.Join(base, groupPrefix+ownerName(os.Getpid())), filepath.Join(base, "other")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := lockDir(stale)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(lock) }() // only held the lock
+	removeStale(base)
+	if !pathExists(stale) {
+		t.Errorf("%s was removed while its owner lives", stale)
+	}
+	p.Kill(t)
+	removeStale(base)
+	if entries, err := os.ReadDir(base); err != nil || len(entries) != 2 || pathExists(stale) {
+		t.Errorf("left in %s: %v, %v, want all but %s", base, entries, err, stale)
 	}
 }

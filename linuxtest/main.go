@@ -41,7 +41,7 @@ type session struct {
 	mu    sync.Mutex // guards what follows
 	seq   int
 	skips map[string]int
-	leaky map[string]bool // names of tests that called AllowLeak
+	leaky map[testing.TB]bool // tests that called AllowLeak
 }
 
 // Main runs a package's tests and exits: call it as the last thing of TestMain.
@@ -146,7 +146,7 @@ func (s *session) open(modes Modes) error {
 		return fmt.Errorf("set TMPDIR: %w", err)
 	}
 	s.skips = map[string]int{}
-	s.leaky = map[string]bool{}
+	s.leaky = map[testing.TB]bool{}
 	s.modes = modes
 	s.running = true
 	s.group, err = openGroup()

@@ -53,5 +53,6 @@ func killOne(dir string, random *rand.Rand) (int, bool) {
 	if !slices.ContainsFunc(Members(dir), func(p Proc) bool { return p.PID == pid }) {
 		return 0, false
 	}
-	return pid, unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
+	// A process that is about to die would be chosen again.
+	return pid, unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil && readable(fd, 10*time.Second)
 }
