@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
 )
 
 // ctxFor returns a context that ends by itself.
@@ -146,6 +147,31 @@ func TestIdleWorkersCostLittle(t *testing.T) {
 		t.Errorf("%d files below %s are open, want only the directory", n, s.dir)
 	}
 	runtime.KeepAlive(streams)
+}
+
+// Nothing ticks while nobody writes.
+func TestIdleStoreDoesNothing(t *testing.T) {
+	s := open(t, Options{})
+	got := follow(t, s)
+	st := start(t, s, 0, 1)
+	write(t, st.Stdout, "one\n")
+	got.waitFor(t, "web/0", Stdout, "one")
+	switches := func() int64 {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return u.Nvcsw
+	}
+	least := int64(1 << 62) // of three, because the runtime has things to do as well
+	for range 3 {
+		before := switches()
+		<-time.NewTimer(300 * time.Millisecond).C
+		least = min(least, switches()-before)
+	}
+	if t.Logf("%d context switches in 300 ms", least); least > 30 {
+		t.Errorf("%d context switches in 300 ms of idling", least)
+	}
 }
 
 func heap() uint64 {
