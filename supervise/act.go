@@ -25,6 +25,7 @@ type order struct {
 	byUs   bool // we ended the start
 	killed bool // and killed the leaf, so what is in it was not left behind
 	told   bool // nobody wants the tail of stderr
+	again  bool // not the first try
 }
 
 // startOrder tells a spawner to begin the start of that number of slot i.
@@ -66,7 +67,7 @@ func (s *Supervisor) act(i int32, a *action) {
 		// The remover owns them from now on.
 		c.extra.stopAttempt()
 		s.chores.push(order{kind: ordRemove, i: i, start: c.start, pool: c.pool,
-			proc: c.proc, extra: c.extra, leafID: c.leafID, byUs: c.byUs, killed: c.killed, told: c.told})
+			proc: c.proc, extra: c.extra, leafID: c.leafID, byUs: c.byUs, killed: c.killed, told: c.told, again: c.tries > 0})
 		c.proc, c.extra = nil, nil
 	case doReport:
 		s.report(i, a)

@@ -48,6 +48,9 @@ func TestBlockedLeafBlocksOnlyItself(t *testing.T) {
 	if again.Start != 2 || len(r.all(kind(EventBlocked))) != 1 {
 		t.Errorf("%s: want start 2, and one blocked event", eventText(again))
 	}
+	if got := r.Result().Blocked; got != 0 {
+		t.Errorf("blocked = %d when the leaf is gone, want 0", got)
+	}
 	if err := r.halt(); err != nil {
 		t.Errorf("Run() = %v, want nil", err)
 	}

@@ -158,6 +158,7 @@ func (s *Supervisor) handle(m *message) {
 	case inRemoved:
 		c.leafID = 0
 		delete(s.blocked, m.i)
+		s.result.Blocked -= toInt(c.toldBlock)
 	case inBlocked:
 		c.proc, c.extra = m.proc, m.extra
 		s.blocked[m.i] = m.in.err

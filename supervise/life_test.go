@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/registry"
 )
@@ -201,6 +203,86 @@ func TestH11UnexpectedExitZeroIsRestarted(t *testing.T) {
 	backoff := r.await("backoff", 3, kind(EventBackoff))
 	if backoff[0].Delay > backoff[2].Delay || backoff[0].Delay != 20*time.Millisecond {
 		t.Errorf("delays = %v, %v, %v; want growth from 20 ms", backoff[0].Delay, backoff[1].Delay, backoff[2].Delay)
+	}
+}
+
+// TestTheObserverMayAsk: Status, Result and KillNow from within Observe.
+func TestTheObserverMayAsk(t *testing.T) {
+	root, err := cgroup.Open(linuxtest.Cgroup(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	run, err := registry.New(root).Create("test", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close(t.Context())
+	var s *Supervisor
+	s, err = New(Options{Run: run, Pools: []PoolSpec{sleeper("web", 3)}, Observe: func(Event) {
+		if len(s.Status()) != 3 {
+			t.Error("no status of three workers")
+		}
+		if s.Result().Ready == 3 {
+			s.KillNow()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); err != nil {
+		t.Errorf("Run() = %v, want nil", err)
+	}
+}
+
+func TestPingIsAnsweredByTheEngine(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{})
+	r := newRig(t, Options{})
+	s, err := New(Options{Run: r.run, Pools: []PoolSpec{sleeper("web", 1)}, Observe: func(e Event) {
+		if e.Kind == EventReady {
+			close(held)
+			<-hold // what an observer must not do
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- s.Run(ctx) }()
+	<-held
+	short, end := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer end()
+	if err := s.Ping(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Ping() = %v while the engine hangs, want no answer", err)
+	}
+	close(hold)
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("Ping() = %v, want nil", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForeignHandsOnTheTree: somebody destroys the whole pool from outside. The
+// workers' ends are seen, and nothing hangs or panics.
+func TestForeignHandsOnTheTree(t *testing.T) {
+	p := sleeper("web", 3)
+	r := begin(t, p)
+	r.await("ready", 3, kind(EventReady))
+	if err := r.run.Dir().Destroy(t.Context(), "web", 0); err != nil {
+		t.Fatal(err)
+	}
+	r.await("exited", 3, kind(EventExited))
+	for _, e := range r.await("failed", 3, kind(EventStartFailed)) {
+		if e.Failure.Cause != CauseLeaf || !errors.Is(e.Failure, cgroup.ErrGone) {
+			t.Errorf("%s: want a leaf that cannot be made", eventText(e))
+		}
+	}
+	if err := r.halt(); err != nil {
+		t.Errorf("Run() = %v, want nil: all had been ready once", err)
 	}
 }
 

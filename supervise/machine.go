@@ -71,11 +71,11 @@ const (
 	// killWait is how long after the kill of a leaf its process may take to
 	// end before removal, which names what blocks it, is tried anyway. Killing
 	// ten thousand at once takes the kernel some seconds.
-	killWait = 5 * time.Second
+	killWait = 3 * time.Second
 	// blockedAfter is how long removal may take before it is told as blocked.
 	blockedAfter = 2 * time.Second
 	// retryMin and retryMax bound the wait between two tries to remove a leaf.
-	retryMin = 50 * time.Millisecond
+	retryMin = 20 * time.Millisecond
 	retryMax = 5 * time.Second
 )
 

@@ -59,5 +59,5 @@ type Output struct {
 
 	Tail  func() []string                                           // the last lines of stderr of this start; may be nil
 	Lines func(ctx context.Context, stream string) iter.Seq[string] // complete lines of "stdout" or "stderr" of this start, from its beginning on, until ctx is done; may be nil
-	Done  func()                                                    // called once, when the start is over and its leaf is gone; may be nil
+	Done  func()                                                    // called once, from any goroutine, when the start is over and its leaf is gone; may be nil
 }

@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// removeTime bounds one try to remove a leaf, so that leaves which cannot be
-	// removed hold the removers up only a little; the engine comes back to them.
-	removeTime = 100 * time.Millisecond
+	// removeTime bounds the first try to remove a leaf, and againTime the later
+	// ones, so that leaves which cannot be removed hold the removers up only a
+	// little; the engine comes back to them.
+	removeTime = 50 * time.Millisecond
+	againTime  = 10 * time.Millisecond
 	// reapTime bounds the wait for a main process that was killed a moment ago.
 	reapTime = time.Second
 )
@@ -95,13 +97,16 @@ func (r *removal) look() {
 func (r *removal) remove() error {
 	// No id: the name is never used twice, so no other leaf can have it.
 	err := r.pool.dir.RemoveChild(r.leaf, 0)
-	if !errors.Is(err, cgroup.ErrPopulated) {
-		return err
+	if errors.Is(err, cgroup.ErrPopulated) {
+		r.count()
+		wait := removeTime
+		if r.again {
+			wait = againTime
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), wait)
+		defer cancel()
+		err = r.pool.dir.Destroy(ctx, r.leaf, r.leafID)
 	}
-	r.count()
-	ctx, cancel := context.WithTimeout(context.Background(), removeTime)
-	defer cancel()
-	err = r.pool.dir.Destroy(ctx, r.leaf, r.leafID)
 	if errors.Is(err, cgroup.ErrGone) {
 		return nil
 	}

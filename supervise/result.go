@@ -29,7 +29,7 @@ type Result struct {
 	Exited       int // starts that ended by themselves after they had been ready, and should not have
 	GaveUp       int // workers in StateFailed
 	Completed    int // workers in StateCompleted
-	Blocked      int // workers whose leaf could not be removed
+	Blocked      int // workers whose leaf cannot be removed now
 	Escalated    int // stops that needed the kill
 	Leftover     int // processes that main processes left behind
 }

@@ -202,6 +202,54 @@ func TestKillDuringReadiness(t *testing.T) {
 	}
 }
 
+// TestKilledBeforeExecIsNeverReady: the clone succeeds, and yet the program has
+// not run. The leaf is killed between its making and the spawn, which is deadly
+// on kernels with that fault.
+func TestKilledBeforeExecIsNeverReady(t *testing.T) {
+	probed := sleeper("probed", 1)
+	probed.Readiness = rule(never)
+	plain := sleeper("plain", 1)
+	plain.Restart, probed.Restart = RestartNever, RestartNever
+	r := newRig(t, Options{Pools: []PoolSpec{probed, plain}, Output: func(info StartInfo) (Output, error) {
+		leaf, err := cgroup.Open(info.Leaf)
+		if err != nil {
+			return Output{}, err
+		}
+		return Output{}, errors.Join(leaf.Kill(), leaf.Close())
+	}})
+	if !killedLeafKills(t) {
+		linuxtest.Skip(t, "needs a kernel that kills what is cloned into a once-killed cgroup (6.14 to 7.2)")
+	}
+	r.begin()
+	for _, e := range r.await("failed", 2, kind(EventStartFailed)) {
+		f := e.Failure
+		if f.Phase != PhaseExec || f.Cause != CauseExec || f.Exit == nil || !f.Exit.BeforeExec || f.Exit.Signal != unix.SIGKILL {
+			t.Errorf("%v failed by %v, want a kill before the exec", e.Worker, f)
+		}
+	}
+	if err := r.wait(); err == nil {
+		t.Error("Run() = nil, want an error")
+	}
+	if got := r.Result(); got.Ready != 0 || got.FailedStarts != 2 {
+		t.Errorf("Result() = %+v, want two failed starts", got)
+	}
+}
+
+// killedLeafKills says whether this kernel has the fault.
+func killedLeafKills(t *testing.T) bool {
+	path := linuxtest.Cgroup(t)
+	dir, err := cgroup.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := dir.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p := linuxtest.Command{Args: []string{"/bin/true"}, Cgroup: path}.Start(t)
+	return p.Wait(t, patience).Signaled()
+}
+
 // badRule cannot be prepared.
 type badRule struct{}
 
