@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"syscall"
+
+	"github.com/pitvisor/pitvisor/internal/config"
 )
 
 // The exit codes of pitvisor. `pitvisor help up` prints the same table.
@@ -59,7 +61,12 @@ func report(w io.Writer, err error) int {
 			return code
 		}
 	}
-	fmt.Fprintf(w, "pitvisor: %s\n", err)
+	var list config.Errors
+	if errors.As(err, &list) {
+		fmt.Fprintln(w, list) // "file:line:column: …", as editors and CI read it
+	} else {
+		fmt.Fprintf(w, "pitvisor: %s\n", err)
+	}
 	if hint := hintFor(err); hint != "" {
 		fmt.Fprintf(w, "pitvisor: hint: %s\n", hint)
 	}
