@@ -12,7 +12,8 @@
 // directory cannot be removed while a process is in it, so a record outlives its processes.
 // user.pitvisor.info holds an Info as JSON and is written first; user.pitvisor.run holds nothing but
 // the id and is written last, so its presence, equal to the id in the directory's name, says that the
-// record is whole. Only a directory with such a record is ever killed.
+// record is whole. Only a directory with such a record is ever killed; a sweep first notes in
+// user.pitvisor.killed how many processes that ends, for its report or that of a sweep after it.
 //
 // A run is stale if and only if the lock on its directory is free. The lock is a flock that the owner
 // takes before it writes the record and that the kernel frees when the owner is gone. The owner's

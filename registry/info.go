@@ -19,6 +19,7 @@ const (
 	xattrInfo   = "user.pitvisor.info"
 	xattrWorker = "user.pitvisor.worker"
 	xattrPool   = "user.pitvisor.pool"
+	xattrKilled = "user.pitvisor.killed"
 )
 
 // The names of directories below the root.

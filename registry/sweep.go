@@ -42,7 +42,7 @@ type SweepEvent struct {
 	Run       RunID         // zero for a directory that is not a run
 	Dir       string        // its path, for printing
 	Result    string        // ResultSwept, ...
-	Processes int           // that were in it when the kill was sent; zombies do not count
+	Processes int           // that were in it before it was killed; zombies do not count
 	Elapsed   time.Duration // from the first look to the result
 	Err       error         // why it is blocked or was skipped; often wraps a *cgroup.BlockedError
 }

@@ -288,7 +288,7 @@ func snapshot(tb testing.TB, r *Registry) string {
 		defer dir.Close()
 		pids, err := dir.PIDs()
 		fmt.Fprintf(&out, "%s %d %v", path, dir.ID(), pids)
-		for _, name := range []string{xattrRun, xattrInfo, xattrPool, xattrWorker} {
+		for _, name := range []string{xattrRun, xattrInfo, xattrPool, xattrWorker, xattrKilled} {
 			value, _ := dir.Xattr(name)
 			fmt.Fprintf(&out, " %q", value)
 		}

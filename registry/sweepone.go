@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
@@ -85,7 +86,7 @@ func (s *sweep) take(ctx context.Context, dir *cgroup.Dir) verdict {
 	if _, named := runIDOf(dir.Name()); !named {
 		return s.leave(dir)
 	}
-	killed, alive, err := s.lock(ctx, dir)
+	alive, err := s.lock(ctx, dir)
 	if alive {
 		return verdict{alive: true}
 	}
@@ -98,13 +99,13 @@ func (s *sweep) take(ctx context.Context, dir *cgroup.Dir) verdict {
 	if err == nil {
 		_, err = readInfo(dir)
 	}
-	switch {
-	case errors.Is(err, errNoRecord):
+	if errors.Is(err, errNoRecord) {
 		return s.halfMade(dir)
-	case err == nil:
-		if killed == 0 {
-			killed = len(pidsBelow(dir))
-		}
+	}
+	before := noted(dir)
+	killed := before
+	if err == nil {
+		killed = noteAll(dir)
 		err = s.root.Destroy(ctx, dir.Name(), dir.ID())
 	}
 	switch {
@@ -113,9 +114,36 @@ func (s *sweep) take(ctx context.Context, dir *cgroup.Dir) verdict {
 	case isGone(err):
 		return verdict{}
 	case errors.Is(err, cgroup.ErrSelf):
+		note(dir, before) // nobody was killed
 		return verdict{event: SweepEvent{Result: ResultSkipped, Err: err}}
 	}
 	return verdict{event: SweepEvent{Result: ResultBlocked, Processes: killed, Err: err}}
+}
+
+// noteAll writes down on the directory how many processes are about to be killed, and gives the number
+// to report. Of several sweeps that kill in a run, be it that one is blocked, or breaks the lock and
+// does not get it first, or crashes, the one that removes it in the end thus reports them all, once.
+func noteAll(dir *cgroup.Dir) int {
+	killed := max(noted(dir), len(pidsBelow(dir)))
+	note(dir, killed)
+	return killed
+}
+
+func note(dir *cgroup.Dir, killed int) {
+	_ = dir.SetXattr(xattrKilled, []byte(strconv.Itoa(killed))) // a number for people; the kill matters more
+}
+
+// noted is what was written down before; 0 if nothing was.
+func noted(dir *cgroup.Dir) int {
+	text, err := dir.Xattr(xattrKilled)
+	if err != nil {
+		return 0
+	}
+	killed, err := strconv.Atoi(string(text))
+	if err != nil {
+		return 0
+	}
+	return killed
 }
 
 // leave says so when there is something foreign in the root.
@@ -145,31 +173,30 @@ func (s *sweep) halfMade(dir *cgroup.Dir) verdict {
 // lock gets the lock of a run that is stale. While somebody else holds it, it depends on the owner. If
 // it lives, so does the run. If it is ending, or dead, or has not written the record yet, it is tried
 // again for a while: mostly the lock comes free, and a probe for ps holds it for an instant too. If the
-// owner is dead and the lock still held then, it is broken; killed counts whom that ended.
-func (s *sweep) lock(ctx context.Context, dir *cgroup.Dir) (killed int, alive bool, err error) {
+// owner is dead and the lock still held then, it is broken.
+func (s *sweep) lock(ctx context.Context, dir *cgroup.Dir) (alive bool, err error) {
 	patience, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	for {
 		err := dir.Lock()
 		if !errors.Is(err, cgroup.ErrLocked) {
-			return 0, false, err
+			return false, err
 		}
 		owner, err := ownerOf(dir)
 		if err != nil || owner == ownerLives {
-			return 0, err == nil, err
+			return err == nil, err
 		}
 		if patience.Err() == nil {
 			pause(patience, lockPause)
 			continue
 		}
 		if ctx.Err() != nil {
-			return 0, false, fmt.Errorf("lock %s: %w", dir.Path(), context.Cause(ctx))
+			return false, fmt.Errorf("lock %s: %w", dir.Path(), context.Cause(ctx))
 		}
 		if owner != ownerDead {
-			return 0, true, nil // slow, but somebody who lives holds the lock
+			return true, nil // slow, but somebody who lives holds the lock
 		}
-		killed, err = s.breakLock(ctx, dir)
-		return killed, false, err
+		return false, s.breakLock(ctx, dir)
 	}
 }
 
@@ -177,27 +204,29 @@ func (s *sweep) lock(ctx context.Context, dir *cgroup.Dir) (killed int, alive bo
 // owner that never came to exec, so it is in the run: in a frozen cgroup, say, or waiting for a file
 // system that hangs. A kill reaches it there, and with it the last copy of the owner's descriptors
 // is gone. One sweep does this at a time: the lock on the root says whose turn it is.
-func (s *sweep) breakLock(ctx context.Context, dir *cgroup.Dir) (killed int, err error) {
+func (s *sweep) breakLock(ctx context.Context, dir *cgroup.Dir) error {
 	root, err := s.openRoot()
 	if err != nil {
-		return 0, fmt.Errorf("break lock of %s: %w", dir.Path(), err)
+		return fmt.Errorf("break lock of %s: %w", dir.Path(), err)
 	}
 	defer root.Close()
 	if err := waitLock(ctx, root); err != nil {
-		return 0, fmt.Errorf("break lock of %s: wait for another breaker: %w", dir.Path(), err)
+		return fmt.Errorf("break lock of %s: wait for another breaker: %w", dir.Path(), err)
 	}
 	err = dir.Lock() // the breaker before may have freed it
 	if !errors.Is(err, cgroup.ErrLocked) {
-		return 0, err
+		return err
 	}
-	killed = len(pidsBelow(dir))
+	before := noted(dir)
+	noteAll(dir)
 	if err := dir.Kill(); err != nil {
-		return 0, fmt.Errorf("break lock of %s: %w", dir.Path(), err)
+		note(dir, before) // nobody was killed
+		return fmt.Errorf("break lock of %s: %w", dir.Path(), err)
 	}
 	if err := waitLock(ctx, dir); err != nil {
-		return killed, fmt.Errorf("break lock of %s: its owner is dead, and its members are killed: %w", dir.Path(), err)
+		return fmt.Errorf("break lock of %s: its owner is dead, and its members are killed: %w", dir.Path(), err)
 	}
-	return killed, nil
+	return nil
 }
 
 // openRoot opens the root once more, because a lock belongs to an open file and the one of the
