@@ -256,6 +256,9 @@ func TestLeafBelowAFrozenCgroupIsRefused(t *testing.T) {
 	if err := middle.Freeze(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := (&Cmd{Leaf: old, Thawed: true}).checkLeaf(); err != nil {
+		t.Errorf("the caller's word is not taken: %v", err)
+	}
 	for _, c := range []Cmd{{Leaf: old}, {Leaf: newLeaf(t, middle, "new")}} {
 		c.Path = "/bin/sh"
 		_, err := Start(&c)
@@ -316,6 +319,35 @@ func TestInterpreterOfRealPrograms(t *testing.T) {
 		got, _ := interpreter(script(t, text)) // of a broken file any error will do
 		if got != want {
 			t.Errorf("interpreter of %.20q = %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestMayExecuteGoesByTheMode(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	path := script(t, "")
+	const uid, gid = 1000, 2000
+	if err := os.Chown(path, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		mode os.FileMode
+		user Credential
+		want bool
+	}{
+		{0o700, Credential{UID: uid, GID: gid}, true},
+		{0o077, Credential{UID: uid, GID: gid}, false}, // the owner's bits count for the owner
+		{0o070, Credential{UID: 7, GID: gid}, true},
+		{0o070, Credential{UID: 7, GID: 7, Groups: []uint32{6, gid}}, true},
+		{0o707, Credential{UID: 7, GID: 7, Groups: []uint32{6, gid}}, false},
+		{0o007, Credential{UID: 7, GID: 7}, true},
+		{0o770, Credential{UID: 7, GID: 7}, false},
+		{0o700, Credential{UID: 0, GID: 0}, true},
+		{0o644, Credential{UID: 0, GID: 0}, false},
+	} {
+		chmod(t, path, row.mode)
+		if got := (&Cmd{Credential: &row.user}).mayExecute(path); got != row.want {
+			t.Errorf("mode %v, %+v: %v, want %v", row.mode, row.user, got, row.want)
 		}
 	}
 }

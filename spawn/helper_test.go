@@ -170,6 +170,33 @@ func TestFalseHelperIsRefused(t *testing.T) {
 	}
 }
 
+// A request that anybody could have changed is none, even if it is right.
+func TestUnsealedRequestIsRefused(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	request := request{Path: tinyProgram(t), Args: []string{"x"}}
+	file, err := os.Create(filepath.Join(t.TempDir(), "request"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	if _, err := file.Write(request.encode()); err != nil {
+		t.Fatal(err)
+	}
+	leaf := newLeaf(t, testRoot(t), "leaf")
+	procs, err := os.OpenFile(leaf.Path()+"/cgroup.procs", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = procs.Close() }()
+	c := Cmd{
+		Path: linuxtest.Helper(t, "run")[0], Args: []string{helperName, "3"}, Leaf: leaf,
+		ExtraFiles: []*os.File{file, os.Stderr, procs},
+	}
+	if exit := wait(t, start(t, &c)); exit.Code != helperFailed {
+		t.Errorf("%v, want exit %d", exit, helperFailed)
+	}
+}
+
 // stuck starts a helper that joins a frozen leaf and so stops before exec. release
 // gets it going or ends it; the result of the start is returned.
 func stuck(t *testing.T, c *Cmd, release func(leaf *cgroup.Dir)) error {

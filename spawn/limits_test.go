@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -179,6 +180,9 @@ func TestH18WithoutPrivilegesAndOutOfProcesses(t *testing.T) {
 		if got[name].Causes[want] != n {
 			t.Errorf("%s: %v (%s), want %d × %s", name, got[name].Causes, got[name].Last, n, want)
 		}
+	}
+	if want := "put a process into cgroup " + foreign; !strings.Contains(got["foreign"].Last, want) {
+		t.Errorf("%q, want %q in it", got["foreign"].Last, want)
 	}
 }
 

@@ -15,6 +15,7 @@ type poisonResult struct {
 	Healthy, InKilled, AfterMove bool // what Poisoned said
 	KilledLeaf, FromKilled, Last Exit // of starts into a killed leaf, from a killed cgroup, and at the end
 	Children                     []string
+	Zombie                       bool
 }
 
 // poisonMode plays the supervisor in a once-killed cgroup.
@@ -39,6 +40,8 @@ func poisonMode(args []string) int {
 	if p.err != nil {
 		return complain(p.err)
 	}
+	_, err := waitAny(unix.WNOWAIT)
+	got.Zombie = err != unix.ECHILD
 	return printResult(got)
 }
 
@@ -100,6 +103,9 @@ func TestPoisonedCgroup(t *testing.T) {
 	}
 	if got.AfterMove || !got.Last.Success() {
 		t.Errorf("in the fresh cgroup again: poisoned %v, %v", got.AfterMove, got.Last)
+	}
+	if got.Zombie {
+		t.Error("a zombie is left")
 	}
 	if want := 5; len(got.Children) != want { // those of poisonMode itself
 		t.Errorf("cgroups left: %q", got.Children)
