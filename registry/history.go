@@ -10,7 +10,7 @@ import (
 
 const (
 	historyQueue  = 4096                   // records that wait for the writer
-	historyGather = 100 * time.Millisecond // from the first record of a batch to its write
+	historyGather = 500 * time.Millisecond // from the first record of a batch to its write
 	historyRetry  = time.Second            // from a write that failed to the next try
 	historyDetail = 1 << 10                // bytes of Record.Detail that are kept
 )

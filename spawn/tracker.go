@@ -14,6 +14,7 @@ type tracker struct {
 	flying  map[uint64]struct{}
 	own     map[int]*Process // by PID: started and not reaped
 	waiting chan struct{}    // of the running ReapOrphans, nil if there is none
+	held    bool             // ReapOrphans found a zombie that it must leave for now
 }
 
 // begin announces a start. Its child is unknown until end.
@@ -51,8 +52,14 @@ func (t *tracker) forget(p *Process) {
 	t.wake()
 }
 
-// wake lets ReapOrphans look again. The caller holds mu.
+// wake lets ReapOrphans look again, if there is something that it could not decide
+// or that hid others from it: a look costs more the more children there are. The
+// caller holds mu.
 func (t *tracker) wake() {
+	if !t.held {
+		return
+	}
+	t.held = false
 	select {
 	case t.waiting <- struct{}{}:
 	default: // nobody waits, or somebody has already been woken
@@ -97,6 +104,7 @@ const (
 func (t *tracker) verdict(pid int, mark uint64) verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.held = true
 	if t.own[pid] != nil {
 		return owned
 	}
@@ -105,5 +113,6 @@ func (t *tracker) verdict(pid int, mark uint64) verdict {
 			return undecided
 		}
 	}
+	t.held = false
 	return orphan
 }
