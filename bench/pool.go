@@ -144,8 +144,8 @@ func (c *cell) watchIdle(ctx context.Context, idle time.Duration, run *poolRun) 
 		return err
 	}
 	run.IdleCPU, run.IdleSwitch = cpu-before, after.Switches-run.Held.Switches
-	after.PSS, after.FDs = max(after.PSS, run.Held.PSS), max(after.FDs, run.Held.FDs)
-	after.Threads = max(after.Threads, run.Held.Threads)
+	// Memory is what it keeps while nothing happens; the counts are the most that was seen.
+	after.Threads, after.FDs = max(after.Threads, run.Held.Threads), max(after.FDs, run.Held.FDs)
 	run.Held = after
 	return nil
 }

@@ -56,8 +56,11 @@ func (d *display) line(l capture.Line) {
 	if d.clean {
 		text = printable(text)
 	}
-	prefix := fmt.Sprintf("%-*s %s ", d.width, l.Worker, mark)
-	_, _ = d.out.WriteString(d.paint.paint(palette(color), prefix)) // an error sticks until Flush
+	prefix := d.paint.paint(palette(color), fmt.Sprintf("%-*s %s ", d.width, l.Worker, mark))
+	if l.Lost > 0 { // written faster than it could be shown; an error sticks until Flush
+		_, _ = fmt.Fprintf(d.out, "%s%s\n", prefix, d.paint.paint(styleDim, fmt.Sprintf("[%d bytes not shown]", l.Lost)))
+	}
+	_, _ = d.out.WriteString(prefix)
 	_, _ = d.out.Write(text)
 	_ = d.out.WriteByte('\n')
 	if d.out.Flush() != nil {

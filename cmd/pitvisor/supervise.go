@@ -24,17 +24,20 @@ type session struct {
 	log *slog.Logger
 	cfg *config.Config
 
-	root    cgroup.Root
-	home    *home
-	reg     *registry.Registry
-	run     *registry.Run
-	logs    *capture.Store // nil when no pool writes files
-	logDir  string
-	runtime *runDir
-	notify  *probe.NotifyServer // nil when no pool uses it
-	history *registry.History
-	show    *display
-	events  *eventLog
+	root   cgroup.Root
+	home   *home
+	reg    *registry.Registry
+	run    *registry.Run
+	logs   *capture.Store // nil when no pool writes files
+	logDir string
+
+	closeLogs func() error
+	runtime   *runDir
+	notify    *probe.NotifyServer // nil when no pool uses it
+	history   *registry.History
+	show      *display
+	shown     chan struct{} // closed when all output was shown; nil when none is
+	events    *eventLog
 
 	closers []func() error // run in reverse order
 	group   sync.WaitGroup // goroutines that end with the session's context
@@ -58,7 +61,29 @@ func (a *app) superviseConfig(cfg *config.Config, quiet bool, log *slog.Logger) 
 		return asSelf(err)
 	}
 	s.startHelpers(ctx)
-	return s.supervise(ctx, sup)
+	err = s.supervise(ctx, sup)
+	s.showRest()
+	return err
+}
+
+// restTime bounds the wait for a reader of our stdout that has stopped reading.
+const restTime = 2 * time.Second
+
+// showRest prints what the workers said last.
+func (s *session) showRest() {
+	if s.shown == nil {
+		return
+	}
+	if err := s.closeLogs(); err != nil {
+		s.log.Warn("close the output files: " + err.Error())
+	}
+	limit := time.NewTimer(restTime)
+	defer limit.Stop()
+	select {
+	case <-s.shown:
+	case <-limit.C:
+		s.log.Warn("the end of the workers' output was not shown: nobody reads it", "files", s.logDir)
+	}
 }
 
 // asSelf marks an error as pitvisor's own failure unless it has a code already.
@@ -109,7 +134,8 @@ func (s *session) openState() error {
 		if s.logs, err = capture.Open(capture.Options{Dir: s.logDir, MaxSize: s.cfg.Log.MaxSize, Warn: warn}); err != nil {
 			return fmt.Errorf("open the workers' log files: %w", err)
 		}
-		s.onClose(s.logs.Close)
+		s.closeLogs = sync.OnceValue(s.logs.Close)
+		s.onClose(s.closeLogs)
 	}
 	if usesNotify(s.cfg) {
 		if s.notify, err = probe.NewNotifyServer(s.runtime.path); err != nil {
@@ -194,6 +220,19 @@ func (s *session) supervisor(quiet bool) (*supervise.Supervisor, error) {
 	})
 }
 
+// follow shows the workers' output. Its goroutine is not one of the group: a
+// reader of our stdout that does not read would hold up the end.
+func (s *session) follow(ctx context.Context) {
+	follower := s.logs.NewFollower()
+	s.shown = make(chan struct{})
+	go func() {
+		defer close(s.shown)
+		if err := follower.Run(ctx, s.show.line); err != nil && ctx.Err() == nil {
+			s.log.Warn("the workers' output is no longer shown: "+err.Error(), "files", s.logDir)
+		}
+	}()
+}
+
 // startHelpers starts what runs beside the supervisor until the session ends.
 func (s *session) startHelpers(ctx context.Context) {
 	s.group.Go(func() {
@@ -204,11 +243,7 @@ func (s *session) startHelpers(ctx context.Context) {
 	s.group.Go(func() { s.sweepStale(ctx) })
 	s.group.Go(func() { s.slimDown(ctx) })
 	if s.logs != nil && s.show.wanted() {
-		s.group.Go(func() {
-			if err := s.logs.Follow(ctx, s.show.line); err != nil && ctx.Err() == nil {
-				s.log.Warn("the workers' output is no longer shown: "+err.Error(), "files", s.logDir)
-			}
-		})
+		s.follow(ctx)
 	}
 	if s.notify != nil {
 		s.group.Go(func() {
@@ -219,11 +254,23 @@ func (s *session) startHelpers(ctx context.Context) {
 	}
 }
 
+// settleTime is how long after the last worker was ready for the first time the
+// memory of the start is returned: nothing hangs on it, so it may come after
+// everything that does.
+const settleTime = time.Second
+
 // slimDown waits until everything is up and then returns what the start needed.
 func (s *session) slimDown(ctx context.Context) {
 	select {
 	case <-ctx.Done():
+		return
 	case <-s.events.allReady:
+	}
+	settled := time.NewTimer(settleTime)
+	defer settled.Stop()
+	select {
+	case <-ctx.Done():
+	case <-settled.C:
 		if err := releaseStartup(); err != nil {
 			s.log.Debug("keep the memory of the start: " + err.Error())
 		}
