@@ -27,7 +27,9 @@ func parseSender(oob []byte) *pidfd.Process {
 		case unix.SCM_RIGHTS:
 			closeRights(&m)
 		case unix.SCM_CREDENTIALS:
-			creds, _ = unix.ParseUnixCredentials(&m) // nil when it is none
+			if len(m.Data) >= unix.SizeofUcred { // x/sys does not look
+				creds, _ = unix.ParseUnixCredentials(&m) // nil when it is none
+			}
 		case unix.SCM_PIDFD:
 			if len(m.Data) >= 4 {
 				fd = int(int32(binary.NativeEndian.Uint32(m.Data))) // a negative error, if the sender has gone
