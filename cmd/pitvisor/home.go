@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
 
@@ -54,25 +53,14 @@ func moveToLeaf(root *cgroup.Dir, self string) (*home, error) {
 	if err != nil {
 		return nil, err
 	}
-	for range 10 {
-		leaf, err := root.Create("supervisor-" + registry.NewRunID().String())
-		if err != nil {
-			return nil, errors.Join(err, origin.Close())
-		}
-		if err = leaf.Lock(); err == nil {
-			err = leaf.MoveSelf()
-		}
-		if err == nil {
-			return &home{root: root, origin: origin, leaf: leaf}, nil
-		}
-		name, id := leaf.Name(), leaf.ID()
-		_ = leaf.Close() // nothing is in it
-		if !errors.Is(err, cgroup.ErrGone) && !errors.Is(err, cgroup.ErrLocked) && !errors.Is(err, fs.ErrNotExist) {
-			return nil, errors.Join(err, root.RemoveChild(name, id), origin.Close())
-		}
-		// A sweep beside us took the empty leaf; make another.
+	leaf, err := registry.New(root).CreateSupervisorLeaf()
+	if err != nil {
+		return nil, errors.Join(err, origin.Close())
 	}
-	return nil, errors.Join(errors.New("a sweep keeps removing the fresh leaf"), origin.Close())
+	if err := leaf.MoveSelf(); err != nil {
+		return nil, errors.Join(err, root.RemoveChild(leaf.Name(), leaf.ID()), leaf.Close(), origin.Close())
+	}
+	return &home{root: root, origin: origin, leaf: leaf}, nil
 }
 
 // leave goes back to where the supervisor came from, so that its leaf can be
