@@ -118,12 +118,14 @@ func TestH29ZombiesAreDeadAndReaped(t *testing.T) {
 		return len(pids) == 3, "web/0 has not forked"
 	})
 	victim := r.Status()[0].PID
+	_, leaf := r.members("web/0")
 	r.kill(victim, unix.SIGKILL)
 	exited := r.await("exited", 1, kind(EventExited))[0]
 	if exited.Leftover != 2 {
 		t.Errorf("leftover = %d, want the 2 processes that the worker had started", exited.Leftover)
 	}
 	r.await("ready again", 4, kind(EventReady))
+	linuxtest.CgroupGone(t, leaf, 0)
 	if id, ok := linuxtest.Identify(victim); ok {
 		t.Errorf("process %d is still there as %v", victim, id)
 	}

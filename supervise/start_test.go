@@ -64,6 +64,12 @@ func TestH09FailureIsToldOncePerStartAndBacksOff(t *testing.T) {
 // TestH15LateReadinessOfAnOldStartIsIgnored: a rule that does not obey its
 // context, and says yes when the next start is under way.
 func TestH15LateReadinessOfAnOldStartIsIgnored(t *testing.T) {
+	for _, track := range []Track{TrackMain, TrackLeaf} {
+		t.Run(track.String(), func(t *testing.T) { testLateReadiness(t, track) })
+	}
+}
+
+func testLateReadiness(t *testing.T, track Track) {
 	p := sh("web", 1, `test "$PITVISOR_START" = 1 && exit 5; exec sleep 600`)
 	second, answered := make(chan struct{}), make(chan struct{})
 	p.Readiness = rule(func(ctx context.Context, info StartInfo, _ *pidfd.Process, _ *cgroup.Dir) (ReadyInfo, error) {
@@ -77,7 +83,7 @@ func TestH15LateReadinessOfAnOldStartIsIgnored(t *testing.T) {
 		<-ctx.Done()
 		return ReadyInfo{}, context.Cause(ctx)
 	})
-	p.StartTimeout = 500 * time.Millisecond
+	p.StartTimeout, p.Track = 500*time.Millisecond, track
 	r := begin(t, p)
 	failures := r.await("failures", 2, kind(EventStartFailed))
 	if failures[0].Failure.Cause != CauseExited || failures[1].Failure.Cause != CauseTimeout || failures[1].Start != 2 {
