@@ -99,8 +99,10 @@ func (b *bench) stopCost(ctx context.Context) error {
 		job       job
 		processes int
 	}{
-		{plain(n), n}, {job{workers: n, command: []string{b.tools.daemonise}, ignoreTerm: true}, 2 * n},
-		{plain(size), size}, {b.bombJob(true), size},
+		{plain(n), n},
+		{job{workers: n, command: []string{b.tools.daemonise}, ignoreTerm: true}, 2 * n},
+		{plain(size), size},
+		{b.bombJob(true), size},
 	}
 	walls := make([][]float64, len(jobs))
 	for round := range b.opts.rounds + 1 {

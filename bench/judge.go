@@ -25,8 +25,10 @@ func (b *bench) judgePools(n int) {
 	for _, run := range mine.Runs {
 		dirs = max(dirs, run.Stop.LeftDirs)
 	}
-	b.addRow(row{ID: "13", Measure: "left after the forced stop", Pitvisor: fmt.Sprintf("%d processes, %d cgroups", left, dirs),
-		Target: "0 and 0", Exact: true, Verdict: exactly(left == 0 && dirs == 0)})
+	b.addRow(row{
+		ID: "13", Measure: "left after the forced stop", Pitvisor: fmt.Sprintf("%d processes, %d cgroups", left, dirs),
+		Target: "0 and 0", Exact: true, Verdict: exactly(left == 0 && dirs == 0),
+	})
 }
 
 // judgeStart compares with the Go floor (must), the C floor (for information) and the best peer of the same run.
@@ -69,17 +71,25 @@ func (b *bench) judgeHeld(n int, mine poolTable) {
 	floor, _ := b.table(n, "limit-go")
 	floorHeld, _, _ := floor.held()
 	pss := float64(held.PSS) / mebibyte
-	b.addRow(row{ID: "5", Measure: fmt.Sprintf("PSS of the supervisor at %d workers", n), Pitvisor: fmt.Sprintf("%.1f MiB", pss),
+	b.addRow(row{
+		ID: "5", Measure: fmt.Sprintf("PSS of the supervisor at %d workers", n), Pitvisor: fmt.Sprintf("%.1f MiB", pss),
 		Reference: fmt.Sprintf("limit-go %.1f MiB", float64(floorHeld.PSS)/mebibyte),
 		Ratio:     fmt.Sprintf("%.2f", float64(held.PSS)/math.Max(float64(floorHeld.PSS), 1)),
-		Target:    "≤ 12 MiB", Exact: true, Verdict: exactly(pss <= 12)})
-	b.addRow(row{ID: "6", Measure: fmt.Sprintf("threads at %d workers", n), Pitvisor: fmt.Sprint(held.Threads),
-		Reference: fmt.Sprintf("limit-go %d", floorHeld.Threads), Target: "≤ 10, not growing", Exact: true, Verdict: exactly(held.Threads <= 10)})
-	b.addRow(row{ID: "7", Measure: fmt.Sprintf("fds at %d workers", n), Pitvisor: fmt.Sprint(held.FDs),
-		Reference: fmt.Sprintf("limit-go %d", floorHeld.FDs), Target: fmt.Sprintf("≤ %d", n+30), Exact: true, Verdict: exactly(held.FDs <= n+30)})
-	b.addRow(row{ID: "8", Measure: fmt.Sprintf("idle with %d workers, over %v", n, b.scale.idle),
+		Target:    "≤ 12 MiB", Exact: true, Verdict: exactly(pss <= 12),
+	})
+	b.addRow(row{
+		ID: "6", Measure: fmt.Sprintf("threads at %d workers", n), Pitvisor: fmt.Sprint(held.Threads),
+		Reference: fmt.Sprintf("limit-go %d", floorHeld.Threads), Target: "≤ 10, not growing", Exact: true, Verdict: exactly(held.Threads <= 10),
+	})
+	b.addRow(row{
+		ID: "7", Measure: fmt.Sprintf("fds at %d workers", n), Pitvisor: fmt.Sprint(held.FDs),
+		Reference: fmt.Sprintf("limit-go %d", floorHeld.FDs), Target: fmt.Sprintf("≤ %d", n+30), Exact: true, Verdict: exactly(held.FDs <= n+30),
+	})
+	b.addRow(row{
+		ID: "8", Measure: fmt.Sprintf("idle with %d workers, over %v", n, b.scale.idle),
 		Pitvisor: fmt.Sprintf("%.3f CPU ms/s, %.2f switches/s", idleCPU, idleSwitches),
-		Target:   "≤ 0.5 CPU ms/s, ≤ 2 switches/s", Exact: true, Verdict: exactly(idleCPU <= 0.5 && idleSwitches <= 2)})
+		Target:   "≤ 0.5 CPU ms/s, ≤ 2 switches/s", Exact: true, Verdict: exactly(idleCPU <= 0.5 && idleSwitches <= 2),
+	})
 }
 
 func (b *bench) judgeContained() {
@@ -87,9 +97,11 @@ func (b *bench) judgeContained() {
 		if c.Name != product {
 			continue
 		}
-		r := row{ID: "14", Measure: fmt.Sprintf("alive after a stop: %d daemonised, bomb of %d", c.Daemons, c.Bomb),
+		r := row{
+			ID: "14", Measure: fmt.Sprintf("alive after a stop: %d daemonised, bomb of %d", c.Daemons, c.Bomb),
 			Pitvisor: fmt.Sprintf("%d and %d, %d cgroups", c.DaemonLeft, c.BombLeft, c.DirsLeft), Target: "0 and 0",
-			Exact: true, Verdict: exactly(c.Err == "" && c.DaemonLeft == 0 && c.BombLeft == 0 && c.DirsLeft == 0)}
+			Exact: true, Verdict: exactly(c.Err == "" && c.DaemonLeft == 0 && c.BombLeft == 0 && c.DirsLeft == 0),
+		}
 		if c.Err != "" {
 			r.Pitvisor = c.Err
 		}
@@ -107,9 +119,11 @@ func (b *bench) judgeStopCost(walls [][]float64) {
 		{fmt.Sprintf("forced stop of a bomb of %d, ms, against as many plain workers", b.scale.bomb), walls[3], walls[2]},
 	} {
 		ratio := summarize(ratios(pair.with, pair.plain))
-		b.addRow(row{ID: "14", Measure: pair.measure, Pitvisor: summarize(pair.with).spread("%.0f"),
+		b.addRow(row{
+			ID: "14", Measure: pair.measure, Pitvisor: summarize(pair.with).spread("%.0f"),
 			Reference: "without " + summarize(pair.plain).spread("%.0f"), Ratio: ratio.spread("%.2f"),
-			Target: "≤ 2 × without", Verdict: atMost(ratio, 2)})
+			Target: "≤ 2 × without", Verdict: atMost(ratio, 2),
+		})
 	}
 }
 

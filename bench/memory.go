@@ -54,8 +54,10 @@ func (b *bench) hold(ctx context.Context) error {
 	b.say.step("pitvisor holds %d workers", b.scale.hold)
 	h, err := b.hold1(ctx, who, b.scale.hold, b.scale.holdFor)
 	if err != nil {
-		b.addRow(row{ID: "hold", Measure: fmt.Sprintf("%d idle workers held", b.scale.hold), Pitvisor: err.Error(),
-			Target: "all held, none lost", Exact: true, Verdict: verdictMissed})
+		b.addRow(row{
+			ID: "hold", Measure: fmt.Sprintf("%d idle workers held", b.scale.hold), Pitvisor: err.Error(),
+			Target: "all held, none lost", Exact: true, Verdict: verdictMissed,
+		})
 		return err
 	}
 	b.Held = append(b.Held, h)

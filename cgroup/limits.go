@@ -84,20 +84,26 @@ func (l Limits) settings() []setting {
 	memory("memory.max", l.MemoryMax, cgroup2.Memory{Max: &l.MemoryMax})
 	memory("memory.swap.max", l.MemorySwapMax, cgroup2.Memory{Swap: &l.MemorySwapMax})
 	if l.OOMGroup {
-		all = append(all, setting{"memory", "memory.oom.group", "1",
-			&cgroup2.Resources{Memory: &cgroup2.Memory{OOMGroup: &l.OOMGroup}}})
+		all = append(all, setting{
+			"memory", "memory.oom.group", "1",
+			&cgroup2.Resources{Memory: &cgroup2.Memory{OOMGroup: &l.OOMGroup}},
+		})
 	}
 	if l.PIDsMax != 0 {
 		all = append(all, number("pids", "pids.max", l.PIDsMax,
 			&cgroup2.Resources{Pids: &cgroup2.Pids{Max: l.PIDsMax}}))
 	}
 	if l.CPUs != "" {
-		all = append(all, setting{"cpuset", "cpuset.cpus", l.CPUs,
-			&cgroup2.Resources{CPU: &cgroup2.CPU{Cpus: l.CPUs}}})
+		all = append(all, setting{
+			"cpuset", "cpuset.cpus", l.CPUs,
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Cpus: l.CPUs}},
+		})
 	}
 	if l.Mems != "" {
-		all = append(all, setting{"cpuset", "cpuset.mems", l.Mems,
-			&cgroup2.Resources{CPU: &cgroup2.CPU{Mems: l.Mems}}})
+		all = append(all, setting{
+			"cpuset", "cpuset.mems", l.Mems,
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Mems: l.Mems}},
+		})
 	}
 	return append(all, l.shares()...)
 }
@@ -106,8 +112,10 @@ func (l Limits) settings() []setting {
 func (l Limits) shares() []setting {
 	var all []setting
 	if l.CPUWeight != 0 {
-		all = append(all, setting{"cpu", "cpu.weight", strconv.FormatUint(l.CPUWeight, 10),
-			&cgroup2.Resources{CPU: &cgroup2.CPU{Weight: &l.CPUWeight}}})
+		all = append(all, setting{
+			"cpu", "cpu.weight", strconv.FormatUint(l.CPUWeight, 10),
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Weight: &l.CPUWeight}},
+		})
 	}
 	if l.CPUQuota != 0 || l.CPUPeriod != 0 {
 		var quota *int64
@@ -120,8 +128,10 @@ func (l Limits) shares() []setting {
 			period = uint64(l.CPUPeriod.Microseconds())
 		}
 		limit := cgroup2.NewCPUMax(quota, &period)
-		all = append(all, setting{"cpu", "cpu.max", string(limit),
-			&cgroup2.Resources{CPU: &cgroup2.CPU{Max: limit}}})
+		all = append(all, setting{
+			"cpu", "cpu.max", string(limit),
+			&cgroup2.Resources{CPU: &cgroup2.CPU{Max: limit}},
+		})
 	}
 	if l.IOWeight != 0 {
 		all = append(all, setting{"io", "io.weight", strconv.FormatUint(l.IOWeight, 10), nil})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -80,24 +79,36 @@ func TestH43CausesAreToldApart(t *testing.T) {
 // fileCauses are about the file at Path.
 func fileCauses() []cause {
 	return []cause{
-		{"no such program", func(_ *testing.T, dir string, c *Cmd) { c.Path = dir + "/nothing" },
-			wantError{CauseNotFound, unix.ENOENT, ""}},
-		{"below a file", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, ""); c.Path += "/x" },
-			wantError{CauseNotFound, unix.ENOTDIR, ""}},
+		{
+			"no such program", func(_ *testing.T, dir string, c *Cmd) { c.Path = dir + "/nothing" },
+			wantError{CauseNotFound, unix.ENOENT, ""},
+		},
+		{
+			"below a file", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, ""); c.Path += "/x" },
+			wantError{CauseNotFound, unix.ENOTDIR, ""},
+		},
 		{"dangling link", func(t *testing.T, dir string, c *Cmd) {
 			c.Path = dir + "/link"
 			if err := os.Symlink("nowhere", c.Path); err != nil {
 				t.Fatal(err)
 			}
 		}, wantError{CauseNotFound, unix.ENOENT, ""}},
-		{"relative to the directory", func(_ *testing.T, dir string, c *Cmd) { c.Path, c.Dir = "bin/nothing", dir },
-			wantError{CauseNotFound, unix.ENOENT, ""}},
-		{"a directory", func(_ *testing.T, dir string, c *Cmd) { c.Path = dir },
-			wantError{CauseNotExecutable, unix.EACCES, "directory"}},
-		{"a device", func(_ *testing.T, _ string, c *Cmd) { c.Path = os.DevNull },
-			wantError{CauseNotExecutable, unix.EACCES, "not a regular file"}},
-		{"no x bit", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#!/bin/sh\n"); chmod(t, c.Path, 0o644) },
-			wantError{CauseNotExecutable, unix.EACCES, "mode is -rw-r--r--"}},
+		{
+			"relative to the directory", func(_ *testing.T, dir string, c *Cmd) { c.Path, c.Dir = "bin/nothing", dir },
+			wantError{CauseNotFound, unix.ENOENT, ""},
+		},
+		{
+			"a directory", func(_ *testing.T, dir string, c *Cmd) { c.Path = dir },
+			wantError{CauseNotExecutable, unix.EACCES, "directory"},
+		},
+		{
+			"a device", func(_ *testing.T, _ string, c *Cmd) { c.Path = os.DevNull },
+			wantError{CauseNotExecutable, unix.EACCES, "not a regular file"},
+		},
+		{
+			"no x bit", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#!/bin/sh\n"); chmod(t, c.Path, 0o644) },
+			wantError{CauseNotExecutable, unix.EACCES, "mode is -rw-r--r--"},
+		},
 		{"being written", func(t *testing.T, dir string, c *Cmd) {
 			write(t, dir, c, elfHeader())
 			f, err := os.OpenFile(c.Path, os.O_WRONLY, 0)
@@ -112,19 +123,27 @@ func fileCauses() []cause {
 // formatCauses are about what is in it.
 func formatCauses() []cause {
 	return []cause{
-		{"text without #!", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "echo hello\n") },
-			wantError{CauseBadFormat, unix.ENOEXEC, ""}},
-		{"empty file", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "") },
-			wantError{CauseBadFormat, unix.ENOEXEC, ""}},
+		{
+			"text without #!", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "echo hello\n") },
+			wantError{CauseBadFormat, unix.ENOEXEC, ""},
+		},
+		{
+			"empty file", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "") },
+			wantError{CauseBadFormat, unix.ENOEXEC, ""},
+		},
 		{"another machine's program", func(t *testing.T, dir string, c *Cmd) {
 			head := []byte(elfHeader())
 			head[18] = 2 // EM_SPARC
 			write(t, dir, c, string(head))
 		}, wantError{CauseBadFormat, unix.ENOEXEC, ""}},
-		{"no interpreter", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#! /no/such/python3 -u\n") },
-			wantError{CauseNoInterpreter, unix.ENOENT, "interpreter /no/such/python3, named in "}},
-		{"interpreter with a carriage return", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#!/bin/sh\r\n") },
-			wantError{CauseNoInterpreter, unix.ENOENT, `"/bin/sh\r"`}},
+		{
+			"no interpreter", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#! /no/such/python3 -u\n") },
+			wantError{CauseNoInterpreter, unix.ENOENT, "interpreter /no/such/python3, named in "},
+		},
+		{
+			"interpreter with a carriage return", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#!/bin/sh\r\n") },
+			wantError{CauseNoInterpreter, unix.ENOENT, `"/bin/sh\r"`},
+		},
 		{"interpreter of the interpreter", func(t *testing.T, dir string, c *Cmd) {
 			write(t, dir, c, "#!/no/such/python3\n")
 			second := dir + "/second"
@@ -133,12 +152,18 @@ func formatCauses() []cause {
 			}
 			c.Path = second
 		}, wantError{CauseNoInterpreter, unix.ENOENT, "interpreter /no/such/python3, named in "}},
-		{"interpreter without x bit", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#!/etc/passwd\n") },
-			wantError{CauseNoInterpreter, unix.EACCES, "interpreter /etc/passwd, named in "}},
-		{"no loader", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, loaderless(t)) },
-			wantError{CauseNoInterpreter, unix.ENOENT, "interpreter /lib00/"}},
-		{"too long", func(_ *testing.T, _ string, c *Cmd) { c.Args = []string{strings.Repeat("x", 200_000)} },
-			wantError{CauseInvalid, unix.E2BIG, "too long"}},
+		{
+			"interpreter without x bit", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, "#!/etc/passwd\n") },
+			wantError{CauseNoInterpreter, unix.EACCES, "interpreter /etc/passwd, named in "},
+		},
+		{
+			"no loader", func(t *testing.T, dir string, c *Cmd) { write(t, dir, c, loaderless(t)) },
+			wantError{CauseNoInterpreter, unix.ENOENT, "interpreter /lib00/"},
+		},
+		{
+			"too long", func(_ *testing.T, _ string, c *Cmd) { c.Args = []string{strings.Repeat("x", 200_000)} },
+			wantError{CauseInvalid, unix.E2BIG, "too long"},
+		},
 	}
 }
 
@@ -162,10 +187,14 @@ func loaderless(t *testing.T) string {
 func placeCauses() []cause {
 	nobody := &Credential{UID: 65534, GID: 65534}
 	return []cause{
-		{"no directory", func(_ *testing.T, dir string, c *Cmd) { c.Dir = dir + "/nothing" },
-			wantError{CauseBadDir, unix.ENOENT, "/nothing"}},
-		{"directory is a file", func(_ *testing.T, _ string, c *Cmd) { c.Dir = "/etc/passwd" },
-			wantError{CauseBadDir, unix.ENOTDIR, "/etc/passwd"}},
+		{
+			"no directory", func(_ *testing.T, dir string, c *Cmd) { c.Dir = dir + "/nothing" },
+			wantError{CauseBadDir, unix.ENOENT, "/nothing"},
+		},
+		{
+			"directory is a file", func(_ *testing.T, _ string, c *Cmd) { c.Dir = "/etc/passwd" },
+			wantError{CauseBadDir, unix.ENOTDIR, "/etc/passwd"},
+		},
 		{"directory of somebody else", func(t *testing.T, dir string, c *Cmd) {
 			linuxtest.NeedRoot(t)
 			c.Dir, c.Credential = dir, nobody
@@ -187,8 +216,10 @@ func placeCauses() []cause {
 			linuxtest.NeedRoot(t)
 			c.Credential = &Credential{UID: 1<<32 - 1, GID: 1, Groups: []uint32{1<<32 - 1}}
 		}, wantError{CauseCredential, unix.EINVAL, "become user 4294967295"}},
-		{"leaf is gone", func(t *testing.T, _ string, c *Cmd) { remove(t, c) },
-			wantError{CauseCgroupGone, unix.ENOENT, "is gone"}},
+		{
+			"leaf is gone", func(t *testing.T, _ string, c *Cmd) { remove(t, c) },
+			wantError{CauseCgroupGone, unix.ENOENT, "is gone"},
+		},
 		{"leaf is frozen", func(t *testing.T, _ string, c *Cmd) {
 			if err := c.Leaf.Freeze(t.Context()); err != nil {
 				t.Fatal(err)
@@ -202,22 +233,52 @@ func placeCauses() []cause {
 	}
 }
 
+func closedFile(t *testing.T, dir string) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "closed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // badCmds make no sense.
 func badCmds() []cause {
 	return []cause{
 		{"no leaf", func(_ *testing.T, _ string, c *Cmd) { c.Leaf = nil }, wantError{CauseInvalid, 0, "no leaf"}},
+		{
+			"closed output", func(t *testing.T, dir string, c *Cmd) { c.Stdout = closedFile(t, dir) },
+			wantError{CauseInvalid, unix.EINVAL, "/closed is closed"},
+		},
+		{
+			"closed extra file", func(t *testing.T, dir string, c *Cmd) { c.ExtraFiles = []*os.File{nil, closedFile(t, dir)} },
+			wantError{CauseInvalid, unix.EINVAL, "/closed is closed"},
+		},
 		{"no path", func(_ *testing.T, _ string, c *Cmd) { c.Path = "" }, wantError{CauseInvalid, 0, "no path"}},
 		{"no args", func(_ *testing.T, _ string, c *Cmd) { c.Args = []string{} }, wantError{CauseInvalid, 0, "Args"}},
-		{"bad umask", func(_ *testing.T, _ string, c *Cmd) { c.Umask = number(0o1000) },
-			wantError{CauseInvalid, 0, "umask 01000"}},
-		{"zero byte in the path", func(_ *testing.T, _ string, c *Cmd) { c.Path = "/bin/\x00sh" },
-			wantError{CauseInvalid, unix.EINVAL, `path "/bin/\x00sh" holds a zero byte`}},
-		{"zero byte in an argument", func(_ *testing.T, _ string, c *Cmd) { c.Args = []string{"a", "\x00"} },
-			wantError{CauseInvalid, unix.EINVAL, "argument"}},
-		{"zero byte in the environment", func(_ *testing.T, _ string, c *Cmd) { c.Env = []string{"A=\x00"} },
-			wantError{CauseInvalid, unix.EINVAL, "environment entry"}},
-		{"zero byte in the directory", func(_ *testing.T, _ string, c *Cmd) { c.Dir = "/\x00" },
-			wantError{CauseInvalid, unix.EINVAL, "directory"}},
+		{
+			"bad umask", func(_ *testing.T, _ string, c *Cmd) { c.Umask = number(0o1000) },
+			wantError{CauseInvalid, 0, "umask 01000"},
+		},
+		{
+			"zero byte in the path", func(_ *testing.T, _ string, c *Cmd) { c.Path = "/bin/\x00sh" },
+			wantError{CauseInvalid, unix.EINVAL, `path "/bin/\x00sh" holds a zero byte`},
+		},
+		{
+			"zero byte in an argument", func(_ *testing.T, _ string, c *Cmd) { c.Args = []string{"a", "\x00"} },
+			wantError{CauseInvalid, unix.EINVAL, "argument"},
+		},
+		{
+			"zero byte in the environment", func(_ *testing.T, _ string, c *Cmd) { c.Env = []string{"A=\x00"} },
+			wantError{CauseInvalid, unix.EINVAL, "environment entry"},
+		},
+		{
+			"zero byte in the directory", func(_ *testing.T, _ string, c *Cmd) { c.Dir = "/\x00" },
+			wantError{CauseInvalid, unix.EINVAL, "directory"},
+		},
 	}
 }
 
@@ -301,25 +362,6 @@ func TestErrorIsOneLineWithAHint(t *testing.T) {
 	}
 	if got, want := (&Error{Path: "/x", Err: unix.ENOENT}).Error(), "start /x: no such file or directory"; got != want {
 		t.Errorf("Error() = %q, want %q", got, want)
-	}
-}
-
-func TestInterpreterOfRealPrograms(t *testing.T) {
-	if runtime.GOARCH == "amd64" {
-		got, err := interpreter("/bin/sh")
-		if err != nil || !strings.HasPrefix(got, "/lib64/ld-linux-x86-64") {
-			t.Errorf("interpreter(/bin/sh) = %q, %v", got, err)
-		}
-	}
-	for text, want := range map[string]string{
-		"#!/bin/sh\n": "/bin/sh", "#! \t/usr/bin/env python\nx": "/usr/bin/env", "#!/a\x00b": "/a", "#!": "", "": "",
-		"#!" + strings.Repeat("y", 500): strings.Repeat("y", 254), "\x7fELF": "", elfHeader(): "",
-		elfHeader()[:64] + "\x03\x00\x00\x00" + strings.Repeat("\xff", 52): "",
-	} {
-		got, _ := interpreter(script(t, text)) // of a broken file any error will do
-		if got != want {
-			t.Errorf("interpreter of %.20q = %q, want %q", text, got, want)
-		}
 	}
 }
 

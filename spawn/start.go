@@ -31,6 +31,9 @@ func Start(c *Cmd) (*Process, error) {
 		return nil, err
 	}
 	files, null, err := c.files()
+	if null >= 0 {
+		defer func() { _ = unix.Close(null) }() // nothing was written
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +47,6 @@ func Start(c *Cmd) (*Process, error) {
 		})
 	} else {
 		p, err = c.start(files)
-	}
-	if null >= 0 {
-		_ = unix.Close(null) // nothing was written
 	}
 	// The descriptors in files are bare numbers: their owners must live until here.
 	runtime.KeepAlive(c)
@@ -73,6 +73,10 @@ func (c *Cmd) checkLeaf() error {
 	return nil
 }
 
+// noFile is the descriptor of no file: Fd gives it, and StartProcess leaves such a
+// one closed in the child.
+const noFile = ^uintptr(0)
+
 // files returns the descriptors that become 0, 1, 2 and so on, and the one of
 // /dev/null if it was needed, else -1.
 func (c *Cmd) files() (files []uintptr, null int, err error) {
@@ -81,18 +85,25 @@ func (c *Cmd) files() (files []uintptr, null int, err error) {
 	for i, f := range [3]*os.File{c.Stdin, c.Stdout, c.Stderr} {
 		if f != nil {
 			files[i] = f.Fd()
+			if files[i] == noFile {
+				return nil, null, c.invalid("standard file " + f.Name() + " is closed")
+			}
 			continue
 		}
 		if null < 0 {
 			null, err = openNull()
 			if err != nil {
-				return nil, -1, c.fail(causeOf(err), "open "+os.DevNull, err)
+				return nil, null, c.fail(causeOf(err), "open "+os.DevNull, err)
 			}
 		}
 		files[i] = uintptr(null)
 	}
 	for _, f := range c.ExtraFiles {
-		files = append(files, f.Fd()) // of nil: the number that StartProcess takes for "closed"
+		fd := f.Fd()
+		if fd == noFile && f != nil {
+			return nil, null, c.invalid("extra file " + f.Name() + " is closed")
+		}
+		files = append(files, fd)
 	}
 	return files, null, nil
 }

@@ -66,8 +66,10 @@ func (s *Supervisor) act(i int32, a *action) {
 	case doRemove:
 		// The remover owns them from now on.
 		c.extra.stopAttempt()
-		s.chores.push(order{kind: ordRemove, i: i, start: c.start, pool: c.pool,
-			proc: c.proc, extra: c.extra, leafID: c.leafID, byUs: c.byUs, killed: c.killed, told: c.told, again: c.tries > 0})
+		s.chores.push(order{
+			kind: ordRemove, i: i, start: c.start, pool: c.pool,
+			proc: c.proc, extra: c.extra, leafID: c.leafID, byUs: c.byUs, killed: c.killed, told: c.told, again: c.tries > 0,
+		})
 		c.proc, c.extra = nil, nil
 	case doReport:
 		s.report(i, a)

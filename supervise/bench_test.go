@@ -68,12 +68,14 @@ func measurePool(b *testing.B, root *cgroup.Dir, program string, size int, c *co
 	all := make(chan struct{})
 	fds := len(openFiles(b, os.Getpid()))
 	m := begins(b, root)
-	s, err := New(Options{Run: run, Pools: []PoolSpec{{Name: "web", Size: size, Command: Command{Path: program}}},
+	s, err := New(Options{
+		Run: run, Pools: []PoolSpec{{Name: "web", Size: size, Command: Command{Path: program}}},
 		Observe: func(e Event) {
 			if e.Kind == EventReady && ready.Add(1) == int64(size) {
 				close(all)
 			}
-		}})
+		},
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -118,8 +120,10 @@ func measureFloor(b *testing.B, root *cgroup.Dir, program string, size int, c *c
 		if err != nil {
 			b.Fatal(err)
 		}
-		_, _, err = syscall.StartProcess(program, []string{program}, &syscall.ProcAttr{Files: files,
-			Sys: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: leaf, PidFD: &pidfds[i]}})
+		_, _, err = syscall.StartProcess(program, []string{program}, &syscall.ProcAttr{
+			Files: files,
+			Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: leaf, PidFD: &pidfds[i]},
+		})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -199,12 +203,14 @@ func BenchmarkIdle10000(b *testing.B) {
 		var ready atomic.Int64
 		all := make(chan struct{})
 		begin := time.Now()
-		s, err := New(Options{Run: run, Pools: []PoolSpec{{Name: "web", Size: size, Command: Command{Path: program}}},
+		s, err := New(Options{
+			Run: run, Pools: []PoolSpec{{Name: "web", Size: size, Command: Command{Path: program}}},
 			Observe: func(e Event) {
 				if e.Kind == EventReady && ready.Add(1) == size {
 					close(all)
 				}
-			}})
+			},
+		})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -233,8 +233,10 @@ func fuzzLife(p *policy, data []byte) error {
 	shown, stopped := StateDown, false
 	now := time.Duration(1)
 	for _, b := range data {
-		in := input{kind: inputKind(b&15%12 + 1), start: w.start - uint64(b>>7), at: now,
-			leaf: b&16 != 0, empty: b&32 != 0, ok: b&64 != 0, err: errFuzz, failure: &StartFailure{}}
+		in := input{
+			kind: inputKind(b&15%12 + 1), start: w.start - uint64(b>>7), at: now,
+			leaf: b&16 != 0, empty: b&32 != 0, ok: b&64 != 0, err: errFuzz, failure: &StartFailure{},
+		}
 		now += time.Duration(b) * 20 * time.Millisecond
 		before := w
 		w, acts = p.step(w, in, acts[:0])

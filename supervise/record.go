@@ -64,8 +64,10 @@ func (s *Supervisor) recordWorker(o order) {
 	c := &s.slots[o.i]
 	c.recording = false
 	o.start = c.start
-	w := registry.Worker{Pool: c.pool.spec.Name, Slot: int(c.n), Start: c.start, State: c.state.String(),
-		Ready: c.ready, Port: int(c.port), Started: s.at(c.began)}
+	w := registry.Worker{
+		Pool: c.pool.spec.Name, Slot: int(c.n), Start: c.start, State: c.state.String(),
+		Ready: c.ready, Port: int(c.port), Started: s.at(c.began),
+	}
 	proc, worth := c.proc, c.lives()
 	s.mu.Unlock()
 	if !worth || proc == nil {

@@ -72,8 +72,10 @@ func (m *making) prepare() *StartFailure {
 	if err := m.limit(); err != nil {
 		return failed(PhasePrepare, CauseLeaf, err)
 	}
-	m.record = registry.Worker{Pool: m.pool.spec.Name, Slot: slot, Start: m.start,
-		State: StateStarting.String(), Started: time.Now()}
+	m.record = registry.Worker{
+		Pool: m.pool.spec.Name, Slot: slot, Start: m.start,
+		State: StateStarting.String(), Started: time.Now(),
+	}
 	_ = registry.SetWorker(leaf, m.record) // for ps only
 	return m.prepareRule()
 }

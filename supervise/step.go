@@ -309,8 +309,10 @@ func (t *turn) endOfReady() {
 	if t.completes() {
 		t.failures = 0
 		t.state = StateCompleted
-		t.report(action{kind: EventCompleted, exit: t.in.exit, leftover: t.in.leftover,
-			elapsed: t.goneAt - t.upAt, err: t.in.why})
+		t.report(action{
+			kind: EventCompleted, exit: t.in.exit, leftover: t.in.leftover,
+			elapsed: t.goneAt - t.upAt, err: t.in.why,
+		})
 		return
 	}
 	t.fail(t.backoff)

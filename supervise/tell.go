@@ -29,8 +29,10 @@ func (t *turn) tellEnd() {
 		return
 	}
 	if t.wasReady && !t.byUs && !t.completes() {
-		t.report(action{kind: EventExited, exit: t.in.exit, leftover: t.in.leftover,
-			elapsed: t.goneAt - t.upAt, err: t.in.why})
+		t.report(action{
+			kind: EventExited, exit: t.in.exit, leftover: t.in.leftover,
+			elapsed: t.goneAt - t.upAt, err: t.in.why,
+		})
 	}
 }
 
@@ -48,8 +50,10 @@ func (t *turn) tellFailure(f *StartFailure) {
 		f = &StartFailure{Phase: t.phase(), Cause: CauseUnknown}
 	}
 	f.Elapsed = t.elapsed()
-	t.report(action{kind: EventStartFailed, failure: f, exit: f.Exit,
-		leftover: t.in.leftover, elapsed: f.Elapsed})
+	t.report(action{
+		kind: EventStartFailed, failure: f, exit: f.Exit,
+		leftover: t.in.leftover, elapsed: f.Elapsed,
+	})
 }
 
 // elapsed is the time from the begin of the start to its end, or to now.

@@ -53,8 +53,10 @@ func TestPlaceholdersAndEnvironment(t *testing.T) {
 	if !slices.Equal(args, wantArgs) {
 		t.Errorf("args = %q, want %q", args, wantArgs)
 	}
-	wantEnv := []string{"A=1", "W=web/7", "POOLS=", "NOTIFY_SOCKET=/ours", "PITVISOR_RUN_ID=" + run.String(),
-		"PITVISOR_POOL=web", "PITVISOR_SLOT=7", "PITVISOR_WORKER=web/7", "PITVISOR_START=12"}
+	wantEnv := []string{
+		"A=1", "W=web/7", "POOLS=", "NOTIFY_SOCKET=/ours", "PITVISOR_RUN_ID=" + run.String(),
+		"PITVISOR_POOL=web", "PITVISOR_SLOT=7", "PITVISOR_WORKER=web/7", "PITVISOR_START=12",
+	}
 	if !slices.Equal(env, wantEnv) {
 		t.Errorf("env = %q, want %q", env, wantEnv)
 	}
@@ -199,10 +201,9 @@ func TestWordsOfEnums(t *testing.T) {
 	for c := CauseUnknown; c <= CauseLeaf; c++ {
 		words = append(words, c.String())
 	}
-	for _, w := range []string{PhasePrepare.String(), PhaseExec.String(), PhaseReadiness.String(), RestartAlways.String(),
-		RestartOnFailure.String(), RestartNever.String(), TrackMain.String(), TrackLeaf.String()} {
-		words = append(words, w)
-	}
+	words = append(words,
+		PhasePrepare.String(), PhaseExec.String(), PhaseReadiness.String(), RestartAlways.String(),
+		RestartOnFailure.String(), RestartNever.String(), TrackMain.String(), TrackLeaf.String())
 	for _, w := range words {
 		if w == "" || strings.ContainsAny(w, "() _") || strings.ToLower(w) != w {
 			t.Errorf("word %q, want kebab case", w)

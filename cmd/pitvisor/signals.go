@@ -115,8 +115,10 @@ func (s *session) verdictError(code int, what string, r supervise.Result) error 
 		n    int
 		what string
 	}{
-		{r.NeverReady, "workers never ready"}, {r.GaveUp, "given up"},
-		{r.Escalated, "killed after their grace"}, {r.Blocked, "still there"},
+		{r.NeverReady, "workers never ready"},
+		{r.GaveUp, "given up"},
+		{r.Escalated, "killed after their grace"},
+		{r.Blocked, "still there"},
 	} {
 		if part.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.what))

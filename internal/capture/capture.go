@@ -149,8 +149,10 @@ func lockDir(dir string) (*os.File, error) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			return nil, &Error{Op: "lock", Path: dir, Err: fs.ErrExist,
-				hint: "another pitvisor uses this directory; give this one its own state directory"}
+			return nil, &Error{
+				Op: "lock", Path: dir, Err: fs.ErrExist,
+				hint: "another pitvisor uses this directory; give this one its own state directory",
+			}
 		}
 	}
 }

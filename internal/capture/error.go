@@ -58,11 +58,15 @@ func cure(err error) string {
 func explainInotify(op, path string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC):
-		return &Error{Op: op, Path: path, Err: fmt.Errorf("inotify watch limit of this user reached (%w)", err),
-			hint: raise("fs.inotify.max_user_watches", 65536)}
+		return &Error{
+			Op: op, Path: path, Err: fmt.Errorf("inotify watch limit of this user reached (%w)", err),
+			hint: raise("fs.inotify.max_user_watches", 65536),
+		}
 	case errors.Is(err, unix.EMFILE):
-		return &Error{Op: op, Path: path, Err: fmt.Errorf("limit on inotify instances of this user or on open files reached (%w)", err),
-			hint: raise("fs.inotify.max_user_instances", 512) + ", or raise the limit on open files"}
+		return &Error{
+			Op: op, Path: path, Err: fmt.Errorf("limit on inotify instances of this user or on open files reached (%w)", err),
+			hint: raise("fs.inotify.max_user_instances", 512) + ", or raise the limit on open files",
+		}
 	}
 	return explain(op, path, err)
 }

@@ -97,8 +97,10 @@ func (f *file) punch(fd int, from, to, block int64) error {
 	if err != nil {
 		e := explain("punch a hole into", f.path, err)
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			return &Error{Op: "punch a hole into", Path: f.path, Err: err,
-				hint: "this file system can not free a part of a file, so output grows until the next start; put state_dir on ext4, xfs, btrfs or tmpfs"}
+			return &Error{
+				Op: "punch a hole into", Path: f.path, Err: err,
+				hint: "this file system can not free a part of a file, so output grows until the next start; put state_dir on ext4, xfs, btrfs or tmpfs",
+			}
 		}
 		return e
 	}

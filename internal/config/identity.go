@@ -14,18 +14,24 @@ import (
 func identityKeys() []key[*poolDraft] {
 	const types = "name or number"
 	return []key[*poolDraft]{
-		{Name: "user", Type: types, Default: "the supervisor's",
+		{
+			Name: "user", Type: types, Default: "the supervisor's",
 			Meaning: "User the workers run as, with its primary group and its supplementary groups unless `group` and `groups` say otherwise. `HOME`, `USER` and `LOGNAME` are set to match unless `env` or `env_file` set them. A number without an account needs `group`. Needs root.",
 			Example: `user = "www-data"`,
-			set:     func(d *decoder, e *entry, p *poolDraft) { p.user = e }},
-		{Name: "group", Type: types, Default: "the user's",
+			set:     func(d *decoder, e *entry, p *poolDraft) { p.user = e },
+		},
+		{
+			Name: "group", Type: types, Default: "the user's",
 			Meaning: "Primary group.",
 			Example: `group = "www-data"`,
-			set:     func(d *decoder, e *entry, p *poolDraft) { p.group = e }},
-		{Name: "groups", Type: "list of names and numbers", Default: "those of `user`; none without `user`",
+			set:     func(d *decoder, e *entry, p *poolDraft) { p.group = e },
+		},
+		{
+			Name: "groups", Type: "list of names and numbers", Default: "those of `user`; none without `user`",
 			Meaning: "Supplementary groups. `[]` means none at all.",
 			Example: `groups = ["video", "audio"]`,
-			set:     func(d *decoder, e *entry, p *poolDraft) { p.groups = e }},
+			set:     func(d *decoder, e *entry, p *poolDraft) { p.groups = e },
+		},
 	}
 }
 

@@ -35,74 +35,90 @@ func defaultLog() Log {
 
 func topKeys() []key[*Config] {
 	return []key[*Config]{
-		{Name: "name", Type: "string", Default: "the file's name without its ending",
+		{
+			Name: "name", Type: "string", Default: "the file's name without its ending",
 			Meaning: "Name of this set of pools, shown by `pitvisor ps`. Up to 63 of a-z, A-Z, 0-9, `.`, `_` and `-`.",
 			Example: `name = "shop"`,
 			set: func(d *decoder, e *entry, c *Config) {
 				if s, ok := d.nonEmpty(e); ok && d.plainName(e, s) {
 					c.Name = s
 				}
-			}},
-		{Name: "state_dir", Type: "path", Default: "`/var/lib/pitvisor` for root, else `$XDG_STATE_HOME/pitvisor`",
+			},
+		},
+		{
+			Name: "state_dir", Type: "path", Default: "`/var/lib/pitvisor` for root, else `$XDG_STATE_HOME/pitvisor`",
 			Meaning: "Where output and history are kept. It must be on a local file system. A relative path starts at the directory of this file.",
 			Example: `state_dir = "/srv/pitvisor"`,
 			set: func(d *decoder, e *entry, c *Config) {
 				if s, ok := d.nonEmpty(e); ok {
 					c.StateDir = d.path(s)
 				}
-			}},
-		{Name: "log", Type: "table", Default: "", Meaning: "The supervisor's own log and the output of workers; see [log].",
+			},
+		},
+		{
+			Name: "log", Type: "table", Default: "", Meaning: "The supervisor's own log and the output of workers; see [log].",
 			Example: "[log]",
 			set: func(d *decoder, e *entry, c *Config) {
 				if t, ok := d.subtable(e, "write [log]"); ok {
 					decodeTable(d, t, "[log]", d.tables.log, &c.Log)
 				}
-			}},
-		{Name: "pool", Type: "tables", Default: "", Meaning: "One table for each pool; see [pool.NAME]. There must be at least one.",
+			},
+		},
+		{
+			Name: "pool", Type: "tables", Default: "", Meaning: "One table for each pool; see [pool.NAME]. There must be at least one.",
 			Example: "[pool.web]",
 			set: func(d *decoder, e *entry, c *Config) {
 				if t, ok := d.subtable(e, "write [pool.NAME]"); ok {
 					d.pools(t, c)
 				}
-			}},
+			},
+		},
 	}
 }
 
 func logKeys() []key[*Log] {
 	levels, formats := []string{"debug", "info", "warn", "error"}, []string{"auto", "text", "json", "journal"}
 	return []key[*Log]{
-		{Name: "level", Type: oneOfType(levels), Default: "`\"info\"`",
+		{
+			Name: "level", Type: oneOfType(levels), Default: "`\"info\"`",
 			Meaning: "The least important messages of the supervisor that are shown.",
 			Example: `level = "debug"`,
 			set: func(d *decoder, e *entry, l *Log) {
 				if i, ok := d.choice(e, levels...); ok {
 					l.Level = levels[i]
 				}
-			}},
-		{Name: "format", Type: oneOfType(formats), Default: "`\"auto\"`",
+			},
+		},
+		{
+			Name: "format", Type: oneOfType(formats), Default: "`\"auto\"`",
 			Meaning: "How they are written. `auto` is text on a terminal, journal fields under systemd, and JSON elsewhere.",
 			Example: `format = "json"`,
 			set: func(d *decoder, e *entry, l *Log) {
 				if i, ok := d.choice(e, formats...); ok {
 					l.Format = formats[i]
 				}
-			}},
-		{Name: "max_size", Type: "size", Default: "`\"16M\"`",
+			},
+		},
+		{
+			Name: "max_size", Type: "size", Default: "`\"16M\"`",
 			Meaning: "How many of the newest bytes of each output stream of each worker are kept for sure. A file may take a quarter more, and one older file is kept as well.",
 			Example: `max_size = "64M"`,
 			set: func(d *decoder, e *entry, l *Log) {
 				if n, ok := d.size(e, 64<<10, 1<<40); ok {
 					l.MaxSize = n
 				}
-			}},
-		{Name: "keep", Type: "whole number", Default: "`10`",
+			},
+		},
+		{
+			Name: "keep", Type: "whole number", Default: "`10`",
 			Meaning: "How many runs that are over keep their output.",
 			Example: `keep = 3`,
 			set: func(d *decoder, e *entry, l *Log) {
 				if n, ok := d.whole(e, 0, 100_000); ok {
 					l.Keep = int(n)
 				}
-			}},
+			},
+		},
 	}
 }
 

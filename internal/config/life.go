@@ -13,29 +13,35 @@ import (
 func restartKeys() []key[*poolDraft] {
 	restarts := []string{supervise.RestartAlways.String(), supervise.RestartOnFailure.String(), supervise.RestartNever.String()}
 	return []key[*poolDraft]{
-		{Name: "restart", Type: oneOfType(restarts), Default: "`\"always\"`",
+		{
+			Name: "restart", Type: oneOfType(restarts), Default: "`\"always\"`",
 			Meaning: "Whether a worker that ended by itself is started again: always, unless its exit code was 0, or never.",
 			Example: `restart = "on-failure"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if i, ok := d.choice(e, restarts...); ok {
 					p.Spec.Restart = supervise.RestartPolicy(i)
 				}
-			}},
-		{Name: "backoff", Type: "table", Default: "see there", Meaning: "How long to wait before a restart; see [pool.NAME.backoff].",
+			},
+		},
+		{
+			Name: "backoff", Type: "table", Default: "see there", Meaning: "How long to wait before a restart; see [pool.NAME.backoff].",
 			Example: `backoff = { min = "200ms", max = "1min" }`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if t, ok := d.subtable(e, `write it as a table: { min = "200ms", max = "1min" }`); ok {
 					d.backoff(t, p)
 				}
-			}},
-		{Name: "failure_limit", Type: "whole number", Default: "`0`",
+			},
+		},
+		{
+			Name: "failure_limit", Type: "whole number", Default: "`0`",
 			Meaning: "After how many failures in a row a worker is given up; 0 is never, because most causes go away (a full disk, a database that restarts) and the waits grow to `backoff.max` anyway.",
 			Example: `failure_limit = 10`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if n, ok := d.whole(e, 0, 1_000_000); ok {
 					p.Spec.FailureLimit = int(n)
 				}
-			}},
+			},
+		},
 	}
 }
 
@@ -44,37 +50,45 @@ func lifeKeys() []key[*poolDraft] {
 	tracks := []string{supervise.TrackMain.String(), supervise.TrackLeaf.String()}
 	outputs := []string{OutputFile, OutputNone}
 	return []key[*poolDraft]{
-		{Name: "ready", Type: "table", Default: "ready as soon as it runs", Meaning: "When a worker is ready; see [pool.NAME.ready].",
+		{
+			Name: "ready", Type: "table", Default: "ready as soon as it runs", Meaning: "When a worker is ready; see [pool.NAME.ready].",
 			Example: `ready = { tcp = "127.0.0.1:{port}", port = 8000 }`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if t, ok := d.subtable(e, `write it as a table: { tcp = ":8000" }`); ok {
 					d.ready(t, p)
 				}
-			}},
-		{Name: "start_timeout", Type: "duration", Default: "`\"60s\"`",
+			},
+		},
+		{
+			Name: "start_timeout", Type: "duration", Default: "`\"60s\"`",
 			Meaning: "How long a worker may take to be ready before the start has failed; `\"infinity\"` is for ever.",
 			Example: `start_timeout = "5min"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if t, ok := d.duration(e, time.Millisecond, 0); ok {
 					p.Spec.StartTimeout = t
 				}
-			}},
-		{Name: "track", Type: oneOfType(tracks), Default: "`\"main\"`",
+			},
+		},
+		{
+			Name: "track", Type: oneOfType(tracks), Default: "`\"main\"`",
 			Meaning: "What a worker's life is: `main` is the process that was started, and what it leaves behind is killed; `leaf` is any process of the worker, for commands that put themselves into the background.",
 			Example: `track = "leaf"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if i, ok := d.choice(e, tracks...); ok {
 					p.Spec.Track = supervise.Track(i)
 				}
-			}},
-		{Name: "output", Type: oneOfType(outputs), Default: "`\"file\"`",
+			},
+		},
+		{
+			Name: "output", Type: oneOfType(outputs), Default: "`\"file\"`",
 			Meaning: "Where stdout and stderr go: `file` is a file for each in `state_dir`, which outlives the supervisor and is shown by `pitvisor up`; `none` is /dev/null. The files belong to the supervisor's user: a worker of another user writes to what it inherited, but can not open /dev/stdout by name.",
 			Example: `output = "none"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if i, ok := d.choice(e, outputs...); ok {
 					p.Output = outputs[i]
 				}
-			}},
+			},
+		},
 	}
 }
 
@@ -88,30 +102,42 @@ func backoffKeys() []key[*poolDraft] {
 		}
 	}
 	return []key[*poolDraft]{
-		{Name: "min", Type: "duration", Default: "`\"100ms\"`", Meaning: "The first wait.", Example: `min = "500ms"`,
-			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Min })},
-		{Name: "max", Type: "duration", Default: "`\"30s\"`", Meaning: "The longest wait.", Example: `max = "5min"`,
-			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Max })},
-		{Name: "factor", Type: "number", Default: "`2`", Meaning: "How much longer each wait is than the one before, 1 to 100.", Example: `factor = 1.5`,
+		{
+			Name: "min", Type: "duration", Default: "`\"100ms\"`", Meaning: "The first wait.", Example: `min = "500ms"`,
+			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Min }),
+		},
+		{
+			Name: "max", Type: "duration", Default: "`\"30s\"`", Meaning: "The longest wait.", Example: `max = "5min"`,
+			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Max }),
+		},
+		{
+			Name: "factor", Type: "number", Default: "`2`", Meaning: "How much longer each wait is than the one before, 1 to 100.", Example: `factor = 1.5`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if f, ok := d.float(e, 1, 100); ok {
 					p.Spec.Backoff.Factor = f
 				}
-			}},
-		{Name: "jitter", Type: "number", Default: "`0.2`", Meaning: "Which part of a wait, 0 to 1, chance may take off, so that workers do not come back all at once.", Example: `jitter = 0.5`,
+			},
+		},
+		{
+			Name: "jitter", Type: "number", Default: "`0.2`", Meaning: "Which part of a wait, 0 to 1, chance may take off, so that workers do not come back all at once.", Example: `jitter = 0.5`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if f, ok := d.float(e, 0, 1); ok {
 					p.Spec.Backoff.Jitter = f
 				}
-			}},
-		{Name: "reset", Type: "duration", Default: "`\"10s\"`", Meaning: "How long a worker must have been ready for its failures to be forgotten.", Example: `reset = "1min"`,
-			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Reset })},
-		{Name: "free", Type: "whole number", Default: "`2`", Meaning: "How many times in a row a worker that was ready is restarted without a wait. A start that failed always waits.", Example: `free = 0`,
+			},
+		},
+		{
+			Name: "reset", Type: "duration", Default: "`\"10s\"`", Meaning: "How long a worker must have been ready for its failures to be forgotten.", Example: `reset = "1min"`,
+			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Reset }),
+		},
+		{
+			Name: "free", Type: "whole number", Default: "`2`", Meaning: "How many times in a row a worker that was ready is restarted without a wait. A start that failed always waits.", Example: `free = 0`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if n, ok := d.whole(e, 0, 1000); ok {
 					p.Spec.Backoff.Free = int(n)
 				}
-			}},
+			},
+		},
 	}
 }
 
@@ -136,30 +162,36 @@ func (d *decoder) backoff(t *table, p *poolDraft) {
 func stopKeys() []key[*poolDraft] {
 	scopes := []string{"main", "all"}
 	return []key[*poolDraft]{
-		{Name: "stop_signal", Type: "signal", Default: "`\"TERM\"`",
+		{
+			Name: "stop_signal", Type: "signal", Default: "`\"TERM\"`",
 			Meaning: "The signal that asks a worker to end: a name with or without SIG, `RTMIN+n`, or a number.",
 			Example: `stop_signal = "INT"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if s, ok := d.signal(e); ok {
 					p.Spec.Stop.Signal = s
 				}
-			}},
-		{Name: "stop_grace", Type: "duration", Default: "`\"10s\"`",
+			},
+		},
+		{
+			Name: "stop_grace", Type: "duration", Default: "`\"10s\"`",
 			Meaning: "How long it may take to end before all its processes are killed; `\"0s\"` kills at once.",
 			Example: `stop_grace = "30s"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if t, ok := d.duration(e, 0, maxWait); ok {
 					p.Spec.Stop.Grace = t
 				}
-			}},
-		{Name: "stop_scope", Type: oneOfType(scopes), Default: "`\"main\"`",
+			},
+		},
+		{
+			Name: "stop_scope", Type: oneOfType(scopes), Default: "`\"main\"`",
 			Meaning: "Who gets the stop signal: the process that was started, or all processes of the worker.",
 			Example: `stop_scope = "all"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if i, ok := d.choice(e, scopes...); ok {
 					p.Spec.Stop.All = i == 1
 				}
-			}},
+			},
+		},
 	}
 }
 

@@ -213,26 +213,34 @@ func limitTableKeys() []key[*poolDraft] {
 		}
 	}
 	return []key[*poolDraft]{
-		{Name: "limits", Type: "table", Default: "no limits", Meaning: "Limits of each worker with all its processes; see [pool.NAME.limits].",
+		{
+			Name: "limits", Type: "table", Default: "no limits", Meaning: "Limits of each worker with all its processes; see [pool.NAME.limits].",
 			Example: `limits = { "memory.max" = "512M", TasksMax = 64 }`,
-			set:     set("limits", func(p *poolDraft) *cgroup.Limits { return &p.Spec.Limits })},
-		{Name: "pool_limits", Type: "table", Default: "no limits", Meaning: "The same for all workers of the pool together.",
+			set:     set("limits", func(p *poolDraft) *cgroup.Limits { return &p.Spec.Limits }),
+		},
+		{
+			Name: "pool_limits", Type: "table", Default: "no limits", Meaning: "The same for all workers of the pool together.",
 			Example: `pool_limits = { "memory.max" = "4G" }`,
-			set:     set("pool_limits", func(p *poolDraft) *cgroup.Limits { return &p.Spec.PoolLimits })},
-		{Name: "limits_mode", Type: oneOfType(modes), Default: "`\"strict\"`",
+			set:     set("pool_limits", func(p *poolDraft) *cgroup.Limits { return &p.Spec.PoolLimits }),
+		},
+		{
+			Name: "limits_mode", Type: oneOfType(modes), Default: "`\"strict\"`",
 			Meaning: "What happens where the kernel has no controller for a limit: `strict` refuses to start, `best-effort` says so and goes on without it.",
 			Example: `limits_mode = "best-effort"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if i, ok := d.choice(e, modes...); ok {
 					p.Spec.BestEffortLimits = i == 1
 				}
-			}},
-		{Name: "rlimits", Type: "table", Default: "the supervisor's", Meaning: "Classic resource limits of each process; see [pool.NAME.rlimits].",
+			},
+		},
+		{
+			Name: "rlimits", Type: "table", Default: "the supervisor's", Meaning: "Classic resource limits of each process; see [pool.NAME.rlimits].",
 			Example: `rlimits = { nofile = "1024:4096", core = 0 }`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if t, ok := d.subtable(e, `write it as a table: { nofile = "1024:4096" }`); ok {
 					p.Spec.Command.Rlimits = d.rlimits(t, p.place)
 				}
-			}},
+			},
+		},
 	}
 }

@@ -14,8 +14,10 @@ func TestMain(m *testing.M) {
 
 // testEnviron is the supervisor's environment in most tests.
 func testEnviron() []string {
-	return []string{"PATH=/usr/bin:/bin", "LANG=C", "NOTIFY_SOCKET=/run/x", "WATCHDOG_USEC=1", "LISTEN_FDS=2",
-		"JOURNAL_STREAM=8:1", "INVOCATION_ID=ab", "MAINPID=1", "PITVISOR_RUN_ID=z", "WATCH=kept"}
+	return []string{
+		"PATH=/usr/bin:/bin", "LANG=C", "NOTIFY_SOCKET=/run/x", "WATCHDOG_USEC=1", "LISTEN_FDS=2",
+		"JOURNAL_STREAM=8:1", "INVOCATION_ID=ab", "MAINPID=1", "PITVISOR_RUN_ID=z", "WATCH=kept",
+	}
 }
 
 // good parses a text that must be right.

@@ -109,7 +109,7 @@ func (d *decoder) program(name *value, env []string) string {
 // poolKeys are the keys of [pool.NAME], in the order of the reference.
 func poolKeys() []key[*poolDraft] {
 	var all []key[*poolDraft]
-	for _, part := range [][]key[*poolDraft]{commandKeys(), identityKeys(), processKeys(), limitTableKeys(), restartKeys(), lifeKeys(), stopKeys()} {
+	for _, part := range [][]key[*poolDraft]{commandKeys(), envKeys(), identityKeys(), processKeys(), confinementKeys(), limitTableKeys(), restartKeys(), lifeKeys(), stopKeys()} {
 		all = append(all, part...)
 	}
 	return all
@@ -117,46 +117,63 @@ func poolKeys() []key[*poolDraft] {
 
 func commandKeys() []key[*poolDraft] {
 	return []key[*poolDraft]{
-		{Name: "command", Type: "list of strings", Default: "required",
+		{
+			Name: "command", Type: "list of strings", Default: "required",
 			Meaning: "Program and arguments, passed on as they are: no shell, no quoting, no `${VAR}` (that is a literal; put a shell in front if you want one). A program without a slash is looked up in the worker's `PATH` when the file is read; one with a slash is relative to `directory`. In the arguments `{pool}`, `{slot}` (from 0), `{worker}` (`web/3`), `{start}` and `{run}` are replaced at each start.",
 			Example: `command = ["python3", "server.py", "--name", "{worker}"]`,
-			set:     setCommand},
-		{Name: "size", Type: "whole number", Default: "`1`",
+			set:     setCommand,
+		},
+		{
+			Name: "size", Type: "whole number", Default: "`1`",
 			Meaning: fmt.Sprintf("How many workers, 1 to %d; all pools together have at most %d.", maxPoolSize, maxWorkers),
 			Example: `size = 8`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if n, ok := d.whole(e, 1, maxPoolSize); ok {
 					p.Spec.Size, p.sizeAt = int(n), e.value.at
 				}
-			}},
-		{Name: "directory", Type: "path", Default: "the directory of this file",
+			},
+		},
+		{
+			Name: "directory", Type: "path", Default: "the directory of this file",
 			Meaning: "Working directory. A relative path starts at the directory of this file.",
 			Example: `directory = "/srv/shop"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if s, ok := d.nonEmpty(e); ok && d.noPlaceholder(e.value, "directory") {
 					p.Spec.Command.Dir = d.path(s)
 				}
-			}},
-		{Name: "env", Type: "table of strings", Default: "empty",
+			},
+		},
+	}
+}
+
+func envKeys() []key[*poolDraft] {
+	return []key[*poolDraft]{
+		{
+			Name: "env", Type: "table of strings", Default: "empty",
 			Meaning: "Environment variables; they win over `env_file` and the inherited ones. The placeholders of `command` are replaced in the values, `${VAR}` is not. Names that begin with `PITVISOR_` are the supervisor's.",
 			Example: `env = { PORT_BASE = "8000", NAME = "{worker}" }`,
-			set:     setEnv},
-		{Name: "env_file", Type: "path", Default: "none",
+			set:     setEnv,
+		},
+		{
+			Name: "env_file", Type: "path", Default: "none",
 			Meaning: "File of `KEY=value` lines, read when the configuration is. Empty lines and lines that begin with `#` are skipped. A value may stand in single quotes (as it is) or double quotes (with `\\n`, `\\t`, `\\\"`, `\\\\` and `\\$`).",
 			Example: `env_file = "shop.env"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if s, ok := d.nonEmpty(e); ok {
 					p.envFile = d.readEnvFile(e.value.at, d.path(s))
 				}
-			}},
-		{Name: "inherit_env", Type: "boolean", Default: "`true`",
+			},
+		},
+		{
+			Name: "inherit_env", Type: "boolean", Default: "`true`",
 			Meaning: "Whether workers get the supervisor's environment. What belongs to the supervisor alone is left out: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*`, `JOURNAL_STREAM`, `INVOCATION_ID`, `MAINPID` and `PITVISOR_*`. With `false` they get only `PATH`.",
 			Example: `inherit_env = false`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if b, ok := d.boolean(e); ok {
 					p.inherit = b
 				}
-			}},
+			},
+		},
 	}
 }
 

@@ -119,11 +119,14 @@ timeout = "2s"
 			Rlimits: []spawn.Rlimit{
 				{Resource: unix.RLIMIT_NOFILE, Soft: 1024, Hard: 4096},
 				{Resource: unix.RLIMIT_CORE, Soft: 1 << 30, Hard: 1 << 30},
-				{Resource: unix.RLIMIT_CPU, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY}},
+				{Resource: unix.RLIMIT_CPU, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
+			},
 		},
-		Limits: cgroup.Limits{MemoryMax: 512 << 20, MemoryHigh: 1024, MemoryLow: 1024, MemoryMin: cgroup.Unlimited, MemorySwapMax: 1,
+		Limits: cgroup.Limits{
+			MemoryMax: 512 << 20, MemoryHigh: 1024, MemoryLow: 1024, MemoryMin: cgroup.Unlimited, MemorySwapMax: 1,
 			PIDsMax: cgroup.Unlimited, CPUWeight: 200, CPUQuota: 150 * time.Millisecond, CPUPeriod: 100 * time.Millisecond,
-			IOWeight: 50, CPUs: "0-3,6", Mems: "0", OOMGroup: true},
+			IOWeight: 50, CPUs: "0-3,6", Mems: "0", OOMGroup: true,
+		},
 		PoolLimits:       cgroup.Limits{PIDsMax: 100, CPUQuota: 50 * time.Millisecond, CPUPeriod: 200 * time.Millisecond},
 		BestEffortLimits: true,
 		Restart:          supervise.RestartOnFailure,
@@ -166,8 +169,10 @@ func TestDefaults(t *testing.T) {
 	p := c.Pools[0]
 	want := supervise.PoolSpec{
 		Name: "web", Size: 1,
-		Command: supervise.Command{Path: "/bin/true", Args: []string{"/bin/true"}, Dir: "/etc/pitvisor",
-			Env: []string{"LANG=C", "PATH=/usr/bin:/bin", "WATCH=kept"}},
+		Command: supervise.Command{
+			Path: "/bin/true", Args: []string{"/bin/true"}, Dir: "/etc/pitvisor",
+			Env: []string{"LANG=C", "PATH=/usr/bin:/bin", "WATCH=kept"},
+		},
 		Backoff:      supervise.Backoff{Min: 100 * time.Millisecond, Max: 30 * time.Second, Factor: 2, Jitter: 0.2, Reset: 10 * time.Second, Free: 2},
 		Stop:         supervise.Stop{Signal: unix.SIGTERM, Grace: 10 * time.Second},
 		StartTimeout: time.Minute,

@@ -12,11 +12,14 @@ import (
 // processKeys are what a process is given besides its command.
 func processKeys() []key[*poolDraft] {
 	return []key[*poolDraft]{
-		{Name: "umask", Type: "octal string", Default: "the supervisor's",
+		{
+			Name: "umask", Type: "octal string", Default: "the supervisor's",
 			Meaning: "File mode creation mask.",
 			Example: `umask = "027"`,
-			set:     setUmask},
-		{Name: "nice", Type: "whole number", Default: "the supervisor's",
+			set:     setUmask,
+		},
+		{
+			Name: "nice", Type: "whole number", Default: "the supervisor's",
 			Meaning: "Nice value, -20 to 19. Less than the supervisor's own needs root.",
 			Example: `nice = 10`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
@@ -24,8 +27,10 @@ func processKeys() []key[*poolDraft] {
 					nice := int(n)
 					p.Spec.Command.Nice = &nice
 				}
-			}},
-		{Name: "oom_score_adj", Type: "whole number", Default: "the supervisor's",
+			},
+		},
+		{
+			Name: "oom_score_adj", Type: "whole number", Default: "the supervisor's",
 			Meaning: "How gladly the kernel kills it when memory runs out, -1000 to 1000. Setting it makes each start several times as expensive.",
 			Example: `oom_score_adj = 500`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
@@ -33,23 +38,34 @@ func processKeys() []key[*poolDraft] {
 					score := int(n)
 					p.Spec.Command.OOMScoreAdj = &score
 				}
-			}},
-		{Name: "no_new_privs", Type: "boolean", Default: "`false`",
+			},
+		},
+	}
+}
+
+// confinementKeys are what a process is kept from.
+func confinementKeys() []key[*poolDraft] {
+	return []key[*poolDraft]{
+		{
+			Name: "no_new_privs", Type: "boolean", Default: "`false`",
 			Meaning: "No program that a worker starts can gain rights (set-user-ID and the like).",
 			Example: `no_new_privs = true`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if b, ok := d.boolean(e); ok {
 					p.Spec.Command.NoNewPrivs = b
 				}
-			}},
-		{Name: "netns", Type: "boolean", Default: "`false`",
+			},
+		},
+		{
+			Name: "netns", Type: "boolean", Default: "`false`",
 			Meaning: "A network namespace for each worker, with nothing in it but a loopback device that is up. All workers may then listen on the same port. Needs root.",
 			Example: `netns = true`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if b, ok := d.boolean(e); ok {
 					p.Spec.Command.NetNS = b
 				}
-			}},
+			},
+		},
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -17,33 +18,42 @@ type readyDraft struct {
 }
 
 func readyKeys() []key[*readyDraft] {
-	return append(eventRuleKeys(), askingRuleKeys()...)
+	return slices.Concat(eventRuleKeys(), askingRuleKeys(), tryKeys())
 }
 
 // eventRuleKeys are the rules that a worker fulfils by doing something.
 func eventRuleKeys() []key[*readyDraft] {
 	return []key[*readyDraft]{
-		{Name: "stdout", Type: "regular expression", Default: "no such rule",
+		{
+			Name: "stdout", Type: "regular expression", Default: "no such rule",
 			Meaning: "A whole line of stdout matches somewhere. The group `port`, else the first group if it is a number, is the worker's port.",
 			Example: `stdout = "listening on .*:(?P<port>[0-9]+)"`,
-			set:     func(d *decoder, e *entry, r *readyDraft) { r.stdout, r.rules.Stdout = e, d.expression(e) }},
-		{Name: "stderr", Type: "regular expression", Default: "no such rule",
+			set:     func(d *decoder, e *entry, r *readyDraft) { r.stdout, r.rules.Stdout = e, d.expression(e) },
+		},
+		{
+			Name: "stderr", Type: "regular expression", Default: "no such rule",
 			Meaning: "The same for stderr.",
 			Example: `stderr = "^READY"`,
-			set:     func(d *decoder, e *entry, r *readyDraft) { r.stderr, r.rules.Stderr = e, d.expression(e) }},
-		{Name: "file", Type: "path or `true`", Default: "no such rule",
+			set:     func(d *decoder, e *entry, r *readyDraft) { r.stderr, r.rules.Stderr = e, d.expression(e) },
+		},
+		{
+			Name: "file", Type: "path or `true`", Default: "no such rule",
 			Meaning: "The worker wrote this file during this start, to its end (a newline, or renamed into place). `true` is a file that the worker finds in `PITVISOR_READY_FILE`. A number in it is the worker's port. `{run}`, `{pool}`, `{slot}`, `{worker}` and `{start}` are replaced.",
 			Example: `file = true`,
-			set:     setReadyFile},
-		{Name: "notify", Type: "boolean", Default: "`false`",
+			set:     setReadyFile,
+		},
+		{
+			Name: "notify", Type: "boolean", Default: "`false`",
 			Meaning: "A process of the worker sent `READY=1` to `$NOTIFY_SOCKET`, as sd_notify(3) does.",
 			Example: `notify = true`,
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				if b, ok := d.boolean(e); ok {
 					r.rules.Notify = b
 				}
-			}},
-		{Name: "fd", Type: "whole number", Default: "no such rule",
+			},
+		},
+		{
+			Name: "fd", Type: "whole number", Default: "no such rule",
 			Meaning: "The worker wrote a newline to this descriptor, 3 to 9, which it also finds in `PITVISOR_READY_FD`.",
 			Example: `fd = 3`,
 			set: func(d *decoder, e *entry, r *readyDraft) {
@@ -55,7 +65,8 @@ func eventRuleKeys() []key[*readyDraft] {
 				if n, ok := d.whole(e, 3, 9); ok {
 					r.rules.FD = int(n)
 				}
-			}},
+			},
+		},
 	}
 }
 
@@ -63,45 +74,67 @@ func eventRuleKeys() []key[*readyDraft] {
 func askingRuleKeys() []key[*readyDraft] {
 	asked := "Only an address of this machine is asked, and it counts only if the listening socket is the worker's own. `{port}` is the port that `stdout` or `stderr` captured, else the one in the ready file, else `port` plus the slot."
 	return []key[*readyDraft]{
-		{Name: "tcp", Type: "`host:port`", Default: "no such rule",
+		{
+			Name: "tcp", Type: "`host:port`", Default: "no such rule",
 			Meaning: "A TCP connection is accepted. " + asked, Example: `tcp = "127.0.0.1:{port}"`,
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				r.rules.TCP = d.target(e, func(s string) probe.Rules { return probe.Rules{TCP: s, Port: 1} })
-			}},
-		{Name: "http", Type: "URL", Default: "no such rule",
+			},
+		},
+		{
+			Name: "http", Type: "URL", Default: "no such rule",
 			Meaning: "The answer to a GET (or `\"HEAD /path\"`) is 2xx or 3xx. As with `tcp`.", Example: `http = "http://127.0.0.1:{port}/health"`,
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				r.rules.HTTP = d.target(e, func(s string) probe.Rules { return probe.Rules{HTTP: s, Port: 1} })
-			}},
-		{Name: "grpc", Type: "`host:port`", Default: "no such rule",
+			},
+		},
+		{
+			Name: "grpc", Type: "`host:port`", Default: "no such rule",
 			Meaning: "grpc.health.v1.Health/Check answers SERVING, without TLS. As with `tcp`.", Example: `grpc = ":{port}"`,
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				r.rules.GRPC = d.target(e, func(s string) probe.Rules { return probe.Rules{GRPC: s, Port: 1} })
-			}},
-		{Name: "grpc_service", Type: "string", Default: "the server as a whole",
+			},
+		},
+		{
+			Name: "grpc_service", Type: "string", Default: "the server as a whole",
 			Meaning: "The service that `grpc` asks about.", Example: `grpc_service = "shop.Orders"`,
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				if s, ok := d.nonEmpty(e); ok {
 					r.rules.GRPCService = s
 				}
-			}},
-		{Name: "exec", Type: "list of strings", Default: "no such rule",
+			},
+		},
+	}
+}
+
+// tryKeys are the rule that runs a command, and how all of these are tried.
+func tryKeys() []key[*readyDraft] {
+	return []key[*readyDraft]{
+		{
+			Name: "exec", Type: "list of strings", Default: "no such rule",
 			Meaning: "A command exits with 0. It runs beside the worker, as its user and with its environment. The placeholders of `command` and `{port}` are replaced.",
 			Example: `exec = ["/usr/bin/redis-cli", "-p", "{port}", "ping"]`,
-			set:     setReadyExec},
-		{Name: "port", Type: "whole number", Default: "none",
+			set:     setReadyExec,
+		},
+		{
+			Name: "port", Type: "whole number", Default: "none",
 			Meaning: "The port of slot 0; each further slot has the next one. The worker finds its own in `PITVISOR_PORT`.", Example: `port = 8000`,
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				if n, ok := d.whole(e, 1, 65535); ok {
 					r.port, r.rules.Port = e, int(n)
 				}
-			}},
-		{Name: "interval", Type: "duration", Default: "`\"100ms\"`",
+			},
+		},
+		{
+			Name: "interval", Type: "duration", Default: "`\"100ms\"`",
 			Meaning: "The longest pause between two tries of `tcp`, `http`, `grpc` and `exec`; the first pauses are shorter.", Example: `interval = "1s"`,
-			set: setPause(func(r *probe.Rules) *time.Duration { return &r.Interval })},
-		{Name: "timeout", Type: "duration", Default: "`\"5s\"`",
+			set: setPause(func(r *probe.Rules) *time.Duration { return &r.Interval }),
+		},
+		{
+			Name: "timeout", Type: "duration", Default: "`\"5s\"`",
 			Meaning: "How long one try may take. How long all of it may take is `start_timeout` of the pool.", Example: `timeout = "1s"`,
-			set: setPause(func(r *probe.Rules) *time.Duration { return &r.TryTimeout })},
+			set: setPause(func(r *probe.Rules) *time.Duration { return &r.TryTimeout }),
+		},
 	}
 }
 

@@ -128,7 +128,7 @@ func decodeHealth(frame []byte) (status uint64, err error) {
 		}
 		b = b[n:]
 		switch {
-		case key == 1<<3|0:
+		case key == 1<<3: // field 1, a number
 			status = value
 		case key&7 == 0: // some other number
 		case key&7 == 2 && value <= uint64(len(b)):
