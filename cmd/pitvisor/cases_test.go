@@ -113,6 +113,53 @@ func TestH07H25NothingToSweepAfterACleanStop(t *testing.T) {
 	w.assertEmpty()
 }
 
+func TestH12WhatIsReportedReadyIsInTheTree(t *testing.T) {
+	w := newWorld(t)
+	u := w.up(w.config(sleepers("web", 20)))
+	for _, name := range names("web", 20) {
+		u.ready(name)
+		v, found := w.workers(registry.RunRunning)[name]
+		if !found || len(v.Processes) != 1 || v.Processes[0].PID != v.Process.PID || v.Process.Inode == 0 {
+			t.Fatalf("%s was reported ready, and the tree has %+v", name, v)
+		}
+		mustBe(t, true, name, v.Process)
+	}
+	u.send(unix.SIGTERM)
+	u.wait()
+	w.assertEmpty()
+}
+
+// TestH28WorldsAreApart: what is set for one supervisor and what runs in one
+// place does not show in another.
+func TestH28WorldsAreApart(t *testing.T) {
+	t.Setenv("PITVISOR_STATE_DIR", "/nonexistent/of-somebody-else") // flags win over the environment
+	w, other := newWorld(t), newWorld(t)
+	text := "[pool.web]\ncommand = [\"/bin/sh\", \"-c\", \"env; exec sleep 1000\"]\nsize = 2\n"
+	first, second := w.up(w.config(text)), other.up(other.config(text))
+	for _, u := range []*upProc{first, second} {
+		u.ready(names("web", 2)...)
+	}
+	for _, one := range []*world{w, other} {
+		if got := one.workers(registry.RunRunning); len(got) != 2 {
+			t.Errorf("workers below %s = %v, want web/0 and web/1", one.root, got)
+		}
+	}
+	first.send(unix.SIGTERM)
+	first.wait()
+	for _, line := range first.lines() {
+		if strings.Contains(line, "somebody-else") {
+			t.Errorf("the supervisor's environment reached a worker: %s", line)
+		}
+	}
+	if got := other.workers(registry.RunRunning); len(got) != 2 {
+		t.Errorf("after the stop of another supervisor: workers = %v", got)
+	}
+	second.send(unix.SIGTERM)
+	second.wait()
+	w.assertEmpty()
+	other.assertEmpty()
+}
+
 func TestH20StoppedWorkersStayStopped(t *testing.T) {
 	w := newWorld(t)
 	u := w.up(w.config("[pool.x]\ncommand = [\"/bin/sh\", \"-c\", \"exit 0\"]\nsize = 2\nbackoff = { min = \"1ms\", max = \"5ms\" }\n"))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -24,10 +23,7 @@ func (e errSignalled) Error() string { return "got " + unix.SignalName(e.sig.(un
 func (s *session) supervise(ctx context.Context, sup *supervise.Supervisor) error {
 	runCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
-	defer signal.Stop(signals)
-	s.group.Go(func() { s.handleSignals(ctx, signals, stop, sup) })
+	s.group.Go(func() { s.handleSignals(ctx, stop, sup) })
 	s.group.Go(func() { s.talkToSystemd(ctx, sup) })
 
 	s.log.Info("started", "run", s.run.ID().String(), "name", s.cfg.Name, "workers", s.events.workers,
@@ -41,13 +37,13 @@ func (s *session) supervise(ctx context.Context, sup *supervise.Supervisor) erro
 // handleSignals turns the first stop signal into a graceful stop and a second
 // INT into a kill. SIGPIPE is only caught so that a closed terminal or pipe is
 // an ordinary write error.
-func (s *session) handleSignals(ctx context.Context, signals <-chan os.Signal, stop context.CancelCauseFunc, sup *supervise.Supervisor) {
+func (s *session) handleSignals(ctx context.Context, stop context.CancelCauseFunc, sup *supervise.Supervisor) {
 	stopping := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case sig := <-signals:
+		case sig := <-s.signals:
 			switch {
 			case sig == unix.SIGPIPE:
 			case !stopping:

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/internal/capture"
@@ -23,6 +27,8 @@ type session struct {
 	app *app
 	log *slog.Logger
 	cfg *config.Config
+
+	signals chan os.Signal // taken by handleSignals
 
 	root   cgroup.Root
 	home   *home
@@ -44,7 +50,10 @@ type session struct {
 }
 
 func (a *app) superviseConfig(cfg *config.Config, quiet bool, log *slog.Logger) (err error) {
-	s := &session{app: a, log: log, cfg: cfg}
+	s := &session{app: a, log: log, cfg: cfg, signals: make(chan os.Signal, 8)}
+	// From here on a stop is orderly, also one that comes before the start is done.
+	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
+	defer signal.Stop(s.signals)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer func() {
 		cancel()
