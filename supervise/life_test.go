@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -324,10 +325,10 @@ func TestNothingLeaksIntoWorkers(t *testing.T) {
 	r.begin()
 	r.await("ready", 8, kind(EventReady))
 	for _, w := range r.Status() {
-		fds := openFiles(t, w.PID)
-		if !slices.Equal(fds, []string{"0", "1", "2"}) {
-			t.Errorf("%v has descriptors %v, want 0, 1, 2", w.Worker, fds)
-		}
+		linuxtest.Wait(t, patience, func() (bool, string) { // the loader opens some for a moment
+			fds := openFiles(t, w.PID)
+			return slices.Equal(fds, []string{"0", "1", "2"}), fmt.Sprintf("%v has descriptors %v, want 0, 1, 2", w.Worker, fds)
+		})
 	}
 	if err := r.halt(); err != nil {
 		t.Error(err)

@@ -137,7 +137,7 @@ func TestSimulatorFindsPlantedBugs(t *testing.T) {
 	seed := simSeed(t)
 	for name, bug := range plantedBugs() {
 		t.Run(name, func(t *testing.T) {
-			for round := range uint64(60) {
+			for round := range uint64(1000) {
 				for _, p := range simPolicies() {
 					if _, err := simulate(p, seed+round, bug); err != nil {
 						t.Logf("round %d: %v", round, err)

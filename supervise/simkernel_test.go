@@ -51,7 +51,7 @@ func (s *sim) live(c *simSlot, start uint64) {
 	if s.chance(10) && !s.policy.leaf {
 		c.others = 3
 	}
-	if s.chance(2) {
+	if s.chance(6) {
 		c.deep = true
 		s.after(s.within(20*time.Second), func() {
 			if c.leaf == start {
