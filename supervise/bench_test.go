@@ -133,6 +133,12 @@ func measureFloor(b *testing.B, root *cgroup.Dir, program string, size int, c *c
 	}
 	m.add(&c.startCPU, &c.startWall)
 	m = begins(b, root)
+	killFloor(b, root, run, pidfds)
+	m.add(&c.stopCPU, &c.stopWall)
+}
+
+// killFloor kills, reaps and removes everything.
+func killFloor(b *testing.B, root, run *cgroup.Dir, pidfds []int) {
 	if err := run.Kill(); err != nil {
 		b.Fatal(err)
 	}
@@ -150,7 +156,6 @@ func measureFloor(b *testing.B, root *cgroup.Dir, program string, size int, c *c
 	if err := root.RemoveChild("floor", 0); err != nil {
 		b.Fatal(err)
 	}
-	m.add(&c.stopCPU, &c.stopWall)
 }
 
 // meter measures time, and the CPU time of this process and all workers.
@@ -185,9 +190,12 @@ func (m meter) used() time.Duration {
 	return time.Duration(us) * time.Microsecond
 }
 
-// BenchmarkIdle10000 holds ten thousand idle workers and reports what one costs.
-func BenchmarkIdle10000(b *testing.B) {
-	const size = 10_000
+// The idle benchmarks hold so many workers and report what one costs.
+
+func BenchmarkIdle1000(b *testing.B)  { benchmarkIdle(b, 1000) }
+func BenchmarkIdle10000(b *testing.B) { benchmarkIdle(b, 10_000) }
+
+func benchmarkIdle(b *testing.B, size int) {
 	program := pauseProgram(b)
 	root, err := cgroup.Open(linuxtest.Cgroup(b))
 	if err != nil {
@@ -206,7 +214,7 @@ func BenchmarkIdle10000(b *testing.B) {
 		s, err := New(Options{
 			Run: run, Pools: []PoolSpec{{Name: "web", Size: size, Command: Command{Path: program}}},
 			Observe: func(e Event) {
-				if e.Kind == EventReady && ready.Add(1) == size {
+				if e.Kind == EventReady && ready.Add(1) == int64(size) {
 					close(all)
 				}
 			},
@@ -218,7 +226,7 @@ func BenchmarkIdle10000(b *testing.B) {
 		go func() { done <- s.Run(context.Background()) }()
 		<-all
 		b.ReportMetric(time.Since(begin).Seconds(), "start-s")
-		b.ReportMetric(float64(liveHeap()-before)/size, "heap-B/worker")
+		b.ReportMetric(float64(liveHeap()-before)/float64(size), "heap-B/worker")
 		b.ReportMetric(float64(len(openFiles(b, os.Getpid()))-size), "fds-over-N")
 		threads, _ := strconv.Atoi(statusField(os.Getpid(), "Threads"))
 		b.ReportMetric(float64(threads), "threads")

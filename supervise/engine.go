@@ -243,7 +243,8 @@ func (s *Supervisor) emit(e Event) {
 }
 
 // Ping returns when the goroutine that keeps the workers has answered, which
-// proves that it does its work. It fails when ctx ends before.
+// proves that it does its work. It fails when ctx ends before. Not for Observe,
+// which that very goroutine calls.
 func (s *Supervisor) Ping(ctx context.Context) error {
 	m := message{ping: make(chan struct{})}
 	s.inbox.post(m)

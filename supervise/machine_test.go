@@ -150,28 +150,31 @@ func TestSimulatorFindsPlantedBugs(t *testing.T) {
 	}
 }
 
+// drop is step without the actions for which bad is true.
+func drop(bad func(before, after worker, a action) bool) stepFunc {
+	return func(p *policy, w worker, in input, out []action) (worker, []action) {
+		after, acts := p.step(w, in, out)
+		kept := acts[:0]
+		for _, a := range acts {
+			if !bad(w, after, a) {
+				kept = append(kept, a)
+			}
+		}
+		return after, kept
+	}
+}
+
+// change is step after something was changed behind its back.
+func change(f func(p *policy, w *worker, in *input)) stepFunc {
+	return func(p *policy, w worker, in input, out []action) (worker, []action) {
+		own := *p // the simulator judges by the true one
+		f(&own, &w, &in)
+		return own.step(w, in, out)
+	}
+}
+
 // plantedBugs are the step function with a bug each.
 func plantedBugs() map[string]stepFunc {
-	// drop removes the actions for which bad is true.
-	drop := func(bad func(before, after worker, a action) bool) stepFunc {
-		return func(p *policy, w worker, in input, out []action) (worker, []action) {
-			after, acts := p.step(w, in, out)
-			kept := acts[:0]
-			for _, a := range acts {
-				if !bad(w, after, a) {
-					kept = append(kept, a)
-				}
-			}
-			return after, kept
-		}
-	}
-	change := func(f func(p *policy, w *worker, in *input)) stepFunc {
-		return func(p *policy, w worker, in input, out []action) (worker, []action) {
-			own := *p // the simulator judges by the true one
-			f(&own, &w, &in)
-			return own.step(w, in, out)
-		}
-	}
 	return map[string]stepFunc{
 		"late results of an old start are taken": change(func(_ *policy, w *worker, in *input) { in.start = w.start }),
 		"a stop is forgotten":                    change(func(_ *policy, w *worker, _ *input) { w.wantStop = false }),

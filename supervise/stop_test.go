@@ -41,7 +41,9 @@ func TestNothingOutlivesAStop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := begin(t, daemons, bomb)
 			r.await("ready", 51, kind(EventReady))
+			begin := time.Now()
 			linuxtest.StopWithin(t, patience, r.registry.Root().Path(), func() error { return end(r) })
+			t.Logf("stopped in %v", time.Since(begin))
 		})
 	}
 }

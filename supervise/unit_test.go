@@ -105,16 +105,20 @@ func TestBadPoolsAreRefused(t *testing.T) {
 			t.Errorf("New() = %v, want an error with %q", err, want)
 		}
 	}
-	// The second pool's cgroup cannot be made: nothing of the first stays.
-	web, err := run.Dir().Create("web")
+}
+
+// TestFailedNewLeavesNothing: the second pool's cgroup cannot be made.
+func TestFailedNewLeavesNothing(t *testing.T) {
+	r := newRig(t, Options{})
+	web, err := r.run.Dir().Create("web")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer web.Close()
-	if _, err := New(Options{Run: run, Pools: []PoolSpec{sleeper("first", 1), sleeper("web", 1)}}); err == nil {
+	if _, err := New(Options{Run: r.run, Pools: []PoolSpec{sleeper("first", 1), sleeper("web", 1)}}); err == nil {
 		t.Error("New() works though the pool's cgroup is there, want an error")
 	}
-	if names, err := run.Dir().Children(); err != nil || !slices.Equal(names, []string{"web"}) {
+	if names, err := r.run.Dir().Children(); err != nil || !slices.Equal(names, []string{"web"}) {
 		t.Errorf("cgroups after a failed New = %v, %v; want none of its own", names, err)
 	}
 }
