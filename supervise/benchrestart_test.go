@@ -91,8 +91,10 @@ func (f *floorWorker) begin() {
 	}
 	defer leaf.Close()
 	null := f.null.Fd()
-	_, _, err = syscall.StartProcess(f.program, []string{f.program}, &syscall.ProcAttr{Files: []uintptr{null, null, null},
-		Sys: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: leaf.FD(), PidFD: &f.pidfd}})
+	_, _, err = syscall.StartProcess(f.program, []string{f.program}, &syscall.ProcAttr{
+		Files: []uintptr{null, null, null},
+		Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: leaf.FD(), PidFD: &f.pidfd},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}
