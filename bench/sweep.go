@@ -35,7 +35,7 @@ func staleOwner(args []string) error {
 	}
 	reg := registry.New(root)
 	for i := range runs {
-		run, err := reg.Create("up", "stale-"+strconv.Itoa(i), "bench")
+		run, err := reg.Create(registry.Spec{Kind: "up", Name: "stale-" + strconv.Itoa(i), Version: "bench"})
 		if err != nil {
 			return err
 		}

@@ -15,11 +15,13 @@ import (
 // RootSource says why a cgroup was chosen as the root.
 type RootSource string
 
-// The three ways to a root.
+// The ways to a root.
 const (
 	RootFlag      RootSource = "flag"      // the user named it
 	RootDelegated RootSource = "delegated" // systemd, or an administrator, gave it to us
 	RootOwned     RootSource = "owned"     // we are root and made it
+	RootNested    RootSource = "nested"    // we are inside a run: what we start belongs to it
+	RootOuter     RootSource = "outer"     // we are inside a run, and this is what it was made in
 )
 
 // ownedName is the root's name below the mount if nobody gave us one.
@@ -56,11 +58,14 @@ func (e *NoRootError) Hint() string { return e.hint }
 const (
 	hintNoMount  = "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1; in a container, give it the host's: --volume /sys/fs/cgroup:/sys/fs/cgroup:rw"
 	hintReadOnly = "containers get cgroup2 read-only: docker run --security-opt writable-cgroups=true, podman run --security-opt unmask=/sys/fs/cgroup, or --privileged; elsewhere: mount -o remount,rw /sys/fs/cgroup"
+	hintNested   = "inside a run only the user who owns the run can start another one: start it as that user, or leave pitvisor out here"
 	hintDelegate = "get a cgroup of your own from systemd: systemd-run --user --scope -p Delegate=yes pitvisor ..., or run as root"
 )
 
-// FindRoot chooses and opens the cgroup to work in. It takes
+// FindRoot chooses and opens the cgroup to start runs in. It takes
 //
+//   - the caller's own cgroup if that is inside a run and the explicit path is "" or
+//     one that holds that run: a run inside a run ends with it, else
 //   - the explicit path, made if it is not there, else
 //   - the caller's own cgroup if that is delegated to it (systemd's Delegate=yes, or
 //     owned by the caller), or its parent if the own one is called "supervisor" or
@@ -73,6 +78,34 @@ func FindRoot(explicit string) (Root, error) {
 	if err != nil {
 		return Root{}, &NoRootError{Err: err, hint: hintNoMount}
 	}
+	for _, m := range mounts {
+		if n, ok := m.nesting(); ok && (explicit == "" || n.below(path.Clean(explicit))) {
+			return m.nestedRoot(n.self, RootNested)
+		}
+	}
+	return chooseRoot(mounts, explicit)
+}
+
+// FindTopRoot is FindRoot for those who look at runs, or start one that is to
+// outlive the run they are in: inside a run it takes the cgroup in which the
+// outermost run was made.
+func FindTopRoot(explicit string) (Root, error) {
+	mounts, err := findMounts()
+	if err != nil {
+		return Root{}, &NoRootError{Err: err, hint: hintNoMount}
+	}
+	if explicit == "" {
+		for _, m := range mounts {
+			if n, ok := m.nesting(); ok {
+				return m.nestedRoot(path.Dir(n.outermost), RootOuter)
+			}
+		}
+	}
+	return chooseRoot(mounts, explicit)
+}
+
+// chooseRoot is FindRoot for who is in no run.
+func chooseRoot(mounts []Mount, explicit string) (Root, error) {
 	if explicit != "" {
 		return explicitRoot(mounts, path.Clean(explicit))
 	}

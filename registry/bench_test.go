@@ -44,7 +44,7 @@ func BenchmarkSweep200(b *testing.B) {
 func BenchmarkCreateClose(b *testing.B) {
 	r := newRoot(b)
 	for b.Loop() {
-		run, err := r.Create("up", "bench", "1")
+		run, err := r.Create(Spec{Kind: "up", Name: "bench", Version: "1"})
 		if err != nil {
 			b.Fatal(err)
 		}

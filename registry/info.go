@@ -37,17 +37,28 @@ type Info struct {
 	// PIDNS is the inode of the owner's PID namespace. A process of another PID namespace looks dead
 	// though it lives, so an owner's death is only ever proven within the same one.
 	PIDNS   uint64    `json:"pidns"`
-	Kind    string    `json:"kind"` // "up", "run"
+	Kind    string    `json:"kind"` // "up", "run", "detach"
 	Name    string    `json:"name"`
 	Version string    `json:"version"` // of the program that made the run
 	Started time.Time `json:"started"`
+	// Labels are for people and programs to find a run by. Nothing here looks at them.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Expires is when the owner will end the run; zero is never.
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// Spec says what a new run is for. All of it is for people and may be empty.
+type Spec struct {
+	Kind, Name, Version string
+	Labels              map[string]string
+	Expires             time.Time
 }
 
 // errNoRecord says that a directory carries no whole record of a run: it is half made, or not ours.
 var errNoRecord = errors.New("no record of a run")
 
 // newInfo describes a run that the calling process owns.
-func newInfo(kind, name, version string) (Info, error) {
+func newInfo(s Spec) (Info, error) {
 	self, err := pidfd.Self()
 	if err != nil {
 		return Info{}, fmt.Errorf("open own process: %w", err)
@@ -63,7 +74,8 @@ func newInfo(kind, name, version string) (Info, error) {
 	}
 	return Info{
 		Boot: owner.Boot, Owner: owner, PIDNS: namespace,
-		Kind: kind, Name: name, Version: version, Started: time.Now(),
+		Kind: s.Kind, Name: s.Name, Version: s.Version, Started: time.Now(),
+		Labels: s.Labels, Expires: s.Expires,
 	}, nil
 }
 

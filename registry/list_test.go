@@ -59,7 +59,7 @@ func TestListShowsTheTree(t *testing.T) {
 // TestListWithoutRecords: leaves and pools whose owner died before it could describe them.
 func TestListWithoutRecords(t *testing.T) {
 	r := newRoot(t)
-	run, err := r.Create("up", "x", "1")
+	run, err := r.Create(Spec{Kind: "up", Name: "x", Version: "1"})
 	if err != nil {
 		t.Fatal(err)
 	}

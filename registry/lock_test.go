@@ -185,7 +185,7 @@ func TestStoppedCreatorIsLeftAlone(t *testing.T) {
 }
 
 func TestOwnerDeadOnlyWithProof(t *testing.T) {
-	self, err := newInfo("up", "x", "1")
+	self, err := newInfo(Spec{Kind: "up", Name: "x", Version: "1"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,7 @@ func modeOwner(args []string) int {
 
 // ownRun makes a run with one pool of workers.
 func ownRun(r *Registry, leaves int, argv []string) (*Run, error) {
-	run, err := r.Create("test", "ours", "0.1")
+	run, err := r.Create(Spec{Kind: "test", Name: "ours", Version: "0.1"})
 	if err != nil || leaves == 0 {
 		return run, err
 	}

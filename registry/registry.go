@@ -31,9 +31,9 @@ func (r *Registry) Root() *cgroup.Dir { return r.root }
 // root. The run lives until Close, or until this process ends in whatever way: from then on every
 // Sweep may take it. Sweeps beside it cannot take it before Create has returned.
 //
-// kind, name and version are for people. On an error nothing is left behind.
-func (r *Registry) Create(kind, name, version string) (*Run, error) {
-	info, err := newInfo(kind, name, version)
+// On an error nothing is left behind.
+func (r *Registry) Create(s Spec) (*Run, error) {
+	info, err := newInfo(s)
 	if err != nil {
 		return nil, fmt.Errorf("create run: %w", err)
 	}

@@ -19,7 +19,7 @@ import (
 func TestCreateDescribesAndLocksTheRun(t *testing.T) {
 	r := newRoot(t)
 	before := time.Now()
-	run, err := r.Create("up", "pitvisor.toml", "1.2.3")
+	run, err := r.Create(Spec{Kind: "up", Name: "pitvisor.toml", Version: "1.2.3"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestCreateSaysWhatIsWrong(t *testing.T) {
 	if err := os.WriteFile(r.Root().Path()+"/cgroup.max.descendants", []byte("0"), 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := r.Create("up", "x", "1")
+	_, err := r.Create(Spec{Kind: "up", Name: "x", Version: "1"})
 	if err == nil || !strings.Contains(err.Error(), "create run: ") || errors.Is(err, errLostRace) {
 		t.Errorf("Create() below a limit of 0 = %v", err)
 	}
@@ -112,14 +112,14 @@ func TestCreateSaysWhatIsWrong(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := gone.Create("up", "x", "1"); !errors.Is(err, cgroup.ErrGone) {
+	if _, err := gone.Create(Spec{Kind: "up", Name: "x", Version: "1"}); !errors.Is(err, cgroup.ErrGone) {
 		t.Errorf("Create() below a removed root = %v, want ErrGone", err)
 	}
 }
 
 func TestCreateLeavesNothingWhenTheRecordDoesNotFit(t *testing.T) {
 	r := newRoot(t)
-	_, err := r.Create("up", strings.Repeat("n", 1<<17), "1")
+	_, err := r.Create(Spec{Kind: "up", Name: strings.Repeat("n", 1<<17), Version: "1"})
 	if err == nil {
 		t.Fatal("Create() with a name of 128 KiB = nil")
 	}
@@ -152,7 +152,7 @@ func TestCreateBesideSweepsAndProbes(t *testing.T) {
 	}
 	var runs []*Run
 	for i := range 300 {
-		run, err := r.Create("up", fmt.Sprint(i), "1")
+		run, err := r.Create(Spec{Kind: "up", Name: fmt.Sprint(i), Version: "1"})
 		if err != nil {
 			t.Errorf("Create() = %v", err)
 			break
@@ -190,7 +190,7 @@ func TestCreateLosesEveryRaceItCan(t *testing.T) {
 		})
 	}
 	for begin := time.Now(); taken.Load() < 5 && time.Since(begin) < 10*time.Second; {
-		run, err := r.Create("up", "x", "1")
+		run, err := r.Create(Spec{Kind: "up", Name: "x", Version: "1"})
 		if err != nil {
 			t.Errorf("Create() = %v", err)
 			break

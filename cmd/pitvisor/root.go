@@ -84,10 +84,10 @@ func (a *app) settle(flags *pflag.FlagSet) error {
 	return fail(exitUsage, fmt.Errorf("--color %q is none of auto, always, never", a.color))
 }
 
-// registry finds the root of the cgroup tree and the runs in it. The caller
-// closes the root.
+// registry finds the root of the cgroup tree and the runs in it, for the verbs
+// that look at all of them. The caller closes the root.
 func (a *app) registry() (cgroup.Root, *registry.Registry, error) {
-	root, err := cgroup.FindRoot(a.cgroupRoot)
+	root, err := cgroup.FindTopRoot(a.cgroupRoot)
 	if err != nil {
 		return cgroup.Root{}, nil, fail(exitSelf, err)
 	}

@@ -107,15 +107,16 @@ func asSelf(err error) error {
 // open acquires everything that a start needs, before anything is started.
 func (s *session) open() error {
 	var err error
-	if s.root, s.reg, err = s.app.registry(); err != nil {
+	if s.root, err = cgroup.FindRoot(s.app.cgroupRoot); err != nil {
 		return err
 	}
 	s.onClose(s.root.Dir.Close)
+	s.reg = registry.New(s.root.Dir)
 	if s.home, err = settleSelf(s.root, s.log); err != nil {
 		return err
 	}
 	s.onClose(s.home.leave)
-	if s.run, err = s.reg.Create("up", s.cfg.Name, version()); err != nil {
+	if s.run, err = s.reg.Create(registry.Spec{Kind: "up", Name: s.cfg.Name, Version: version()}); err != nil {
 		return err
 	}
 	s.onClose(s.closeRun)
