@@ -18,16 +18,19 @@ func layers() map[string][]string {
 		"pidfd":            nil,
 		"spawn":            {"cgroup", "pidfd"},
 		"registry":         {"cgroup", "pidfd"},
-		"supervise":        {"cgroup", "pidfd", "spawn", "registry"},
+		"resource":         {"cgroup"},
+		"supervise":        {"cgroup", "pidfd", "spawn", "registry", "resource"},
 		"api":              nil,
 		"internal/probe":   {"supervise", "cgroup", "pidfd", "spawn"},
-		"internal/config":  {"supervise", "internal/probe", "cgroup", "spawn"},
+		"internal/config":  {"supervise", "internal/probe", "cgroup", "spawn", "resource"},
 		"internal/capture": nil,
+		"internal/exit":    nil,
+		"internal/home":    {"registry", "spawn", "cgroup"},
 		"internal/server":  {"api", "supervise", "registry", "cgroup", "pidfd", "spawn"},
 		"linuxtest":        nil,
 		"cmd/pitvisor": {
-			"internal/server", "internal/config", "internal/probe", "internal/capture",
-			"api", "supervise", "registry", "spawn", "cgroup", "pidfd",
+			"internal/server", "internal/config", "internal/exit", "internal/home", "internal/probe", "internal/capture",
+			"api", "supervise", "registry", "spawn", "cgroup", "pidfd", "resource",
 		},
 	}
 }
@@ -36,7 +39,7 @@ func layers() map[string][]string {
 // is for everybody (the standard library) or for nobody (the rest).
 func foreign() map[string][]string {
 	return map[string][]string{
-		"github.com/containerd/cgroups/v3": {"cgroup"},
+		"github.com/containerd/cgroups/v3": {"resource"},
 		"github.com/vishvananda/netns":     {"spawn"},
 		"go.etcd.io/bbolt":                 {"registry"},
 		"github.com/pelletier/go-toml/v2":  {"internal/config"},
@@ -123,6 +126,51 @@ func TestLinuxtestStandsAlone(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSlimPackages: what only starts and ends processes must start fast itself.
+// The initialisation of containerd/cgroups and what it links takes half of the
+// start of an empty Go program.
+func TestSlimPackages(t *testing.T) {
+	imported := map[string]map[string]bool{} // by package of ours
+	for _, s := range sources(t) {
+		if !s.production() {
+			continue
+		}
+		if imported[s.dir] == nil {
+			imported[s.dir] = map[string]bool{}
+		}
+		for _, spec := range s.file.Imports {
+			imported[s.dir][importPath(spec)] = true
+		}
+	}
+	const slow = "github.com/containerd/"
+	for _, dir := range []string{"cgroup", "pidfd", "spawn", "registry"} {
+		if imported[dir] == nil {
+			t.Errorf("there is no package %s", dir)
+		}
+		if path := chain(imported, dir, slow); path != nil {
+			t.Errorf("%s links %s", dir, strings.Join(path, " -> "))
+		}
+	}
+	if path := chain(imported, "supervise", slow); path == nil {
+		t.Errorf("supervise does not link %s: does this test still look?", slow)
+	}
+}
+
+// chain returns how dir comes to import what begins with prefix, or nil.
+func chain(imported map[string]map[string]bool, dir, prefix string) []string {
+	for path := range imported[dir] {
+		if strings.HasPrefix(path, prefix) {
+			return []string{dir, path}
+		}
+		if ours, ok := strings.CutPrefix(path, module+"/"); ok {
+			if rest := chain(imported, ours, prefix); rest != nil {
+				return append([]string{dir}, rest...)
+			}
+		}
+	}
+	return nil
 }
 
 func TestImportRulesCanFail(t *testing.T) {

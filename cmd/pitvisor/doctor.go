@@ -49,7 +49,7 @@ func (a *app) doctorCommand() *cobra.Command {
 				return err
 			}
 			if !d.Works {
-				return &exitError{code: exitFailed}
+				return fail(exitFailed, nil)
 			}
 			return nil
 		},

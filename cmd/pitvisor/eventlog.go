@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/supervise"
 )
@@ -167,7 +168,7 @@ func failureAttrs(ev supervise.Event) []any {
 	attrs := []any{"start", ev.Start}
 	if f := ev.Failure; f != nil {
 		attrs = append(attrs, "phase", f.Phase.String(), "elapsed", f.Elapsed.Round(time.Millisecond))
-		if hint := hintFor(f.Err); hint != "" {
+		if hint := exit.Hint(f.Err); hint != "" {
 			attrs = append(attrs, "hint", hint)
 		}
 		if len(f.Stderr) > 0 {

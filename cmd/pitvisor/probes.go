@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/spawn"
@@ -23,7 +24,7 @@ func (a *app) diagnose() diagnosis {
 	d.add(pidfdFindings(features)...)
 	root, err := cgroup.FindRoot(a.cgroupRoot)
 	if err != nil {
-		d.add(finding{Name: "cgroup root", Need: true, Detail: err.Error(), Cure: hintFor(err)})
+		d.add(finding{Name: "cgroup root", Need: true, Detail: err.Error(), Cure: exit.Hint(err)})
 		d.settle(features, false, false)
 		return d
 	}
@@ -69,14 +70,14 @@ func (d *diagnosis) tryScratch(root cgroup.Root) (kill bool) {
 	name := "run-" + registry.NewRunID().String()
 	dir, err := root.Dir.Create(name)
 	if err != nil {
-		d.add(finding{Name: "make a cgroup", Need: true, Detail: err.Error(), Cure: hintFor(err)})
+		d.add(finding{Name: "make a cgroup", Need: true, Detail: err.Error(), Cure: exit.Hint(err)})
 		return false
 	}
 	defer dir.Close()
 	try := func(name, detail string, need bool, f func() error) bool {
 		out := finding{Name: name, OK: true, Need: need, Detail: detail}
 		if err := f(); err != nil {
-			out.OK, out.Detail, out.Cure = false, detail+": "+err.Error(), hintFor(err)
+			out.OK, out.Detail, out.Cure = false, detail+": "+err.Error(), exit.Hint(err)
 		}
 		d.add(out)
 		return out.OK
@@ -156,7 +157,7 @@ func tryDir(name, path string, err error) finding {
 		}
 	}
 	if err != nil {
-		f.OK, f.Detail, f.Cure = false, err.Error(), hintFor(err)
+		f.OK, f.Detail, f.Cure = false, err.Error(), exit.Hint(err)
 	}
 	return f
 }

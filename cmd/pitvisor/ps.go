@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/registry"
 )
 
@@ -37,7 +38,7 @@ func (a *app) ps(asJSON, processes bool) error {
 	defer root.Dir.Close()
 	runs, err := reg.List(context.Background())
 	if err != nil {
-		return asSelf(fmt.Errorf("list the runs below %s: %w", root.Dir.Path(), err))
+		return exit.AsSelf(fmt.Errorf("list the runs below %s: %w", root.Dir.Path(), err))
 	}
 	if asJSON {
 		if runs == nil {

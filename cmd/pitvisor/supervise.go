@@ -16,6 +16,8 @@ import (
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/internal/capture"
 	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/internal/exit"
+	"github.com/pitvisor/pitvisor/internal/home"
 	"github.com/pitvisor/pitvisor/internal/probe"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/spawn"
@@ -31,7 +33,6 @@ type session struct {
 	signals chan os.Signal // taken by handleSignals
 
 	root   cgroup.Root
-	home   *home
 	reg    *registry.Registry
 	run    *registry.Run
 	logs   *capture.Store // nil when no pool writes files
@@ -63,11 +64,11 @@ func (a *app) superviseConfig(cfg *config.Config, quiet bool, log *slog.Logger) 
 		}
 	}()
 	if err := s.open(); err != nil {
-		return asSelf(err)
+		return exit.AsSelf(err)
 	}
 	sup, err := s.supervisor(quiet)
 	if err != nil {
-		return asSelf(err)
+		return exit.AsSelf(err)
 	}
 	s.startHelpers(ctx)
 	err = s.supervise(ctx, sup)
@@ -95,15 +96,6 @@ func (s *session) showRest() {
 	}
 }
 
-// asSelf marks an error as pitvisor's own failure unless it has a code already.
-func asSelf(err error) error {
-	var exit *exitError
-	if errors.As(err, &exit) {
-		return err
-	}
-	return fail(exitSelf, err)
-}
-
 // open acquires everything that a start needs, before anything is started.
 func (s *session) open() error {
 	var err error
@@ -112,10 +104,15 @@ func (s *session) open() error {
 	}
 	s.onClose(s.root.Dir.Close)
 	s.reg = registry.New(s.root.Dir)
-	if s.home, err = settleSelf(s.root, s.log); err != nil {
+	place, err := home.Settle(s.root.Dir)
+	if err != nil {
 		return err
 	}
-	s.onClose(s.home.leave)
+	s.onClose(place.Leave)
+	if place.Poisoned {
+		s.log.Warn("moved to a fresh cgroup: the kernel kills every process started from one that was once killed",
+			"from", place.From, "to", place.To)
+	}
 	if s.run, err = s.reg.Create(registry.Spec{Kind: "up", Name: s.cfg.Name, Version: version()}); err != nil {
 		return err
 	}
@@ -178,7 +175,7 @@ func (s *session) close() error {
 	if errors.As(first, &blocked) {
 		return fail(exitUnclean, first)
 	}
-	return asSelf(first)
+	return exit.AsSelf(first)
 }
 
 func (s *session) closeRun() error {

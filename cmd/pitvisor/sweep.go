@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/registry"
 )
 
@@ -55,7 +56,7 @@ func (a *app) sweep(dryRun, asJSON bool, perRun time.Duration) error {
 	}
 	result, err := reg.Sweep(ctx, options)
 	if err != nil {
-		return asSelf(fmt.Errorf("sweep below %s: %w", root.Dir.Path(), err))
+		return exit.AsSelf(fmt.Errorf("sweep below %s: %w", root.Dir.Path(), err))
 	}
 	if asJSON {
 		if err := a.printJSON(result); err != nil {
