@@ -213,7 +213,7 @@ func inits(s source) []string {
 	return found
 }
 
-// cgroupFiles: the package that works on cgroups may read /proc and nothing else
+// cgroupFiles: the packages that work on cgroups may read /proc and nothing else
 // through package os; elsewhere no argument may name a cgroup file.
 func cgroupFiles(s source) []string {
 	var found []string
@@ -225,7 +225,7 @@ func cgroupFiles(s source) []string {
 			}
 			return true
 		})
-		inCgroup := s.dir == "cgroup" && !strings.Contains(text, "/proc/")
+		inCgroup := (s.dir == "cgroup" || s.dir == "resource") && !strings.Contains(text, "/proc/")
 		named := strings.Contains(text, "cgroup.") || strings.Contains(text, "/sys/fs/cgroup") ||
 			strings.Contains(text, "memory.") || strings.Contains(text, "pids.")
 		if inCgroup || named {

@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"errors"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,10 +107,4 @@ func rmdirAt(dirfd int, name string) error {
 // freed the number by then, and it may already be somebody else's.
 func closeFD(fd int) {
 	_ = unix.Close(fd) // nothing was buffered, so nothing can be lost
-}
-
-// fdPath is the name of a descriptor for code that wants a path. It keeps meaning
-// the open directory, also after another one took its name.
-func fdPath(fd int) string {
-	return "/proc/self/fd/" + strconv.Itoa(fd)
 }

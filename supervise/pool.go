@@ -9,6 +9,7 @@ import (
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/resource"
 )
 
 // pool is one PoolSpec in force.
@@ -16,9 +17,9 @@ type pool struct {
 	spec     PoolSpec
 	policy   policy
 	dir      *cgroup.Dir
-	limits   cgroup.Limits // of a leaf, without what this host cannot do
-	evidence bool          // a leaf counts kills for memory or refused forks
-	degraded []error       // limits that are not in force
+	limits   resource.Limits // of a leaf, without what this host cannot do
+	evidence bool            // a leaf counts kills for memory or refused forks
+	degraded []error         // limits that are not in force
 	expander expander
 	first    int // index of slot 0
 
@@ -82,7 +83,7 @@ func (p *pool) limit(run *cgroup.Dir) error {
 			p.limits = without(p.limits, c)
 		}
 	}
-	if err := p.tolerate(p.dir.SetLimits(ofPool)); err != nil {
+	if err := p.tolerate(resource.Set(p.dir, ofPool)); err != nil {
 		return err
 	}
 	for _, c := range p.limits.Controllers() {
@@ -102,7 +103,7 @@ func (p *pool) tryLimits() error {
 	if err != nil {
 		return err
 	}
-	err = p.tolerate(leaf.SetLimits(p.limits))
+	err = p.tolerate(resource.Set(leaf, p.limits))
 	return errors.Join(err, leaf.Close(), p.dir.RemoveChild(name, leaf.ID()))
 }
 
@@ -129,7 +130,7 @@ func (p *pool) lacks(controller string) bool {
 }
 
 // without returns the limits less those of one controller.
-func without(l cgroup.Limits, controller string) cgroup.Limits {
+func without(l resource.Limits, controller string) resource.Limits {
 	switch controller {
 	case "memory":
 		l.MemoryMax, l.MemoryHigh, l.MemoryLow, l.MemoryMin, l.MemorySwapMax, l.OOMGroup = 0, 0, 0, 0, 0, false

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/resource"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -33,7 +34,7 @@ type removal struct {
 	order
 	leaf     string
 	exit     *spawn.Exit // nil until reaped
-	usage    cgroup.Usage
+	usage    resource.Usage
 	leftover int
 }
 
@@ -89,8 +90,8 @@ func (r *removal) look() {
 	if err != nil {
 		return // then nothing is known
 	}
-	r.usage, _ = leaf.Usage() // likewise
-	_ = leaf.Close()          // a directory descriptor; nothing to lose
+	r.usage, _ = resource.Read(leaf) // likewise
+	_ = leaf.Close()                 // a directory descriptor; nothing to lose
 }
 
 // remove removes the leaf. Most are empty by now, which costs one system call.

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/resource"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -16,9 +16,9 @@ type PoolSpec struct {
 	Size    int    // the number of workers
 	Command Command
 
-	Limits           cgroup.Limits // of each worker's leaf
-	PoolLimits       cgroup.Limits // of the pool's cgroup, over all its workers
-	BestEffortLimits bool          // a limit whose controller is missing is reported (EventDegraded), not refused
+	Limits           resource.Limits // of each worker's leaf
+	PoolLimits       resource.Limits // of the pool's cgroup, over all its workers
+	BestEffortLimits bool            // a limit whose controller is missing is reported (EventDegraded), not refused
 
 	Restart      RestartPolicy
 	Backoff      Backoff

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/resource"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -84,7 +85,7 @@ func (m *making) limit() error {
 	if m.pool.limits.IsZero() {
 		return nil
 	}
-	err := m.leaf.SetLimits(m.pool.limits)
+	err := resource.Set(m.leaf, m.pool.limits)
 	var missing *cgroup.ControllerError
 	if m.pool.spec.BestEffortLimits && errors.As(err, &missing) {
 		return nil // New has told

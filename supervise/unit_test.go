@@ -11,6 +11,7 @@ import (
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/resource"
 )
 
 func TestBackoffDelay(t *testing.T) {
@@ -72,7 +73,7 @@ func TestBadPoolsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	run, err := registry.New(root).Create("test", "", "")
+	run, err := registry.New(root).Create(registry.Spec{Kind: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,7 @@ func TestFailedNewLeavesNothing(t *testing.T) {
 // TestMissingControllerIsAnError, and with best effort an event.
 func TestMissingControllerIsAnError(t *testing.T) {
 	p := sleeper("web", 1)
-	p.Limits, p.PoolLimits = cgroup.Limits{MemoryMax: 1 << 30}, cgroup.Limits{PIDsMax: 100}
+	p.Limits, p.PoolLimits = resource.Limits{MemoryMax: 1 << 30}, resource.Limits{PIDsMax: 100}
 	r := newRig(t, Options{})
 	dir := r.run.Dir()
 	have, err := dir.Controllers()
@@ -159,9 +160,9 @@ func TestMissingControllerIsAnError(t *testing.T) {
 func TestLimitsAreSetOnLeafAndPool(t *testing.T) {
 	linuxtest.NeedCgroup2(t, "memory", "pids")
 	p := sleeper("web", 1)
-	p.Limits, p.PoolLimits = cgroup.Limits{MemoryMax: 1 << 26}, cgroup.Limits{PIDsMax: 50}
+	p.Limits, p.PoolLimits = resource.Limits{MemoryMax: 1 << 26}, resource.Limits{PIDsMax: 50}
 	hog := helper(t, "hog", 1, "alloc", "200")
-	hog.Limits, hog.Restart = cgroup.Limits{MemoryMax: 1 << 26, MemorySwapMax: 0}, RestartNever
+	hog.Limits, hog.Restart = resource.Limits{MemoryMax: 1 << 26, MemorySwapMax: 0}, RestartNever
 	hog.Readiness = rule(never)
 	r := begin(t, p, hog)
 	failed := r.await("failed", 1, kind(EventStartFailed, "hog/0"))[0]

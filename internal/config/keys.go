@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/resource"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -18,7 +18,7 @@ type tables struct {
 	pool    []key[*poolDraft]
 	backoff []key[*poolDraft]
 	ready   []key[*readyDraft]
-	limits  []key[*cgroup.Limits]
+	limits  []key[*resource.Limits]
 	rlimits []key[*[]spawn.Rlimit]
 }
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/resource"
 )
 
 // limit is one resource limit under all its names: the kernel's, systemd's, and
@@ -15,23 +15,23 @@ type limit struct {
 	kernel, systemd string
 	typ, meaning    string
 	example         string
-	set             func(d *decoder, e *entry, l *cgroup.Limits)
+	set             func(d *decoder, e *entry, l *resource.Limits)
 }
 
 func limitTable() []limit {
 	return []limit{
-		{"memory.max", "MemoryMax", "size or `\"max\"`", "Memory; beyond it the kernel kills.", `"512M"`, setBytes(1, func(l *cgroup.Limits) *int64 { return &l.MemoryMax })},
-		{"memory.high", "MemoryHigh", "size or `\"max\"`", "Memory; beyond it the kernel slows down and reclaims.", `"400M"`, setBytes(1, func(l *cgroup.Limits) *int64 { return &l.MemoryHigh })},
-		{"memory.low", "MemoryLow", "size or `\"max\"`", "Memory that is reclaimed only if there is no other.", `"64M"`, setBytes(0, func(l *cgroup.Limits) *int64 { return &l.MemoryLow })},
-		{"memory.min", "MemoryMin", "size or `\"max\"`", "Memory that is never reclaimed.", `"32M"`, setBytes(0, func(l *cgroup.Limits) *int64 { return &l.MemoryMin })},
+		{"memory.max", "MemoryMax", "size or `\"max\"`", "Memory; beyond it the kernel kills.", `"512M"`, setBytes(1, func(l *resource.Limits) *int64 { return &l.MemoryMax })},
+		{"memory.high", "MemoryHigh", "size or `\"max\"`", "Memory; beyond it the kernel slows down and reclaims.", `"400M"`, setBytes(1, func(l *resource.Limits) *int64 { return &l.MemoryHigh })},
+		{"memory.low", "MemoryLow", "size or `\"max\"`", "Memory that is reclaimed only if there is no other.", `"64M"`, setBytes(0, func(l *resource.Limits) *int64 { return &l.MemoryLow })},
+		{"memory.min", "MemoryMin", "size or `\"max\"`", "Memory that is never reclaimed.", `"32M"`, setBytes(0, func(l *resource.Limits) *int64 { return &l.MemoryMin })},
 		{"memory.swap.max", "MemorySwapMax", "size or `\"max\"`", "Swap; `0` means none.", `0`, setSwap},
 		{"memory.oom.group", "", "boolean", "Whether running out of memory kills the whole worker and not one process of it.", `true`, setOOMGroup},
 		{"pids.max", "TasksMax", "whole number or `\"max\"`", "Processes and threads.", `64`, setPIDs},
 		{"cpu.max", "CPUQuota", "percentage, kernel form or `\"max\"`", "CPU time: `\"150%\"` is one and a half CPUs; the kernel form is `\"150000 100000\"`, microseconds of each period.", `"150%"`, setCPU},
-		{"cpu.weight", "CPUWeight", "whole number 1 to 10000", "Share of the CPU when it is short; the kernel starts with 100.", `200`, setWeight(func(l *cgroup.Limits) *uint64 { return &l.CPUWeight })},
-		{"io.weight", "IOWeight", "whole number 1 to 10000", "Share of the disks when they are short.", `50`, setWeight(func(l *cgroup.Limits) *uint64 { return &l.IOWeight })},
-		{"cpuset.cpus", "AllowedCPUs", "list of numbers and ranges", "CPUs that may be used.", `"0-3,6"`, setSet(func(l *cgroup.Limits) *string { return &l.CPUs })},
-		{"cpuset.mems", "AllowedMemoryNodes", "list of numbers and ranges", "Memory nodes that may be used.", `"0"`, setSet(func(l *cgroup.Limits) *string { return &l.Mems })},
+		{"cpu.weight", "CPUWeight", "whole number 1 to 10000", "Share of the CPU when it is short; the kernel starts with 100.", `200`, setWeight(func(l *resource.Limits) *uint64 { return &l.CPUWeight })},
+		{"io.weight", "IOWeight", "whole number 1 to 10000", "Share of the disks when they are short.", `50`, setWeight(func(l *resource.Limits) *uint64 { return &l.IOWeight })},
+		{"cpuset.cpus", "AllowedCPUs", "list of numbers and ranges", "CPUs that may be used.", `"0-3,6"`, setSet(func(l *resource.Limits) *string { return &l.CPUs })},
+		{"cpuset.mems", "AllowedMemoryNodes", "list of numbers and ranges", "Memory nodes that may be used.", `"0"`, setSet(func(l *resource.Limits) *string { return &l.Mems })},
 	}
 }
 
@@ -44,11 +44,11 @@ func (l limit) names() []string {
 }
 
 // limitKeys makes keys of the table.
-func limitKeys() []key[*cgroup.Limits] {
-	var keys []key[*cgroup.Limits]
+func limitKeys() []key[*resource.Limits] {
+	var keys []key[*resource.Limits]
 	for _, l := range limitTable() {
 		names := l.names()
-		keys = append(keys, key[*cgroup.Limits]{
+		keys = append(keys, key[*resource.Limits]{
 			Name: names[0], Also: names[1:], Type: l.typ, Default: "the kernel's", Meaning: l.meaning,
 			Example: fmt.Sprintf("%s = %s", names[len(names)-1], l.example), set: l.set,
 		})
@@ -58,7 +58,7 @@ func limitKeys() []key[*cgroup.Limits] {
 
 // limits decodes a table of limits. The kernel's names have dots, which TOML
 // reads as tables in tables unless they are quoted; both are understood.
-func (d *decoder) limits(t *table, place string, to *cgroup.Limits) {
+func (d *decoder) limits(t *table, place string, to *resource.Limits) {
 	flat := newTable(originInline, t.at)
 	d.flatten(t, "", flat)
 	decodeTable(d, flat, place, d.tables.limits, to)
@@ -85,10 +85,10 @@ func unlimited(e *entry) bool {
 	return e.kind == kindText && (e.value.text == "max" || e.value.text == "infinity")
 }
 
-func setBytes(least int64, field func(*cgroup.Limits) *int64) func(*decoder, *entry, *cgroup.Limits) {
-	return func(d *decoder, e *entry, l *cgroup.Limits) {
+func setBytes(least int64, field func(*resource.Limits) *int64) func(*decoder, *entry, *resource.Limits) {
+	return func(d *decoder, e *entry, l *resource.Limits) {
 		if unlimited(e) {
-			*field(l) = cgroup.Unlimited
+			*field(l) = resource.Unlimited
 			return
 		}
 		if e.kind == kindText && strings.HasSuffix(e.value.text, "%") {
@@ -101,24 +101,24 @@ func setBytes(least int64, field func(*cgroup.Limits) *int64) func(*decoder, *en
 	}
 }
 
-// setSwap lets 0 mean no swap. In cgroup.Limits 0 means to leave the limit
+// setSwap lets 0 mean no swap. In resource.Limits 0 means to leave the limit
 // alone, and the kernel rounds one byte down to no page.
-func setSwap(d *decoder, e *entry, l *cgroup.Limits) {
-	setBytes(0, func(l *cgroup.Limits) *int64 { return &l.MemorySwapMax })(d, e, l)
+func setSwap(d *decoder, e *entry, l *resource.Limits) {
+	setBytes(0, func(l *resource.Limits) *int64 { return &l.MemorySwapMax })(d, e, l)
 	if l.MemorySwapMax == 0 {
 		l.MemorySwapMax = 1
 	}
 }
 
-func setOOMGroup(d *decoder, e *entry, l *cgroup.Limits) {
+func setOOMGroup(d *decoder, e *entry, l *resource.Limits) {
 	if b, ok := d.boolean(e); ok {
 		l.OOMGroup = b
 	}
 }
 
-func setPIDs(d *decoder, e *entry, l *cgroup.Limits) {
+func setPIDs(d *decoder, e *entry, l *resource.Limits) {
 	if unlimited(e) {
-		l.PIDsMax = cgroup.Unlimited
+		l.PIDsMax = resource.Unlimited
 		return
 	}
 	if n, ok := d.whole(e, 1, 4<<20); ok {
@@ -126,8 +126,8 @@ func setPIDs(d *decoder, e *entry, l *cgroup.Limits) {
 	}
 }
 
-func setWeight(field func(*cgroup.Limits) *uint64) func(*decoder, *entry, *cgroup.Limits) {
-	return func(d *decoder, e *entry, l *cgroup.Limits) {
+func setWeight(field func(*resource.Limits) *uint64) func(*decoder, *entry, *resource.Limits) {
+	return func(d *decoder, e *entry, l *resource.Limits) {
 		if n, ok := d.whole(e, 1, 10_000); ok {
 			*field(l) = uint64(n)
 		}
@@ -135,8 +135,8 @@ func setWeight(field func(*cgroup.Limits) *uint64) func(*decoder, *entry, *cgrou
 }
 
 // setSet checks the form only; which CPUs there are is for the kernel to say.
-func setSet(field func(*cgroup.Limits) *string) func(*decoder, *entry, *cgroup.Limits) {
-	return func(d *decoder, e *entry, l *cgroup.Limits) {
+func setSet(field func(*resource.Limits) *string) func(*decoder, *entry, *resource.Limits) {
+	return func(d *decoder, e *entry, l *resource.Limits) {
 		s, ok := d.nonEmpty(e)
 		if !ok {
 			return
@@ -158,9 +158,9 @@ func setSet(field func(*cgroup.Limits) *string) func(*decoder, *entry, *cgroup.L
 }
 
 // setCPU reads systemd's percentage and the kernel's pair of quota and period.
-func setCPU(d *decoder, e *entry, l *cgroup.Limits) {
+func setCPU(d *decoder, e *entry, l *resource.Limits) {
 	if unlimited(e) {
-		l.CPUQuota = time.Duration(cgroup.Unlimited)
+		l.CPUQuota = time.Duration(resource.Unlimited)
 		return
 	}
 	s, ok := d.nonEmpty(e)
@@ -205,7 +205,7 @@ func parseCPU(s string) (quota, period time.Duration, err error) {
 // limitTableKeys are the tables in a pool and how strict their limits are.
 func limitTableKeys() []key[*poolDraft] {
 	modes := []string{"strict", "best-effort"}
-	set := func(place string, to func(*poolDraft) *cgroup.Limits) func(*decoder, *entry, *poolDraft) {
+	set := func(place string, to func(*poolDraft) *resource.Limits) func(*decoder, *entry, *poolDraft) {
 		return func(d *decoder, e *entry, p *poolDraft) {
 			if t, ok := d.subtable(e, `write it as a table: { "memory.max" = "512M" }`); ok {
 				d.limits(t, p.place[:len(p.place)-1]+"."+place+"]", to(p))
@@ -216,12 +216,12 @@ func limitTableKeys() []key[*poolDraft] {
 		{
 			Name: "limits", Type: "table", Default: "no limits", Meaning: "Limits of each worker with all its processes; see [pool.NAME.limits].",
 			Example: `limits = { "memory.max" = "512M", TasksMax = 64 }`,
-			set:     set("limits", func(p *poolDraft) *cgroup.Limits { return &p.Spec.Limits }),
+			set:     set("limits", func(p *poolDraft) *resource.Limits { return &p.Spec.Limits }),
 		},
 		{
 			Name: "pool_limits", Type: "table", Default: "no limits", Meaning: "The same for all workers of the pool together.",
 			Example: `pool_limits = { "memory.max" = "4G" }`,
-			set:     set("pool_limits", func(p *poolDraft) *cgroup.Limits { return &p.Spec.PoolLimits }),
+			set:     set("pool_limits", func(p *poolDraft) *resource.Limits { return &p.Spec.PoolLimits }),
 		},
 		{
 			Name: "limits_mode", Type: oneOfType(modes), Default: "`\"strict\"`",

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/internal/probe"
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/resource"
 	"github.com/pitvisor/pitvisor/spawn"
 	"github.com/pitvisor/pitvisor/supervise"
 	"golang.org/x/sys/unix"
@@ -122,12 +122,12 @@ timeout = "2s"
 				{Resource: unix.RLIMIT_CPU, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
 			},
 		},
-		Limits: cgroup.Limits{
-			MemoryMax: 512 << 20, MemoryHigh: 1024, MemoryLow: 1024, MemoryMin: cgroup.Unlimited, MemorySwapMax: 1,
-			PIDsMax: cgroup.Unlimited, CPUWeight: 200, CPUQuota: 150 * time.Millisecond, CPUPeriod: 100 * time.Millisecond,
+		Limits: resource.Limits{
+			MemoryMax: 512 << 20, MemoryHigh: 1024, MemoryLow: 1024, MemoryMin: resource.Unlimited, MemorySwapMax: 1,
+			PIDsMax: resource.Unlimited, CPUWeight: 200, CPUQuota: 150 * time.Millisecond, CPUPeriod: 100 * time.Millisecond,
 			IOWeight: 50, CPUs: "0-3,6", Mems: "0", OOMGroup: true,
 		},
-		PoolLimits:       cgroup.Limits{PIDsMax: 100, CPUQuota: 50 * time.Millisecond, CPUPeriod: 200 * time.Millisecond},
+		PoolLimits:       resource.Limits{PIDsMax: 100, CPUQuota: 50 * time.Millisecond, CPUPeriod: 200 * time.Millisecond},
 		BestEffortLimits: true,
 		Restart:          supervise.RestartOnFailure,
 		Backoff:          supervise.Backoff{Min: 200 * time.Millisecond, Max: time.Hour, Factor: 3, Jitter: 0.5, Reset: 24 * time.Hour},

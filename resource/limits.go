@@ -1,4 +1,4 @@
-package cgroup
+package resource
 
 import (
 	"errors"
@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
-	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/cgroup"
 )
 
 // Unlimited lifts a limit; zero leaves it as it is.
@@ -51,12 +52,13 @@ func (l Limits) Controllers() []string {
 	return needed
 }
 
-// SetLimits sets what is not zero. A limit whose controller is not enabled for this
-// cgroup gives a *[ControllerError]; a value that the kernel refuses gives an error
-// that names file and value. What was set before the error stays.
-func (d *Dir) SetLimits(l Limits) error {
+// Set sets those limits of a cgroup that are not zero. A limit whose controller is
+// not enabled for the cgroup gives a *[cgroup.ControllerError]; a value that the
+// kernel refuses gives an error that names file and value. What was set before the
+// error stays.
+func Set(d *cgroup.Dir, l Limits) error {
 	for _, s := range l.settings() {
-		if err := d.set(s); err != nil {
+		if err := s.write(d); err != nil {
 			return err
 		}
 	}
@@ -75,7 +77,7 @@ func (l Limits) settings() []setting {
 	var all []setting
 	memory := func(file string, bytes int64, r cgroup2.Memory) {
 		if bytes != 0 {
-			all = append(all, number("memory", file, bytes, &cgroup2.Resources{Memory: &r}))
+			all = append(all, amount("memory", file, bytes, &cgroup2.Resources{Memory: &r}))
 		}
 	}
 	memory("memory.min", l.MemoryMin, cgroup2.Memory{Min: &l.MemoryMin})
@@ -90,7 +92,7 @@ func (l Limits) settings() []setting {
 		})
 	}
 	if l.PIDsMax != 0 {
-		all = append(all, number("pids", "pids.max", l.PIDsMax,
+		all = append(all, amount("pids", "pids.max", l.PIDsMax,
 			&cgroup2.Resources{Pids: &cgroup2.Pids{Max: l.PIDsMax}}))
 	}
 	if l.CPUs != "" {
@@ -139,58 +141,56 @@ func (l Limits) shares() []setting {
 	return all
 }
 
-// number makes a setting of a value for which Unlimited is "max".
-func number(controller, file string, n int64, r *cgroup2.Resources) setting {
+// amount makes a setting of a value for which Unlimited is "max".
+func amount(controller, file string, n int64, r *cgroup2.Resources) setting {
 	if n == Unlimited {
 		return setting{controller, file, "max", nil}
 	}
 	return setting{controller, file, strconv.FormatInt(n, 10), r}
 }
 
-// set writes one value, if this cgroup has the file for it.
-func (d *Dir) set(s setting) error {
-	there, err := existsAt(d.fd, s.file)
-	if err != nil {
-		return d.wrap("look for "+s.file, err)
-	}
-	if !there {
-		return d.missing(s)
-	}
+// write writes one value. Why that did not work is looked up afterwards: at nearly
+// every start it does.
+func (s setting) write(d *cgroup.Dir) error {
+	var err error
 	if s.resources == nil {
-		err = writeAt(d.fd, s.file, s.value)
-	} else {
-		err = d.update(s.resources)
+		err = d.WriteFile(s.file, s.value)
+	} else if err = update(d, s.resources); err != nil {
+		err = fmt.Errorf("set %s=%s of %s: %w", s.file, s.value, d.Path(), err)
 	}
-	if err != nil {
-		return d.wrap(fmt.Sprintf("set %s=%s", s.file, s.value), err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	_, readErr := d.ReadFile(s.file)
+	switch {
+	case readErr == nil:
+		return err
+	case errors.Is(readErr, cgroup.ErrNotSupported):
+		return d.Missing(s.controller, s.file)
+	}
+	return readErr
 }
 
 // update lets containerd/cgroups write, to a path that means this very directory.
 // Its Update writes the files of the resources below that path and nothing above.
-func (d *Dir) update(r *cgroup2.Resources) error {
-	m, err := cgroup2.Load("/", cgroup2.WithMountpoint(fdPath(d.fd)))
+func update(d *cgroup.Dir, r *cgroup2.Resources) error {
+	m, err := cgroup2.Load("/", cgroup2.WithMountpoint(path(d)))
 	if err != nil {
 		return err
 	}
-	err = m.Update(r)
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		return pathErr.Err // our own words name the cgroup, not a descriptor
-	}
-	return err
+	return plain(m.Update(r))
 }
 
-// missing says why a file is not there: no cgroup, no controller, or an old kernel.
-func (d *Dir) missing(s setting) error {
-	enabled, err := d.Controllers()
-	if err != nil {
-		return err
+// path is the name of the open directory for code that wants a path. It keeps
+// meaning that directory, also after another one took its name.
+func path(d *cgroup.Dir) string { return "/proc/self/fd/" + strconv.Itoa(d.FD()) }
+
+// plain takes the path out of an error: our own words name the cgroup, not a
+// descriptor.
+func plain(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
 	}
-	file := ""
-	if slices.Contains(enabled, s.controller) {
-		file = s.file
-	}
-	return d.controllerError(s.controller, file, join(ErrNotSupported, unix.ENOENT))
+	return err
 }

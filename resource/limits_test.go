@@ -1,0 +1,141 @@
+package resource
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+func TestLimitsNeedTheirControllers(t *testing.T) {
+	tests := []struct {
+		l    Limits
+		want []string
+	}{
+		{Limits{}, nil},
+		{Limits{MemoryMax: 1, MemoryHigh: Unlimited, OOMGroup: true}, []string{"memory"}},
+		{Limits{PIDsMax: 5, MemoryLow: 1}, []string{"memory", "pids"}},
+		{Limits{CPUQuota: time.Millisecond, CPUs: "0", IOWeight: 10}, []string{"cpu", "cpuset", "io"}},
+		{Limits{Mems: "0"}, []string{"cpuset"}},
+	}
+	for _, test := range tests {
+		if got := test.l.Controllers(); !slices.Equal(got, test.want) {
+			t.Errorf("Controllers of %+v = %q, want %q", test.l, got, test.want)
+		}
+		if got, want := test.l.IsZero(), test.want == nil; got != want {
+			t.Errorf("IsZero of %+v = %v, want %v", test.l, got, want)
+		}
+	}
+}
+
+func TestLimitsAsTheKernelReadsThem(t *testing.T) {
+	l := Limits{
+		MemoryMax: 1 << 20, MemoryHigh: Unlimited, MemorySwapMax: Unlimited, PIDsMax: Unlimited,
+		CPUQuota: 50 * time.Millisecond, CPUPeriod: 20 * time.Millisecond, CPUWeight: 7, IOWeight: 9,
+		CPUs: "0-1", Mems: "0", OOMGroup: true,
+	}
+	got := map[string]string{}
+	for _, s := range l.settings() {
+		got[s.file] = s.value
+	}
+	want := map[string]string{
+		"memory.max": "1048576", "memory.high": "max", "memory.swap.max": "max", "pids.max": "max",
+		"cpu.max": "50000 20000", "cpu.weight": "7", "io.weight": "9",
+		"cpuset.cpus": "0-1", "cpuset.mems": "0", "memory.oom.group": "1",
+	}
+	for file, value := range want {
+		if got[file] != value {
+			t.Errorf("%s = %q, want %q", file, got[file], value)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("settings = %q, want %q", got, want)
+	}
+	for l, want := range map[Limits]string{
+		{CPUQuota: time.Duration(Unlimited)}: "max 100000",
+		{CPUPeriod: 10 * time.Millisecond}:   "max 10000",
+		{CPUQuota: 1500 * time.Microsecond}:  "1500 100000",
+	} {
+		if got := l.settings()[0].value; got != want {
+			t.Errorf("cpu.max of %+v = %q, want %q", l, got, want)
+		}
+	}
+}
+
+// A limit that cannot be had is the error that enabling its controller gives.
+func TestMissingControllerIsNamed(t *testing.T) {
+	d := testDir(t)
+	have, err := d.Controllers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for controller, l := range map[string]Limits{
+		"memory": {MemoryMax: 1 << 30}, "pids": {PIDsMax: 10}, "cpu": {CPUWeight: 10}, "io": {IOWeight: 10}, "cpuset": {CPUs: "0"},
+	} {
+		if slices.Contains(have, controller) {
+			continue
+		}
+		err := Set(d, l)
+		wantErr(t, "Set", err, cgroup.ErrNotSupported)
+		var got, want *cgroup.ControllerError
+		if !errors.As(err, &got) || !errors.As(d.Enable(controller), &want) {
+			t.Errorf("Set(%+v) = %v, want a *ControllerError", l, err)
+			continue
+		}
+		if got.Error() != want.Error() || got.Hint() != want.Hint() {
+			t.Errorf("Set(%+v) = %v (%s), want %v (%s)", l, got, got.Hint(), want, want.Hint())
+		}
+	}
+}
+
+func TestNothingOfACgroupThatIsGone(t *testing.T) {
+	d := testDir(t)
+	web := child(t, d, "web")
+	wantNil(t, "RemoveChild", d.RemoveChild("web", web.ID()))
+	child(t, d, "web")
+	calls := map[string]func(Limits) error{
+		"Set":  func(l Limits) error { return Set(web, l) },
+		"Read": func(Limits) error { _, err := Read(web); return err },
+	}
+	for call, f := range calls {
+		wantErr(t, call, f(Limits{PIDsMax: 5}), cgroup.ErrGone)
+		wantErr(t, call, f(Limits{PIDsMax: Unlimited}), cgroup.ErrGone)
+	}
+	wantNil(t, "Close", web.Close())
+	for call, f := range calls {
+		wantErr(t, call+" after Close", f(Limits{PIDsMax: 5}), os.ErrClosed)
+	}
+}
+
+func TestSet(t *testing.T) {
+	linuxtest.NeedCgroup2(t, "memory", "pids", "cpu")
+	d := testDir(t)
+	wantNil(t, "Set", Set(d, Limits{
+		MemoryMax: 64 << 20, MemoryHigh: 32 << 20, PIDsMax: 5, CPUWeight: 50,
+		CPUQuota: 20 * time.Millisecond, OOMGroup: true,
+	}))
+	wantFiles(t, d, map[string]string{
+		"memory.max": "67108864", "memory.high": "33554432", "pids.max": "5",
+		"cpu.weight": "50", "cpu.max": "20000 100000", "memory.oom.group": "1",
+	})
+	wantNil(t, "Set", Set(d, Limits{MemoryMax: Unlimited, PIDsMax: Unlimited, CPUQuota: time.Duration(Unlimited)}))
+	wantFiles(t, d, map[string]string{
+		"memory.max": "max", "memory.high": "33554432", "pids.max": "max", "cpu.max": "max 100000",
+	})
+	err := Set(d, Limits{CPUWeight: 20000})
+	wantErr(t, "Set", err, unix.ERANGE)
+	wantText(t, "Set", err, "set cpu.weight=20000 of "+d.Path())
+	above, err := cgroup.Open(filepath.Dir(d.Path()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer above.Close()
+	wantFiles(t, above, map[string]string{"memory.max": "max", "pids.max": "max"})
+}
