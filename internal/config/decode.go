@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pitvisor/pitvisor/internal/units"
 )
 
 // decoder turns the tree of one file into a Config and collects what is wrong.
@@ -221,7 +223,7 @@ func (d *decoder) duration(e *entry, least, most time.Duration) (time.Duration, 
 	if most == 0 && e.value.text == "infinity" {
 		return 0, true
 	}
-	t, err := parseDuration(e.value.text)
+	t, err := units.Duration(e.value.text)
 	if err != nil {
 		d.add(e.value.at, example, "%s is %s: %v", bareKey(e.name), quoted(e.value.text), err)
 		return 0, false
@@ -245,7 +247,7 @@ func (d *decoder) size(e *entry, least, most int64) (int64, bool) {
 	case kindWhole:
 		n, err = parseWhole(e.value.text)
 	case kindText:
-		n, err = parseSize(e.value.text)
+		n, err = units.Size(e.value.text)
 	case kindFloat, kindBool, kindDate, kindList, kindTable:
 		d.wrongKind(e, "a size", example)
 		return 0, false

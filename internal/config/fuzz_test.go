@@ -68,19 +68,3 @@ func checkGood(t *testing.T, c *Config, data []byte) {
 		}
 	}
 }
-
-// FuzzAssignment: a line of an env_file gives a variable, nothing, or an error with a column on the line.
-func FuzzAssignment(f *testing.F) {
-	for _, seed := range []string{"", "A=1", " # x", "A='x' y", "A=\"\\n\\q\"", "=", "é=1", "A=\xff", "A=\"\\"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, line string) {
-		a, column, err := parseAssignment(line)
-		if err != nil && (column < 1 || column > utf8.RuneCountInString(line)+1 || strings.Contains(err.Error(), "\n")) {
-			t.Errorf("parseAssignment(%q) = %d, %v", line, column, err)
-		}
-		if err == nil && a.name != "" && (checkName(a.name) != nil || strings.IndexByte(a.value, 0) >= 0) {
-			t.Errorf("parseAssignment(%q) = %+v", line, a)
-		}
-	})
-}

@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
-	"slices"
-	"strconv"
 
+	"github.com/pitvisor/pitvisor/internal/account"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -35,17 +33,9 @@ func identityKeys() []key[*poolDraft] {
 	}
 }
 
-// account is what the system knows of a user.
-type account struct {
-	uid, gid uint32
-	groups   []uint32
-	name     string // "" if there is only a number
-	home     string
-}
-
 // accounts remembers users and groups, because 1,000 pools may have the same.
 type accounts struct {
-	users  map[string]answer[account]
+	users  map[string]answer[account.Account]
 	groups map[string]answer[uint32]
 }
 
@@ -55,13 +45,13 @@ type answer[T any] struct {
 }
 
 func newAccounts() accounts {
-	return accounts{users: make(map[string]answer[account]), groups: make(map[string]answer[uint32])}
+	return accounts{users: make(map[string]answer[account.Account]), groups: make(map[string]answer[uint32])}
 }
 
-func (a *accounts) user(name string) (account, error) {
+func (a *accounts) user(name string) (account.Account, error) {
 	known, ok := a.users[name]
 	if !ok {
-		known.value, known.err = lookupUser(name)
+		known.value, known.err = account.User(name)
 		a.users[name] = known
 	}
 	return known.value, known.err
@@ -70,78 +60,16 @@ func (a *accounts) user(name string) (account, error) {
 func (a *accounts) group(name string) (uint32, error) {
 	known, ok := a.groups[name]
 	if !ok {
-		known.value, known.err = lookupGroup(name)
+		known.value, known.err = account.Group(name)
 		a.groups[name] = known
 	}
 	return known.value, known.err
 }
 
-// errNoAccount is for a number that no account has: it has no primary group.
-var errNoAccount = errors.New("has no account, so its group is not known")
-
-func lookupUser(name string) (account, error) {
-	u, err := user.Lookup(name)
-	if uid, numeric := parseID(name); numeric {
-		if u, err = user.LookupId(name); err != nil {
-			return account{uid: uid}, errNoAccount
-		}
-	}
-	var unknown user.UnknownUserError
-	if errors.As(err, &unknown) {
-		return account{}, errors.New("unknown user")
-	}
-	if err != nil {
-		return account{}, err
-	}
-	a := account{name: u.Username, home: u.HomeDir}
-	uid, okUser := parseID(u.Uid)
-	gid, okGroup := parseID(u.Gid)
-	if !okUser || !okGroup {
-		return account{}, fmt.Errorf("its account has the IDs %q and %q", u.Uid, u.Gid)
-	}
-	a.uid, a.gid = uid, gid
-	ids, err := u.GroupIds()
-	if err != nil {
-		return account{}, fmt.Errorf("list its groups: %w", err)
-	}
-	for _, id := range ids {
-		if gid, ok := parseID(id); ok && gid != a.gid {
-			a.groups = append(a.groups, gid)
-		}
-	}
-	slices.Sort(a.groups)
-	return a, nil
-}
-
-func lookupGroup(name string) (uint32, error) {
-	if gid, numeric := parseID(name); numeric {
-		return gid, nil
-	}
-	g, err := user.LookupGroup(name)
-	var unknown user.UnknownGroupError
-	if errors.As(err, &unknown) {
-		return 0, errors.New("unknown group")
-	}
-	if err != nil {
-		return 0, err
-	}
-	gid, ok := parseID(g.Gid)
-	if !ok {
-		return 0, fmt.Errorf("it has the ID %q", g.Gid)
-	}
-	return gid, nil
-}
-
-// parseID reads the number of a user or group. The largest one means "no change" to the kernel.
-func parseID(text string) (uint32, bool) {
-	n, err := strconv.ParseUint(text, 10, 32)
-	return uint32(n), err == nil && n != 1<<32-1
-}
-
 // idText returns a name or number as text.
 func (d *decoder) idText(v *value, name string) (string, bool) {
 	if v.kind == kindWhole {
-		if _, ok := parseID(v.text); !ok {
+		if _, ok := account.ID(v.text); !ok {
 			d.add(v.at, "", "%s is %s, must be 0 to 4294967294", name, v.text)
 			return "", false
 		}
@@ -159,46 +87,46 @@ func (d *decoder) finishCredential(p *poolDraft) {
 	if p.user == nil && p.group == nil && p.groups == nil {
 		return
 	}
-	who := account{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	who := account.Account{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 	ok := true
 	if p.user != nil {
 		who, ok = d.userOf(p)
 	}
 	if p.group != nil {
 		gid, found := d.groupOf(p.group.value, "group")
-		who.gid, ok = gid, ok && found
+		who.GID, ok = gid, ok && found
 	}
 	if p.groups != nil {
 		groups, found := d.groupsOf(p.groups)
-		who.groups, ok = groups, ok && found
+		who.Groups, ok = groups, ok && found
 	}
 	if !ok || d.isSelf(who, p.groups != nil) {
 		return
 	}
-	p.Spec.Command.Credential = &spawn.Credential{UID: who.uid, GID: who.gid, Groups: who.groups}
+	p.Spec.Command.Credential = &spawn.Credential{UID: who.UID, GID: who.GID, Groups: who.Groups}
 }
 
 // isSelf says that nothing is to be changed for an ordinary user, who may not change anything.
-func (d *decoder) isSelf(who account, explicit bool) bool {
-	return os.Geteuid() != 0 && !explicit && who.uid == uint32(os.Geteuid()) && who.gid == uint32(os.Getegid())
+func (d *decoder) isSelf(who account.Account, explicit bool) bool {
+	return os.Geteuid() != 0 && !explicit && who.UID == uint32(os.Geteuid()) && who.GID == uint32(os.Getegid())
 }
 
-func (d *decoder) userOf(p *poolDraft) (account, bool) {
+func (d *decoder) userOf(p *poolDraft) (account.Account, bool) {
 	name, ok := d.idText(p.user.value, "user")
 	if !ok {
-		return account{}, false
+		return account.Account{}, false
 	}
 	who, err := d.accounts.user(name)
-	if errors.Is(err, errNoAccount) && p.group != nil {
+	if errors.Is(err, account.ErrNone) && p.group != nil {
 		return who, true
 	}
 	if err != nil {
 		hint := ""
-		if errors.Is(err, errNoAccount) {
+		if errors.Is(err, account.ErrNone) {
 			hint = "set group as well"
 		}
 		d.add(p.user.value.at, hint, "user %s: %v", quoted(name), err)
-		return account{}, false
+		return account.Account{}, false
 	}
 	return who, true
 }

@@ -1,10 +1,10 @@
 package config
 
 import (
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/units"
 	"github.com/pitvisor/pitvisor/supervise"
 	"golang.org/x/sys/unix"
 )
@@ -202,16 +202,10 @@ func (d *decoder) signal(e *entry) (unix.Signal, bool) {
 		return 0, false
 	}
 	text := e.value.text
+	if s, ok := units.Signal(text); ok {
+		return s, true
+	}
 	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
-	if n, err := strconv.Atoi(text); err == nil && n >= 1 && n <= 64 {
-		return unix.Signal(n), true
-	}
-	if s, ok := realTime(name); ok {
-		return s, true
-	}
-	if s := unix.SignalNum("SIG" + name); s != 0 {
-		return s, true
-	}
 	var known []string
 	for n := unix.Signal(1); n < 32; n++ {
 		known = append(known, strings.TrimPrefix(unix.SignalName(n), "SIG"))
@@ -222,26 +216,4 @@ func (d *decoder) signal(e *entry) (unix.Signal, bool) {
 	}
 	d.add(e.value.at, hint, "%s is %s, which is no signal", bareKey(e.name), quoted(text))
 	return 0, false
-}
-
-// realTime reads RTMIN+n and RTMAX-n as programs of the C library count them: from 34 to 64.
-func realTime(name string) (unix.Signal, bool) {
-	const first, last = 34, 64
-	base, sign := first, 1
-	rest, ok := strings.CutPrefix(name, "RTMIN")
-	if !ok {
-		base, sign = last, -1
-		if rest, ok = strings.CutPrefix(name, "RTMAX"); !ok {
-			return 0, false
-		}
-	}
-	n := 0
-	if rest != "" {
-		var err error
-		if n, err = strconv.Atoi(rest); err != nil || n*sign < 0 || (rest[0] != '+' && rest[0] != '-') {
-			return 0, false
-		}
-	}
-	s := base + n
-	return unix.Signal(s), s >= first && s <= last
 }

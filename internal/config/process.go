@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pitvisor/pitvisor/internal/units"
 	"github.com/pitvisor/pitvisor/spawn"
 	"golang.org/x/sys/unix"
 )
@@ -174,12 +175,12 @@ func parseRlimit(text string, bytes bool) (uint64, error) {
 	case text == "infinity" || text == "unlimited":
 		return unix.RLIM_INFINITY, nil
 	case bytes && !strings.HasPrefix(text, "0x"):
-		n, err := parseSize(strings.ReplaceAll(text, "_", ""))
+		n, err := units.Size(strings.ReplaceAll(text, "_", ""))
 		return uint64(n), err
 	}
 	n, err := parseWhole(text)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%q is not a number of them", shorten(text))
+		return 0, fmt.Errorf("%s is not a number of them", quoted(text))
 	}
 	return uint64(n), nil
 }

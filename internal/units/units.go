@@ -1,4 +1,7 @@
-package config
+// Package units reads durations, sizes and signals as people write them.
+//
+// It is not for what the kernel writes.
+package units
 
 import (
 	"errors"
@@ -32,9 +35,9 @@ func unit(name string) time.Duration {
 	return 0
 }
 
-// parseDuration reads a duration as Go writes it ("1m30s") or as systemd does
+// Duration reads a duration as Go writes it ("1m30s") or as systemd does
 // ("1min 30s"). A number without a unit is an error, but for 0.
-func parseDuration(text string) (time.Duration, error) {
+func Duration(text string) (time.Duration, error) {
 	rest := strings.TrimSpace(text)
 	if rest == "0" {
 		return 0, nil
@@ -90,9 +93,9 @@ func shorten(text string) string {
 	return string([]rune(text[:20])) + "..."
 }
 
-// parseSize reads a number of bytes: "512", "512K", "1.5G", "1GiB". As with
+// Size reads a number of bytes: "512", "512K", "1.5G", "1GiB". As with
 // systemd and the kernel, K is 1024; KB is refused because it may mean either.
-func parseSize(text string) (int64, error) {
+func Size(text string) (int64, error) {
 	text = strings.TrimSpace(text)
 	number, suffix := cutNumber(text)
 	suffix = strings.TrimSpace(suffix)
