@@ -112,6 +112,19 @@ func (p *Process) diedBeforeExec() bool {
 	return flags&forkNoExec != 0 || p.byHelper && comm == helperComm
 }
 
+// Stopped says whether the process has been stopped by a signal since the last call,
+// as a shell asks of its jobs. SIGCHLD tells when to ask. It never blocks.
+func (p *Process) Stopped() (bool, error) {
+	c, err := waitid(unix.P_PIDFD, p.handle.FD(), unix.WSTOPPED)
+	if err == unix.ECHILD {
+		return false, nil // reaped
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask whether process %d is stopped: %w", p.PID(), err)
+	}
+	return c.pid != 0, nil
+}
+
 // Wait waits for the process to exit and reaps it. It holds no thread. It ends
 // early with the cause of ctx, and then has not reaped it.
 func (p *Process) Wait(ctx context.Context) (Exit, error) {

@@ -21,19 +21,19 @@ const (
 
 // waitPidfd is waitid of one child. It never blocks.
 func waitPidfd(fd, flags int) (ended, error) {
-	return waitid(unix.P_PIDFD, fd, flags)
+	return waitid(unix.P_PIDFD, fd, flags|unix.WEXITED)
 }
 
 // waitAny is waitid of any child. It never blocks.
 func waitAny(flags int) (ended, error) {
-	return waitid(unix.P_ALL, 0, flags)
+	return waitid(unix.P_ALL, 0, flags|unix.WEXITED)
 }
 
 func waitid(idType, id, flags int) (ended, error) {
 	for {
 		var info unix.Siginfo
 		_, _, errno := unix.Syscall6(unix.SYS_WAITID, uintptr(idType), uintptr(id),
-			uintptr(unsafe.Pointer(&info)), uintptr(flags|unix.WEXITED|unix.WNOHANG), 0, 0)
+			uintptr(unsafe.Pointer(&info)), uintptr(flags|unix.WNOHANG), 0, 0)
 		switch errno {
 		case 0:
 			c := (*childInfo)(unsafe.Pointer(&info))
