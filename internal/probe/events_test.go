@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/procfs"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/supervise"
 	"golang.org/x/sys/unix"
@@ -187,12 +188,12 @@ func TestStoppedProcessIsNotReady(t *testing.T) {
 	p := r.start(out.write, linuxtest.Helper(t, "stop-self")...)
 	out.waitLine(t, "stopping")
 	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
-		pr, err := openHeld(r.main)
+		pr, err := procfs.OpenHeld(r.main)
 		if err != nil {
 			return false, err.Error()
 		}
-		defer pr.close()
-		state, err := pr.state()
+		defer pr.Close()
+		state, err := pr.State()
 		return state == 'T', fmt.Sprintf("in state %c, %v", state, err)
 	})
 	r.notReady(500*time.Millisecond, `running process: process \d+:\S+ is stopped`)

@@ -97,14 +97,14 @@ func (a *attempt) runIn(ctx context.Context, leaf *cgroup.Dir, out *os.File) (sp
 	if err != nil {
 		return spawn.Exit{}, err
 	}
-	defer anchor.close()
-	ns, err := anchor.netNS()
+	defer anchor.Close()
+	ns, err := netNS(anchor)
 	if err != nil {
 		return spawn.Exit{}, err
 	}
-	defer ns.close()
+	defer ns.Close()
 	var p *spawn.Process
-	err = ns.do(func() (err error) {
+	err = ns.Do(func() (err error) {
 		p, err = spawn.Start(cmd)
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/sockdiag"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -87,12 +88,12 @@ func (a *attempt) awaitPort(ctx context.Context, name string, t *target, ask ask
 		return &NotReadyError{Rule: rule, Last: errors.New("the worker has told no port")}
 	}
 	addrs := t.at(port)
-	var ns *netNS
-	defer func() { ns.close() }()
+	var ns *sockdiag.NS
+	defer func() { ns.Close() }()
 	known := false
 	return a.repeat(ctx, rule, func(ctx context.Context, n int) (err error) {
 		if !known || n%lookEvery == 0 {
-			ns.close()
+			ns.Close()
 			ns, err = a.netNS()
 			if known = err == nil; !known {
 				return err
@@ -103,20 +104,20 @@ func (a *attempt) awaitPort(ctx context.Context, name string, t *target, ask ask
 }
 
 // netNS returns the network namespace of the worker.
-func (a *attempt) netNS() (*netNS, error) {
+func (a *attempt) netNS() (*sockdiag.NS, error) {
 	p, err := a.anchor()
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
-	return p.netNS()
+	defer p.Close()
+	return netNS(p)
 }
 
 // tryPort asks once. It connects first, because that is cheap as long as nobody
 // listens. The owner of the port is looked at before and after the question: the
 // answer counts only if nobody else can have given it.
-func (a *attempt) tryPort(ctx context.Context, ns *netNS, addrs []netip.AddrPort, ask asker) error {
-	conn, err := ns.dial(ctx, addrs)
+func (a *attempt) tryPort(ctx context.Context, ns *sockdiag.NS, addrs []netip.AddrPort, ask asker) error {
+	conn, err := dial(ctx, ns, addrs)
 	if err != nil {
 		return plain(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pitvisor/pitvisor/internal/sockdiag"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -19,17 +20,17 @@ var errNoListener = errors.New("a connection was accepted, but no socket listens
 // from the leaf, or handed to it, counts as the leaf's.
 //
 // With a stranger on the port the error wraps supervise.ErrPortTaken.
-func (a *attempt) checkOwner(ns *netNS, to netip.AddrPort) error {
-	var all []listener
-	err := ns.do(func() (err error) {
-		all, err = listeners(int(to.Port()))
+func (a *attempt) checkOwner(ns *sockdiag.NS, to netip.AddrPort) error {
+	var all []sockdiag.Socket
+	err := ns.Do(func() (err error) {
+		all, err = sockdiag.Listeners(to.Port())
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	takes := func(l listener) bool { return l.takes(to.Addr()) }
-	if !slices.ContainsFunc(all, takes) {
+	reached := func(s sockdiag.Socket) bool { return takes(s, to.Addr()) }
+	if !slices.ContainsFunc(all, reached) {
 		return errNoListener
 	}
 	mine, others, err := a.divide(all)
@@ -37,25 +38,25 @@ func (a *attempt) checkOwner(ns *netNS, to netip.AddrPort) error {
 		return err
 	}
 	for _, o := range others {
-		if takes(o) || slices.ContainsFunc(mine, o.overlaps) {
-			return a.taken(o, to.Port())
+		if reached(o) || slices.ContainsFunc(mine, func(m sockdiag.Socket) bool { return overlap(o, m) }) {
+			return a.taken(o)
 		}
 	}
 	return nil
 }
 
 // divide tells the leaf's sockets from the others'. It fails when it cannot tell.
-func (a *attempt) divide(all []listener) (mine, others []listener, err error) {
+func (a *attempt) divide(all []sockdiag.Socket) (mine, others []sockdiag.Socket, err error) {
 	inodes := make([]uint64, 0, len(all))
 	for _, l := range all {
-		inodes = append(inodes, l.inode)
+		inodes = append(inodes, l.Inode)
 	}
 	held, hidden, err := heldSockets(a.leaf, inodes)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, l := range all {
-		ours := held[l.inode]
+		ours := held[l.Inode]
 		if !ours && len(hidden) > 0 {
 			// The descriptors cannot be read: a process of another user, or one
 			// that is not dumpable. The kernel still knows where a socket was made.
@@ -73,33 +74,33 @@ func (a *attempt) divide(all []listener) (mine, others []listener, err error) {
 }
 
 // madeHere reports whether a socket was made by a process of the leaf.
-func (a *attempt) madeHere(l listener) (bool, error) {
-	if l.cgroup == 0 {
+func (a *attempt) madeHere(l sockdiag.Socket) (bool, error) {
+	if l.Cgroup == 0 {
 		return false, errors.New("its descriptors are hidden from us (CAP_SYS_PTRACE would show them)")
 	}
-	return a.leaf.Contains(l.cgroup)
+	return a.leaf.Contains(l.Cgroup)
 }
 
 // taken says who has the port. To look through all processes is expensive, so
 // each stranger is looked up once per start.
-func (a *attempt) taken(l listener, port uint16) error {
-	name, known := a.strangers[l.inode]
+func (a *attempt) taken(l sockdiag.Socket) error {
+	name, known := a.strangers[l.Inode]
 	if !known {
-		if name = findHolder(l.inode); name == "" {
-			name = fmt.Sprintf("a process of uid %d that is hidden from us", l.uid)
+		if name = findHolder(l.Inode); name == "" {
+			name = fmt.Sprintf("a process of uid %d that is hidden from us", l.UID)
 		}
 		if a.strangers == nil {
 			a.strangers = make(map[uint64]string)
 		}
-		a.strangers[l.inode] = name
+		a.strangers[l.Inode] = name
 	}
-	return fmt.Errorf("%w: %s listens on %s", supervise.ErrPortTaken, name, netip.AddrPortFrom(l.addr, port))
+	return fmt.Errorf("%w: %s listens on %s", supervise.ErrPortTaken, name, l.Addr)
 }
 
 // takes reports whether a connection to addr may reach the socket. It looks at
 // no device: a connection that we make may come in through any.
-func (l listener) takes(addr netip.Addr) bool {
-	own, addr := l.addr.Unmap(), addr.Unmap()
+func takes(l sockdiag.Socket, addr netip.Addr) bool {
+	own, addr := l.Addr.Addr().Unmap(), addr.Unmap()
 	switch {
 	case own == addr:
 		return true
@@ -108,13 +109,13 @@ func (l listener) takes(addr netip.Addr) bool {
 	case own.Is4():
 		return addr.Is4()
 	}
-	return addr.Is6() || !l.v6only
+	return addr.Is6() || !l.V6Only
 }
 
-// overlaps reports whether some connection may reach either socket.
-func (l listener) overlaps(o listener) bool {
-	if l.device != 0 && o.device != 0 && l.device != o.device {
+// overlap reports whether some connection may reach either socket.
+func overlap(l, o sockdiag.Socket) bool {
+	if l.Device != 0 && o.Device != 0 && l.Device != o.Device {
 		return false
 	}
-	return l.takes(o.addr) || o.takes(l.addr)
+	return takes(l, o.Addr.Addr()) || takes(o, l.Addr.Addr())
 }

@@ -1,73 +1,15 @@
 package probe
 
 import (
-	"net"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/pitvisor/pitvisor/internal/procfs"
+	"github.com/pitvisor/pitvisor/internal/sockdiag"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"golang.org/x/sys/unix"
 )
-
-// Both ways to ask the kernel see the same sockets.
-func TestListenersByDiagAndByTable(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0", "0.0.0.0:0"} {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		port := l.Addr().(*net.TCPAddr).Port
-		byDiag, err := diagListeners(port)
-		if err != nil {
-			t.Fatal(err)
-		}
-		byTable, err := procListeners(port)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(byDiag) != 1 || len(byTable) != 1 {
-			t.Fatalf("%s: %v by diag, %v by table, want one each", address, byDiag, byTable)
-		}
-		d, p := byDiag[0], byTable[0]
-		if d.addr != p.addr || d.inode != p.inode || d.uid != p.uid {
-			t.Errorf("%s: %+v by diag, %+v by table, want the same", address, d, p)
-		}
-		if d.inode == 0 {
-			t.Errorf("%s: no inode", address)
-		}
-	}
-}
-
-func TestListenersOfAFreePort(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if all, err := listeners(port); err != nil || len(all) != 0 {
-		t.Errorf("listeners = %v, %v, want none", all, err)
-	}
-}
-
-func TestV6OnlyIsTold(t *testing.T) {
-	for network, want := range map[string]bool{"tcp6": true, "tcp": false} {
-		l, err := net.Listen(network, "[::]:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		all, err := diagListeners(l.Addr().(*net.TCPAddr).Port)
-		if err != nil || len(all) != 1 || all[0].v6only != want {
-			t.Errorf("%s: %+v, %v, want v6only %v", network, all, err, want)
-		}
-	}
-}
 
 // withoutPtrace runs f on a thread that may not look into other processes.
 func withoutPtrace(t *testing.T, f func()) {
@@ -109,7 +51,7 @@ func TestHiddenDescriptors(t *testing.T) {
 		if err := a.checkOwner(nil, a.tcp.at(port)[0]); err != nil {
 			t.Errorf("checkOwner = %v, want the leaf's socket known by its cgroup", err)
 		}
-		mine, _, err := a.divide([]listener{{inode: 1}})
+		mine, _, err := a.divide([]sockdiag.Socket{{Inode: 1}})
 		if err == nil || !strings.Contains(err.Error(), "hidden from us (CAP_SYS_PTRACE would show them)") {
 			t.Errorf("divide without a cgroup = %v, %v, want that it cannot tell", mine, err)
 		}
@@ -130,15 +72,15 @@ func TestHiddenStrangerIsStillAStranger(t *testing.T) {
 
 // What is read through a process's directory is about that process or nobody,
 // also when its number was given to another.
-func TestR01ProcIsNotItsSuccessor(t *testing.T) {
+func TestR01MemberIsNotItsSuccessor(t *testing.T) {
 	r := place(t)
 	first := r.startIn(r.leaf.Path(), nil, linuxtest.Helper(t, "sit")...)
-	p, err := openProc(first.PID())
+	p, err := procfs.Open(first.PID())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
-	if !p.stillIn(r.leaf) {
+	defer p.Close()
+	if !stillIn(p, r.leaf) {
 		t.Error("a member of the leaf is not seen as one")
 	}
 	first.Kill(t)
@@ -146,20 +88,7 @@ func TestR01ProcIsNotItsSuccessor(t *testing.T) {
 	if second.PID() != first.PID() {
 		t.Fatalf("the second process has number %d, want %d", second.PID(), first.PID())
 	}
-	if p.stillIn(r.leaf) {
+	if stillIn(p, r.leaf) {
 		t.Error("the successor is taken for the process")
-	}
-	if err := p.sockets(func(uint64) {}); err == nil {
-		t.Error("the successor's descriptors are read")
-	}
-	r.hold(second)
-	held, err := openHeld(r.main)
-	if err != nil {
-		t.Fatalf("openHeld of a living process: %v", err)
-	}
-	held.close()
-	second.Kill(t)
-	if _, err := openHeld(r.main); err != os.ErrProcessDone {
-		t.Errorf("openHeld of a dead process = %v, want os.ErrProcessDone", err)
 	}
 }

@@ -1,18 +1,16 @@
 package probe
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/pitvisor/pitvisor/internal/sockdiag"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/supervise"
-	"golang.org/x/sys/unix"
 )
 
 func TestValidateTellsWhatIsWrong(t *testing.T) {
@@ -136,11 +134,13 @@ func TestExpand(t *testing.T) {
 }
 
 func TestOverlapOfListeners(t *testing.T) {
-	at := func(s string) listener { return listener{addr: netip.MustParseAddr(s)} }
-	only := func(l listener) listener { l.v6only = true; return l }
-	on := func(l listener, device uint32) listener { l.device = device; return l }
+	at := func(s string) sockdiag.Socket {
+		return sockdiag.Socket{Addr: netip.AddrPortFrom(netip.MustParseAddr(s), 80)}
+	}
+	only := func(s sockdiag.Socket) sockdiag.Socket { s.V6Only = true; return s }
+	on := func(s sockdiag.Socket, device uint32) sockdiag.Socket { s.Device = device; return s }
 	for _, c := range []struct {
-		a, b listener
+		a, b sockdiag.Socket
 		want bool
 	}{
 		{at("127.0.0.1"), at("127.0.0.1"), true},
@@ -157,34 +157,12 @@ func TestOverlapOfListeners(t *testing.T) {
 		{on(at("0.0.0.0"), 1), on(at("0.0.0.0"), 2), false},
 		{on(at("0.0.0.0"), 1), at("0.0.0.0"), true},
 	} {
-		if got := c.a.overlaps(c.b); got != c.want {
+		if got := overlap(c.a, c.b); got != c.want {
 			t.Errorf("%v overlaps %v = %v, want %v", c.a, c.b, got, c.want)
 		}
-		if got := c.b.overlaps(c.a); got != c.want {
+		if got := overlap(c.b, c.a); got != c.want {
 			t.Errorf("%v overlaps %v = %v, want %v", c.b, c.a, got, c.want)
 		}
-	}
-}
-
-func TestEachListenerReadsTheTable(t *testing.T) {
-	var one [4]byte
-	binary.NativeEndian.PutUint32(one[:], 0x0100007F)
-	table := `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 00000000 100 0 0 10 0
-   1: 00000000000000000000000000000000:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 12 1
-   2: 0100007F:9999 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 13 1
-   3: not reached
-`
-	var got []string
-	err := eachListener(bufio.NewScanner(strings.NewReader(table)), func(l listener, port int) {
-		got = append(got, fmt.Sprint(netip.AddrPortFrom(l.addr, uint16(port)), " ", l.uid, " ", l.inode))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []string{fmt.Sprint(netip.AddrFrom4(one), ":8080 1000 4711"), "[::]:8081 0 12"}
-	if strings.Join(got, ";") != strings.Join(want, ";") {
-		t.Errorf("listeners are %q, want %q", got, want)
 	}
 }
 
@@ -237,14 +215,6 @@ func FuzzDecodeHealth(f *testing.F) {
 		f.Add(s.frame)
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) { _, _ = decodeHealth(frame) })
-}
-
-func FuzzParseDiag(f *testing.F) {
-	message := make([]byte, sizeofDiagMessage)
-	message[0], message[1] = unix.AF_INET, tcpListen
-	f.Add(message)
-	f.Add(append(message, 5, 0, inetDiagV6only, 0, 1, 0, 0, 0, 12, 0, inetDiagCgroupID, 0, 1, 2, 3, 4, 5, 6, 7, 8))
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseDiag(b) })
 }
 
 func FuzzParseTarget(f *testing.F) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/procfs"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -19,7 +20,7 @@ func (a *attempt) awaitRunning(ctx context.Context) error {
 	for {
 		p, err := a.anchor()
 		if err == nil {
-			p.close()
+			p.Close()
 			return nil
 		}
 		if isFinal(err) {
@@ -52,8 +53,8 @@ func (a *attempt) gone() error {
 // anchor returns a process that stands for the worker: the main process, or,
 // where the worker is its whole leaf and the main process has ended as it
 // should, any process there. It is neither a zombie nor stopped.
-func (a *attempt) anchor() (*proc, error) {
-	p, err := openHeld(a.main)
+func (a *attempt) anchor() (*procfs.Process, error) {
+	p, err := procfs.OpenHeld(a.main)
 	switch {
 	case err == nil:
 		return p, a.awake(p)
@@ -66,12 +67,12 @@ func (a *attempt) anchor() (*proc, error) {
 }
 
 // awake returns an error, and closes the process, when it is stopped.
-func (a *attempt) awake(p *proc) error {
-	state, err := p.state()
+func (a *attempt) awake(p *procfs.Process) error {
+	state, err := p.State()
 	if err == nil && state != 'T' && state != 't' {
 		return nil
 	}
-	defer p.close()
+	defer p.Close()
 	if err != nil {
 		return final(fmt.Errorf("the process has exited: %w", err))
 	}
@@ -79,19 +80,19 @@ func (a *attempt) awake(p *proc) error {
 }
 
 // anyMember returns a running process of the leaf.
-func (a *attempt) anyMember() (*proc, error) {
+func (a *attempt) anyMember() (*procfs.Process, error) {
 	pids, err := a.leaf.PIDsRecursive()
 	if err != nil {
 		return nil, err
 	}
 	last := error(final(errors.New("the worker has no process left")))
 	for _, pid := range pids {
-		p, err := openProc(pid)
+		p, err := procfs.Open(pid)
 		if err != nil {
 			continue // gone
 		}
-		if !p.stillIn(a.leaf) {
-			p.close()
+		if !stillIn(p, a.leaf) {
+			p.Close()
 			continue
 		}
 		if last = a.awake(p); last == nil {

@@ -1,0 +1,9 @@
+package procfs
+
+import (
+	"testing"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+func TestMain(m *testing.M) { linuxtest.Main(m) }

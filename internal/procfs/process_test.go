@@ -1,0 +1,188 @@
+package procfs
+
+import (
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/pidfd"
+	"golang.org/x/sys/unix"
+)
+
+// hold opens a process that lives.
+func hold(t *testing.T, pid int) *Process {
+	t.Helper()
+	p, err := Open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// What is read through a process's directory is about that process or nobody,
+// also when its number was given to another.
+func TestR01ProcessIsNotItsSuccessor(t *testing.T) {
+	first := linuxtest.Start(t, linuxtest.Helper(t, "run")...)
+	p := hold(t, first.PID())
+	held, err := pidfd.Open(first.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if pr, err := OpenHeld(held); err != nil {
+		t.Errorf("OpenHeld of a living process: %v", err)
+	} else {
+		pr.Close()
+	}
+	first.Kill(t)
+	second := linuxtest.Command{Args: linuxtest.Helper(t, "run"), PID: first.PID()}.Start(t)
+	if second.PID() != first.PID() {
+		t.Fatalf("the second process has number %d, want %d", second.PID(), first.PID())
+	}
+	if err := p.Sockets(func(uint64) bool { return true }); err == nil {
+		t.Error("the successor's descriptors are read")
+	}
+	if b, err := p.Read("cmdline", smallFile); err == nil {
+		t.Errorf("the successor's command line is read: %q", b)
+	}
+	if s, err := p.Stat(); err == nil {
+		t.Errorf("the successor's stat is read: %+v", s)
+	}
+	if _, err := OpenHeld(held); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("OpenHeld of a dead process = %v, want os.ErrProcessDone", err)
+	}
+}
+
+func TestOpenOfNobody(t *testing.T) {
+	p := linuxtest.Start(t, linuxtest.Helper(t, "exit", "0")...)
+	p.Wait(t, 10*time.Second)
+	if _, err := Open(p.PID()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Open of a reaped process = %v, want os.ErrNotExist", err)
+	}
+}
+
+func TestStatOfThisProcess(t *testing.T) {
+	before := time.Now()
+	child := linuxtest.Start(t, linuxtest.Helper(t, "run")...)
+	s, err := hold(t, child.PID()).Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := unix.Getpgid(child.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := unix.Getsid(child.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := child.Identity(t)
+	if s.PPID != os.Getpid() || s.Group != group || s.Session != session || s.Start != id.Start {
+		t.Errorf("Stat = %+v, want parent %d, group %d, session %d, start %d", s, os.Getpid(), group, session, id.Start)
+	}
+	// One tick of tolerance: the start is cut to a hundredth of a second.
+	if most := time.Since(before) + time.Second/ticks; s.Age() > most {
+		t.Errorf("Age = %v, want at most %v", s.Age(), most)
+	}
+}
+
+func TestUIDIsTheEffectiveOne(t *testing.T) {
+	if uid, err := hold(t, os.Getpid()).UID(); err != nil || int(uid) != os.Geteuid() {
+		t.Errorf("UID = %d, %v, want %d", uid, err, os.Geteuid())
+	}
+}
+
+func TestReadIsBounded(t *testing.T) {
+	p := hold(t, os.Getpid())
+	whole, err := p.Read("cmdline", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Join(os.Args, "\x00") + "\x00"; string(whole) != want {
+		t.Errorf("Read of cmdline = %q, want %q", whole, want)
+	}
+	for _, most := range []int{0, 1, 5} {
+		if b, err := p.Read("cmdline", most); err != nil || string(b) != string(whole[:most]) {
+			t.Errorf("Read of at most %d = %q, %v, want %q", most, b, err, whole[:most])
+		}
+	}
+}
+
+// More than one buffer's worth comes whole.
+func TestReadOfALongFile(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	child := linuxtest.Start(t, append(linuxtest.Helper(t, "run"), long)...)
+	b, err := hold(t, child.PID()).Read("cmdline", 1<<20)
+	if err != nil || !strings.HasSuffix(string(b), "\x00"+long+"\x00") {
+		t.Errorf("Read gave %d bytes, %v, want the argument of %d at the end", len(b), err, len(long))
+	}
+}
+
+func TestSocketsUntilFound(t *testing.T) {
+	var inodes []uint64
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		inodes = append(inodes, st.Ino)
+	}
+	p := hold(t, os.Getpid())
+	var all []uint64
+	if err := p.Sockets(func(inode uint64) bool { all = append(all, inode); return true }); err != nil {
+		t.Fatal(err)
+	}
+	for _, inode := range inodes {
+		if !slices.Contains(all, inode) {
+			t.Errorf("Sockets = %v, without %d", all, inode)
+		}
+	}
+	calls := 0
+	if err := p.Sockets(func(uint64) bool { calls++; return false }); err != nil || calls != 1 {
+		t.Errorf("Sockets went on for %d calls, %v, want to stop after 1", calls, err)
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	const rest = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"
+	for _, c := range []struct {
+		line string
+		want Stat
+		ok   bool
+	}{
+		{"7 (sh) S" + rest, Stat{Comm: "sh", State: 'S', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
+		{"7 (a) R (b)) Z" + rest, Stat{Comm: "a) R (b)", State: 'Z', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
+		{"7 (\n\xff) D" + rest, Stat{Comm: "\n\xff", State: 'D', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
+		{"7 () I" + rest, Stat{State: 'I', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
+		{"7 (sh) S 1 2 3", Stat{}, false},
+		{"7 (sh) S x" + rest[2:], Stat{}, false},
+		{")(", Stat{}, false},
+		{"", Stat{}, false},
+	} {
+		got, ok := parseStat([]byte(c.line))
+		if ok != c.ok || ok && got != c.want {
+			t.Errorf("parseStat(%q) = %+v, %v, want %+v, %v", c.line, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add([]byte("7 (sh) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })
+}

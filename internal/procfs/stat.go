@@ -1,0 +1,91 @@
+package procfs
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stat is what /proc/<pid>/stat says.
+type Stat struct {
+	Comm    string // may hold any bytes but a zero
+	State   byte   // R, S, D, T, t, Z, X or I
+	PPID    int    // 0 when the parent is outside this /proc's PID namespace
+	Group   int    // process group; 0 when its leader was outside the namespace
+	Session int    // 0 likewise
+	Start   uint64 // clock ticks since boot
+}
+
+// ticks is USER_HZ, which is part of the kernel's interface on the architectures
+// that Go knows.
+const ticks = 100
+
+// Stat reads the process's stat line, which needs no right but to see the process.
+func (p *Process) Stat() (Stat, error) {
+	b, err := p.Read("stat", smallFile)
+	if err != nil {
+		return Stat{}, err
+	}
+	s, ok := parseStat(b)
+	if !ok {
+		return Stat{}, fmt.Errorf("read /proc/%d/stat: unknown line %q", p.pid, b)
+	}
+	return s, nil
+}
+
+// parseStat reads "pid (comm) state ppid pgrp session ... starttime ...".
+func parseStat(b []byte) (Stat, bool) {
+	open := bytes.IndexByte(b, '(')
+	end := bytes.LastIndexByte(b, ')') // comm may hold brackets
+	if open < 0 || end < open {
+		return Stat{}, false
+	}
+	s := Stat{Comm: string(b[open+1 : end])}
+	fields := bytes.Fields(b[end+1:])
+	const start = 22 - 3 // field 22, counted from the one behind the name
+	if len(fields) <= start || len(fields[0]) != 1 {
+		return Stat{}, false
+	}
+	s.State = fields[0][0]
+	for i, to := range []*int{&s.PPID, &s.Group, &s.Session} {
+		n, err := strconv.Atoi(string(fields[1+i]))
+		if err != nil {
+			return Stat{}, false
+		}
+		*to = n
+	}
+	var err error
+	s.Start, err = strconv.ParseUint(string(fields[start]), 10, 64)
+	return s, err == nil
+}
+
+// Age returns how long the process has been there, to a hundredth of a second.
+func (s Stat) Age() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0
+	}
+	return max(0, time.Duration(now.Nano())-time.Duration(s.Start)*(time.Second/ticks))
+}
+
+// UID returns the effective user ID, whose files the process may use.
+func (p *Process) UID() (uint32, error) {
+	b, err := p.Read("status", smallFile)
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(b) {
+		rest, ok := bytes.CutPrefix(line, []byte("Uid:"))
+		if !ok {
+			continue
+		}
+		if ids := bytes.Fields(rest); len(ids) == 4 { // real, effective, saved, file system
+			n, err := strconv.ParseUint(string(ids[1]), 10, 32)
+			return uint32(n), err
+		}
+	}
+	return 0, fmt.Errorf("read /proc/%d/status: no user in %q", p.pid, b)
+}
