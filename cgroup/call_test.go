@@ -56,7 +56,10 @@ func runCall(args []string) error {
 	case "child": // child CGROUP CALL...: a child elsewhere
 		return callChild(args[1], args[2:])
 	case "find-root":
-		findRoot(args[1])
+		findRoot(FindRoot, args[1])
+		return nil
+	case "find-top-root":
+		findRoot(FindTopRoot, args[1])
 		return nil
 	case "destroy": // destroy CGROUP NAME
 		return onArg(func(d *Dir) error { return destroy(d, args[2]) })
@@ -171,8 +174,8 @@ func callChild(dir string, args []string) error {
 }
 
 // findRoot prints the outcome of FindRoot in lines of "key: value".
-func findRoot(explicit string) {
-	root, err := FindRoot(explicit)
+func findRoot(find func(string) (Root, error), explicit string) {
+	root, err := find(explicit)
 	if err == nil {
 		defer root.Dir.Close()
 		fmt.Printf("path: %s\nsource: %s\nroot: %s\n", root.Dir.Path(), root.Source, root.Mount.Root)

@@ -60,3 +60,17 @@ func (m Mount) nestedRoot(p string, source RootSource) (Root, error) {
 	}
 	return Root{Dir: d, Source: source, Mount: m}, nil
 }
+
+// InRun says whether the caller is inside a run.
+func InRun() bool {
+	mounts, err := findMounts()
+	if err != nil {
+		return false
+	}
+	for _, m := range mounts {
+		if _, ok := m.nesting(); ok {
+			return true
+		}
+	}
+	return false
+}
