@@ -99,7 +99,13 @@ func (c *climber) up() (string, bool, error) {
 // first. The descriptor is only valid during the call. Cgroups that vanish
 // meanwhile are left out.
 func (d *Dir) walk(visit func(dirfd int) error) error {
-	if err := visit(d.fd); err != nil {
+	return d.walkNamed(func(dirfd int, _ []level) error { return visit(dirfd) })
+}
+
+// walkNamed is walk that also tells the way down to the cgroup: no levels for d
+// itself, otherwise one for d and one for each below.
+func (d *Dir) walkNamed(visit func(dirfd int, way []level) error) error {
+	if err := visit(d.fd, nil); err != nil {
 		return err
 	}
 	st, err := statFD(d.fd)
@@ -124,7 +130,7 @@ func (d *Dir) walk(visit func(dirfd int) error) error {
 		} else if !ok {
 			continue
 		}
-		if err := visit(c.fd); err != nil && !isGone(err) {
+		if err := visit(c.fd, c.stack); err != nil && !isGone(err) {
 			return err
 		}
 	}
