@@ -248,6 +248,7 @@ func closedFile(t *testing.T, dir string) *os.File {
 // badCmds make no sense.
 func badCmds() []cause {
 	return []cause{
+		{"weak beside a leaf", func(_ *testing.T, _ string, c *Cmd) { c.Weak = true }, wantError{CauseInvalid, 0, "weak"}},
 		{"no leaf", func(_ *testing.T, _ string, c *Cmd) { c.Leaf = nil }, wantError{CauseInvalid, 0, "no leaf"}},
 		{
 			"closed output", func(t *testing.T, dir string, c *Cmd) { c.Stdout = closedFile(t, dir) },

@@ -24,6 +24,11 @@ type Cmd struct {
 	// whatever is started in a cgroup that was once killed (6.14 to 7.2).
 	Leaf *cgroup.Dir
 
+	// Weak starts the process in the cgroup of the caller, where nothing holds what it
+	// leaves behind. Leaf must be nil then. It is for hosts that have no cgroup to
+	// give; package internal/weak does what can be done there.
+	Weak bool
+
 	// Thawed says that the caller has just seen, in [cgroup.Dir.Events] of a fresh
 	// cgroup in the same place, that nothing is frozen there. It saves this check,
 	// one twentieth of the price of a start, to who starts many at once.
@@ -86,8 +91,10 @@ func (c *Cmd) check() error {
 	switch {
 	case c.Path == "":
 		return c.invalid("no path")
-	case c.Leaf == nil:
+	case c.Leaf == nil && !c.Weak:
 		return c.invalid("no leaf cgroup")
+	case c.Leaf != nil && c.Weak:
+		return c.invalid("weak, and cgroup " + c.Leaf.Path() + " as its leaf")
 	case c.Args != nil && len(c.Args) == 0:
 		return c.invalid("Args has no element 0")
 	case c.Umask != nil && *c.Umask&^0o777 != 0:

@@ -44,6 +44,9 @@ func (cr *Credential) String() string {
 
 // diagnoseLeaf returns nil if the leaf is not to blame.
 func (c *Cmd) diagnoseLeaf(err error) *Error {
+	if c.Weak {
+		return nil
+	}
 	path := c.Leaf.Path()
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EOPNOTSUPP):

@@ -60,12 +60,9 @@ func (c *Cmd) startHelper(files []uintptr) (*Process, error) {
 		return nil, c.fail(causeOf(err), "write the request for the helper", err)
 	}
 	defer func() { _ = order.Close() }() // the helper has its own
-	procs, err := unix.Openat(c.Leaf.FD(), "cgroup.procs", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	procs, err := c.openProcs()
 	if err != nil {
-		if e := c.diagnoseLeaf(err); e != nil {
-			return nil, e
-		}
-		return nil, c.fail(causeOf(err), "open cgroup.procs of "+c.Leaf.Path(), err)
+		return nil, err
 	}
 	defer func() { _ = unix.Close(procs) }() // nothing was written
 	r, w, err := os.Pipe()
@@ -89,10 +86,25 @@ func (c *Cmd) startHelper(files []uintptr) (*Process, error) {
 	return p, nil
 }
 
+// openProcs opens what the helper joins the leaf with; -1 if there is no leaf.
+func (c *Cmd) openProcs() (int, error) {
+	if c.Weak {
+		return -1, nil
+	}
+	procs, err := unix.Openat(c.Leaf.FD(), "cgroup.procs", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return procs, nil
+	}
+	if e := c.diagnoseLeaf(err); e != nil {
+		return -1, e
+	}
+	return -1, c.fail(causeOf(err), "open cgroup.procs of "+c.Leaf.Path(), err)
+}
+
 // requestFile puts the request into memory that cannot be changed any more.
 func (c *Cmd) requestFile() (*os.File, error) {
 	req := request{
-		Path: c.Path, Args: c.args(), Env: c.Env, Dir: c.Dir,
+		Path: c.Path, Args: c.args(), Env: c.Env, Dir: c.Dir, Weak: c.Weak,
 		Credential: c.Credential, Rlimits: c.Rlimits, OOMScoreAdj: c.OOMScoreAdj,
 	}
 	fd, err := unix.MemfdCreate(helperName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)

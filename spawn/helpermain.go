@@ -80,7 +80,9 @@ func (h *helper) become(order int) {
 	// The Go runtime has raised the soft limit of open files for itself, and gives
 	// it back when it executes something. This cannot be executed.
 	_ = syscall.Exec("", nil, nil)
-	h.check(stageJoin, 0, h.join())
+	if !req.Weak {
+		h.check(stageJoin, 0, h.join())
+	}
 	for i, l := range req.Rlimits {
 		h.check(stageRlimit, i, setRlimit(l))
 	}

@@ -59,6 +59,20 @@ func ReapOrphans(ctx context.Context) error {
 	}
 }
 
+// ChildLeft says whether this process has any child, one that has exited and was not
+// reaped included. False from a process that has been one that orphans are given to
+// is the kernel's word that it has no descendant left.
+func ChildLeft() (bool, error) {
+	_, err := waitAny(unix.WNOWAIT)
+	if err == unix.ECHILD {
+		return false, nil
+	}
+	if err != nil {
+		return true, fmt.Errorf("look for children: %w", err)
+	}
+	return true, nil
+}
+
 // subreaper sets the attribute and returns what it was.
 func subreaper() (before int, err error) {
 	var was int32

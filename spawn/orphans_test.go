@@ -357,6 +357,7 @@ func TestSweepLeavesAStartUnderWayAlone(t *testing.T) {
 func TestRequestIsCarriedUnchanged(t *testing.T) {
 	for _, r := range []request{
 		{Path: "/x", Args: []string{""}},
+		{Path: "/x", Args: []string{"x"}, Weak: true},
 		{Path: "\xff", Args: []string{"a", "b c", "\n", "\xfe\xff"}, Env: []string{"A=1", ""}, Dir: "/d"},
 		{Path: "/x", Args: []string{"x"}, Credential: &Credential{}, OOMScoreAdj: number(-1000)},
 		{Path: "/x", Args: []string{"x"}, Credential: &Credential{UID: 1<<32 - 1, GID: 7, Groups: []uint32{1, 2}}},

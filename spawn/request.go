@@ -14,6 +14,7 @@ type request struct {
 	Path        string
 	Args, Env   []string
 	Dir         string
+	Weak        bool // there is no leaf to join
 	Credential  *Credential
 	Rlimits     []Rlimit
 	OOMScoreAdj *int
@@ -21,7 +22,7 @@ type request struct {
 
 // version is the first field. Both sides are the same program, so another one means
 // that something else was inherited.
-const version = "pitvisor-spawn-1"
+const version = "pitvisor-spawn-2"
 
 // encode writes the request. No string in it may hold a zero byte.
 func (r *request) encode() []byte {
@@ -39,6 +40,11 @@ func (r *request) encode() []byte {
 	texts(r.Args)
 	texts(r.Env)
 	text(r.Dir)
+	if r.Weak {
+		number(1)
+	} else {
+		number(0)
+	}
 	if c := r.Credential; c == nil {
 		number(0)
 	} else {
@@ -74,6 +80,7 @@ func decode(data []byte) (*request, error) {
 		return nil, errRequest
 	}
 	r := &request{Path: d.text(), Args: d.texts(), Env: d.texts(), Dir: d.text()}
+	r.Weak = d.number() != 0
 	if d.number() != 0 {
 		r.Credential = &Credential{UID: uint32(d.number()), GID: uint32(d.number())}
 		for range d.count() {

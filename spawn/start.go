@@ -56,7 +56,7 @@ func Start(c *Cmd) (*Process, error) {
 // checkLeaf refuses a leaf that is frozen, or about to be: an empty cgroup below
 // one that is being frozen counts as frozen at once.
 func (c *Cmd) checkLeaf() error {
-	if c.Thawed {
+	if c.Thawed || c.Weak {
 		return nil
 	}
 	events, err := c.Leaf.Events()
@@ -123,7 +123,7 @@ func (c *Cmd) start(files []uintptr) (*Process, error) {
 		return c.startHelper(files)
 	}
 	p, err := c.startDirect(files)
-	if (err == unix.EPERM || err == unix.ENOSYS) && clone3Refused() {
+	if !c.Weak && (err == unix.EPERM || err == unix.ENOSYS) && clone3Refused() {
 		return c.startHelper(files)
 	}
 	if err != nil {
@@ -132,13 +132,15 @@ func (c *Cmd) start(files []uintptr) (*Process, error) {
 	return p, nil
 }
 
-// startDirect starts the process with clone3 into the leaf. The error is the bare
+// startDirect starts the process with clone3 into the leaf, or with clone. The error is the bare
 // errno of whatever failed, in the kernel or in the child.
 func (c *Cmd) startDirect(files []uintptr) (*Process, error) {
 	var pidfd int
 	sys := c.sysProcAttr(&pidfd)
-	sys.UseCgroupFD = true
-	sys.CgroupFD = c.Leaf.FD()
+	if !c.Weak {
+		sys.UseCgroupFD = true
+		sys.CgroupFD = c.Leaf.FD()
+	}
 	if c.Credential != nil {
 		sys.Credential = &syscall.Credential{
 			Uid: c.Credential.UID, Gid: c.Credential.GID, Groups: c.Credential.Groups,
