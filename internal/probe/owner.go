@@ -94,13 +94,13 @@ func (a *attempt) taken(l sockdiag.Socket) error {
 		}
 		a.strangers[l.Inode] = name
 	}
-	return fmt.Errorf("%w: %s listens on %s", supervise.ErrPortTaken, name, l.Addr)
+	return fmt.Errorf("%w: %s listens on %s", supervise.ErrPortTaken, name, l)
 }
 
 // takes reports whether a connection to addr may reach the socket. It looks at
 // no device: a connection that we make may come in through any.
 func takes(l sockdiag.Socket, addr netip.Addr) bool {
-	own, addr := l.Addr.Addr().Unmap(), addr.Unmap()
+	own, addr := addrOf(l).Unmap(), addr.Unmap()
 	switch {
 	case own == addr:
 		return true
@@ -117,5 +117,11 @@ func overlap(l, o sockdiag.Socket) bool {
 	if l.Device != 0 && o.Device != 0 && l.Device != o.Device {
 		return false
 	}
-	return takes(l, o.Addr.Addr()) || takes(o, l.Addr.Addr())
+	return takes(l, addrOf(o)) || takes(o, addrOf(l))
+}
+
+// addrOf returns the address in the words of package netip.
+func addrOf(s sockdiag.Socket) netip.Addr {
+	addr, _ := netip.AddrFromSlice(s.Addr.Bytes())
+	return addr
 }

@@ -135,7 +135,7 @@ func TestExpand(t *testing.T) {
 
 func TestOverlapOfListeners(t *testing.T) {
 	at := func(s string) sockdiag.Socket {
-		return sockdiag.Socket{Addr: netip.AddrPortFrom(netip.MustParseAddr(s), 80)}
+		return sockdiag.Socket{Addr: sockdiag.AddrFrom(netip.MustParseAddr(s).AsSlice())}
 	}
 	only := func(s sockdiag.Socket) sockdiag.Socket { s.V6Only = true; return s }
 	on := func(s sockdiag.Socket, device uint32) sockdiag.Socket { s.Device = device; return s }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -138,6 +137,7 @@ func parseInet(b []byte) (Socket, bool) {
 		return Socket{}, false
 	}
 	s := Socket{
+		Port:   binary.BigEndian.Uint16(b[4:]),
 		Device: binary.NativeEndian.Uint32(b[40:]),
 		UID:    binary.NativeEndian.Uint32(b[64:]),
 		Inode:  uint64(binary.NativeEndian.Uint32(b[68:])),
@@ -145,11 +145,11 @@ func parseInet(b []byte) (Socket, bool) {
 	if b[1] == stateClose {
 		s.Proto = UDP
 	}
-	addr := netip.AddrFrom16([16]byte(b[8:24]))
 	if b[0] == unix.AF_INET {
-		addr = netip.AddrFrom4([4]byte(b[8:12]))
+		s.Addr = AddrFrom(b[8:12])
+	} else {
+		s.Addr = AddrFrom(b[8:24])
 	}
-	s.Addr = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(b[4:]))
 	eachAttribute(b[sizeofInetMessage:], func(kind uint16, value []byte) {
 		switch kind {
 		case inetDiagV6only:

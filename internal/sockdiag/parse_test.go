@@ -21,7 +21,7 @@ func TestEachInetReadsTheTable(t *testing.T) {
 `
 	var got []string
 	err := eachInet(bufio.NewScanner(strings.NewReader(table)), "0A", true, func(s Socket) {
-		got = append(got, fmt.Sprint(s.Addr, " ", s.UID, " ", s.Inode))
+		got = append(got, fmt.Sprint(s, " ", s.UID, " ", s.Inode))
 	})
 	if err != nil {
 		t.Fatal(err)

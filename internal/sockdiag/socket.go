@@ -9,7 +9,7 @@ package sockdiag
 
 import (
 	"errors"
-	"net/netip"
+	"strconv"
 
 	"github.com/pitvisor/pitvisor/internal/procfs"
 	"golang.org/x/sys/unix"
@@ -35,13 +35,26 @@ func (p Proto) String() string {
 // Socket is one socket that others can reach.
 type Socket struct {
 	Proto  Proto
-	Addr   netip.AddrPort // of TCP and UDP
-	Path   string         // of a Unix socket: any bytes; "@" stands for the zero that begins an abstract name
-	V6Only bool           // an IPv6 socket that takes no IPv4 connections; false where only tables tell
-	Device uint32         // the one network device it is bound to; 0 is all
-	UID    uint32         // of TCP and UDP: who made it
-	Inode  uint64         // what the descriptors of a process show
-	Cgroup uint64         // of TCP and UDP: where it was made; 0 when not known
+	Addr   Addr   // of TCP and UDP
+	Port   uint16 // likewise
+	Path   string // of a Unix socket: any bytes; "@" stands for the zero that begins an abstract name
+	V6Only bool   // an IPv6 socket that takes no IPv4 connections; false where only tables tell
+	Device uint32 // the one network device it is bound to; 0 is all
+	UID    uint32 // of TCP and UDP: who made it
+	Inode  uint64 // what the descriptors of a process show
+	Cgroup uint64 // of TCP and UDP: where it was made; 0 when not known
+}
+
+// String returns "127.0.0.1:80", "[::]:80" or the path, which may hold any bytes.
+func (s Socket) String() string {
+	if s.Proto != TCP && s.Proto != UDP {
+		return s.Path
+	}
+	port := ":" + strconv.Itoa(int(s.Port))
+	if s.Addr.v4 {
+		return s.Addr.String() + port
+	}
+	return "[" + s.Addr.String() + "]" + port
 }
 
 // Listeners returns the TCP sockets that listen on a port in the calling thread's
@@ -58,7 +71,7 @@ func Listeners(port uint16) ([]Socket, error) {
 	}
 	mine := all[:0]
 	for _, s := range all {
-		if s.Addr.Port() == port {
+		if s.Port == port {
 			mine = append(mine, s)
 		}
 	}

@@ -3,7 +3,6 @@ package sockdiag
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -64,13 +63,13 @@ func waiting(t *testing.T) []Socket {
 	return want
 }
 
-func of(addr net.Addr, inode uint64) Socket {
+func of(address net.Addr, inode uint64) Socket {
 	s := Socket{Inode: inode}
-	switch a := addr.(type) {
+	switch a := address.(type) {
 	case *net.TCPAddr:
-		s.Addr = a.AddrPort()
+		s.Addr, s.Port = addr(a.IP.String()), uint16(a.Port)
 	case *net.UDPAddr:
-		s.Proto, s.Addr = UDP, a.AddrPort()
+		s.Proto, s.Addr, s.Port = UDP, addr(a.IP.String()), uint16(a.Port)
 	case *net.UnixAddr:
 		s.Path = a.Name
 		s.Proto = map[string]Proto{"unix": Unix, "unixpacket": Unixpacket, "unixgram": Unixgram}[a.Net]
@@ -84,10 +83,10 @@ func mustHave(t *testing.T, source string, got, want []Socket) {
 	for _, w := range want {
 		i := slices.IndexFunc(got, func(s Socket) bool { return s.Inode == w.Inode })
 		if i < 0 {
-			t.Errorf("%s: no %v socket %d at %v%s", source, w.Proto, w.Inode, w.Addr, w.Path)
+			t.Errorf("%s: no %v socket %d at %v", source, w.Proto, w.Inode, w)
 			continue
 		}
-		if g := got[i]; g.Proto != w.Proto || g.Addr != w.Addr || g.Path != w.Path || g.UID != w.UID {
+		if g := got[i]; g.Proto != w.Proto || g.Addr != w.Addr || g.Port != w.Port || g.Path != w.Path || g.UID != w.UID {
 			t.Errorf("%s: socket %+v, want %+v", source, g, w)
 		}
 	}
@@ -102,7 +101,7 @@ func TestAllKindsByDiagAndByTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(mute)
-	client, err := net.Dial("udp4", want[4].Addr.String())
+	client, err := net.Dial("udp4", want[4].String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +193,7 @@ func TestOfAnotherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for source, got := range map[string][]Socket{"entered": entered, "by table": byTable} {
-		if len(got) != 1 || got[0].Inode != inode || got[0].Addr.Addr() != netip.IPv4Unspecified() || got[0].Addr.Port() == 0 {
+		if len(got) != 1 || got[0].Inode != inode || got[0].Addr != addr("0.0.0.0") || got[0].Port == 0 {
 			t.Errorf("%s: %+v, want only socket %d, and none of ours (%d)", source, got, inode, len(ours))
 		}
 	}

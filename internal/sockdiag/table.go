@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -112,7 +111,7 @@ func eachInet(lines *bufio.Scanner, state string, sorted bool, f func(Socket)) e
 			}
 			continue
 		}
-		addr, err := parseAddr(fields[1])
+		addr, port, err := parseAddr(fields[1])
 		if err != nil {
 			return err
 		}
@@ -124,28 +123,27 @@ func eachInet(lines *bufio.Scanner, state string, sorted bool, f func(Socket)) e
 		if err != nil {
 			return err
 		}
-		f(Socket{Addr: addr, UID: uint32(uid), Inode: inode})
+		f(Socket{Addr: addr, Port: port, UID: uint32(uid), Inode: inode})
 	}
 	return nil
 }
 
 // parseAddr reads "0100007F:1F90": 32-bit words as the CPU sees them.
-func parseAddr(s string) (netip.AddrPort, error) {
+func parseAddr(s string) (Addr, uint16, error) {
 	host, port, _ := strings.Cut(s, ":")
 	n, err := strconv.ParseUint(port, 16, 16)
 	if err != nil || len(host) != 8 && len(host) != 32 {
-		return netip.AddrPort{}, fmt.Errorf("unknown address %q", s)
+		return Addr{}, 0, fmt.Errorf("unknown address %q", s)
 	}
 	var b []byte
 	for ; host != ""; host = host[8:] {
 		word, err := strconv.ParseUint(host[:8], 16, 32)
 		if err != nil {
-			return netip.AddrPort{}, fmt.Errorf("unknown address %q", s)
+			return Addr{}, 0, fmt.Errorf("unknown address %q", s)
 		}
 		b = binary.NativeEndian.AppendUint32(b, uint32(word))
 	}
-	addr, _ := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(addr, uint16(n)), nil
+	return AddrFrom(b), uint16(n), nil
 }
 
 // eachUnix reads the sockets that wait. A path may hold a line feed, and then what
