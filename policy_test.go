@@ -213,8 +213,8 @@ func inits(s source) []string {
 	return found
 }
 
-// cgroupFiles: the packages that work on cgroups may read /proc and nothing else
-// through package os; elsewhere no argument may name a cgroup file.
+// cgroupFiles: the packages that work on cgroups may read /proc and what sysfs says
+// of disks, and nothing else, through package os; elsewhere no argument may name a cgroup file.
 func cgroupFiles(s source) []string {
 	var found []string
 	for _, call := range calls(s, "os", "ReadFile", "WriteFile", "Open", "OpenFile", "Create") {
@@ -225,7 +225,8 @@ func cgroupFiles(s source) []string {
 			}
 			return true
 		})
-		inCgroup := (s.dir == "cgroup" || s.dir == "resource") && !strings.Contains(text, "/proc/")
+		inCgroup := (s.dir == "cgroup" || s.dir == "resource") &&
+			!strings.Contains(text, "/proc/") && !strings.Contains(text, "/sys/dev/block/")
 		named := strings.Contains(text, "cgroup.") || strings.Contains(text, "/sys/fs/cgroup") ||
 			strings.Contains(text, "memory.") || strings.Contains(text, "pids.")
 		if inCgroup || named {

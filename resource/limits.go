@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
+	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 )
@@ -30,6 +32,7 @@ type Limits struct {
 	CPUQuota  time.Duration // CPU time per CPUPeriod; Unlimited lifts it
 	CPUPeriod time.Duration // 1 ms to 1 s; 0 means 100 ms
 	IOWeight  uint64        // 1 to 10000, the kernel starts with 100; 0 leaves it
+	IOMax     []DiskLimit   // nil leaves all disks
 
 	CPUs string // such as "0-3,6"; "" leaves it
 	Mems string // memory nodes, such as "0"; "" leaves it
@@ -38,7 +41,30 @@ type Limits struct {
 }
 
 // IsZero says whether there is nothing to set.
-func (l Limits) IsZero() bool { return l == Limits{} }
+func (l Limits) IsZero() bool {
+	if len(l.IOMax) > 0 && len(l.settings()) > 0 {
+		return false
+	}
+	l.IOMax = nil
+	return reflect.ValueOf(l).IsZero()
+}
+
+// Without returns the limits less those that need a controller.
+func (l Limits) Without(controller string) Limits {
+	switch controller {
+	case "memory":
+		l.MemoryMax, l.MemoryHigh, l.MemoryLow, l.MemoryMin, l.MemorySwapMax, l.OOMGroup = 0, 0, 0, 0, 0, false
+	case "pids":
+		l.PIDsMax = 0
+	case "cpu":
+		l.CPUWeight, l.CPUQuota, l.CPUPeriod = 0, 0, 0
+	case "cpuset":
+		l.CPUs, l.Mems = "", ""
+	case "io":
+		l.IOWeight, l.IOMax = 0, nil
+	}
+	return l
+}
 
 // Controllers returns the controllers that the limits need, sorted.
 func (l Limits) Controllers() []string {
@@ -69,7 +95,7 @@ func Set(d *cgroup.Dir, l Limits) error {
 type setting struct {
 	controller, file, value string
 	// resources makes containerd/cgroups write the value. It is nil for what that
-	// library has no word for: "max" for memory, and io.weight.
+	// library has no word for: "max" for memory, io.weight, and "max" for a disk.
 	resources *cgroup2.Resources
 }
 
@@ -138,6 +164,11 @@ func (l Limits) shares() []setting {
 	if l.IOWeight != 0 {
 		all = append(all, setting{"io", "io.weight", strconv.FormatUint(l.IOWeight, 10), nil})
 	}
+	for _, d := range l.IOMax {
+		if value := d.value(); value != "" {
+			all = append(all, setting{"io", "io.max", value, nil}) // one disk a write
+		}
+	}
 	return all
 }
 
@@ -163,6 +194,9 @@ func (s setting) write(d *cgroup.Dir) error {
 	}
 	_, readErr := d.ReadFile(s.file)
 	switch {
+	case readErr == nil && s.file == "io.max" && errors.Is(err, unix.ENODEV):
+		// Not the cgroup is gone: the disk is none, or a partition of one.
+		return fmt.Errorf("set %s=%s of %s: no such disk: %w", s.file, s.value, d.Path(), unix.ENODEV)
 	case readErr == nil:
 		return err
 	case errors.Is(readErr, cgroup.ErrNotSupported):

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -24,6 +25,9 @@ func TestLimitsNeedTheirControllers(t *testing.T) {
 		{Limits{PIDsMax: 5, MemoryLow: 1}, []string{"memory", "pids"}},
 		{Limits{CPUQuota: time.Millisecond, CPUs: "0", IOWeight: 10}, []string{"cpu", "cpuset", "io"}},
 		{Limits{Mems: "0"}, []string{"cpuset"}},
+		{Limits{IOMax: []DiskLimit{}}, nil},
+		{Limits{IOMax: []DiskLimit{{Disk: "8:0"}}}, nil},
+		{Limits{IOMax: []DiskLimit{{Disk: "8:0", WriteOps: 1}}}, []string{"io"}},
 	}
 	for _, test := range tests {
 		if got := test.l.Controllers(); !slices.Equal(got, test.want) {
@@ -32,6 +36,32 @@ func TestLimitsNeedTheirControllers(t *testing.T) {
 		if got, want := test.l.IsZero(), test.want == nil; got != want {
 			t.Errorf("IsZero of %+v = %v, want %v", test.l, got, want)
 		}
+		for _, c := range test.want {
+			if got := test.l.Without(c).Controllers(); slices.Contains(got, c) || len(got) != len(test.want)-1 {
+				t.Errorf("Controllers of %+v without %s = %q", test.l, c, got)
+			}
+		}
+	}
+}
+
+// Every field belongs to a controller, so that Without can take it out.
+func TestEveryLimitHasItsController(t *testing.T) {
+	all := Limits{
+		MemoryMax: 1, MemoryHigh: 1, MemoryLow: 1, MemoryMin: 1, MemorySwapMax: 1, PIDsMax: 1,
+		CPUWeight: 1, CPUQuota: 1, CPUPeriod: 1, IOWeight: 1, IOMax: []DiskLimit{{Disk: "8:0", ReadOps: 1}},
+		CPUs: "0", Mems: "0", OOMGroup: true,
+	}
+	for i, v := 0, reflect.ValueOf(all); i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("this test does not set %s", v.Type().Field(i).Name)
+		}
+	}
+	rest := all
+	for _, c := range all.Controllers() {
+		rest = rest.Without(c)
+	}
+	if !rest.IsZero() || !reflect.DeepEqual(rest, Limits{}) {
+		t.Errorf("left without any controller: %+v", rest)
 	}
 }
 
@@ -58,13 +88,16 @@ func TestLimitsAsTheKernelReadsThem(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("settings = %q, want %q", got, want)
 	}
-	for l, want := range map[Limits]string{
-		{CPUQuota: time.Duration(Unlimited)}: "max 100000",
-		{CPUPeriod: 10 * time.Millisecond}:   "max 10000",
-		{CPUQuota: 1500 * time.Microsecond}:  "1500 100000",
+	for want, l := range map[string]Limits{
+		"max 100000":  {CPUQuota: time.Duration(Unlimited)},
+		"max 10000":   {CPUPeriod: 10 * time.Millisecond},
+		"1500 100000": {CPUQuota: 1500 * time.Microsecond},
+		"8:0 rbps=1048576 wbps=max riops=7 wiops=9": {IOMax: []DiskLimit{
+			{Disk: "8:16"}, {Disk: "8:0", ReadBytes: 1 << 20, WriteBytes: Unlimited, ReadOps: 7, WriteOps: 9},
+		}},
 	} {
-		if got := l.settings()[0].value; got != want {
-			t.Errorf("cpu.max of %+v = %q, want %q", l, got, want)
+		if all := l.settings(); len(all) != 1 || all[0].value != want {
+			t.Errorf("settings of %+v = %+v, want %q", l, all, want)
 		}
 	}
 }

@@ -73,14 +73,14 @@ func (p *pool) limit(run *cgroup.Dir) error {
 		if err := p.tolerate(run.Enable(c)); err != nil {
 			return err
 		} else if p.lacks(c) {
-			ofPool = without(ofPool, c)
+			ofPool = ofPool.Without(c)
 		}
 	}
 	for _, c := range p.limits.Controllers() {
 		if err := p.tolerate(errors.Join(run.Enable(c), p.dir.Enable(c))); err != nil {
 			return err
 		} else if p.lacks(c) {
-			p.limits = without(p.limits, c)
+			p.limits = p.limits.Without(c)
 		}
 	}
 	if err := p.tolerate(resource.Set(p.dir, ofPool)); err != nil {
@@ -127,21 +127,4 @@ func (p *pool) lacks(controller string) bool {
 		}
 	}
 	return false
-}
-
-// without returns the limits less those of one controller.
-func without(l resource.Limits, controller string) resource.Limits {
-	switch controller {
-	case "memory":
-		l.MemoryMax, l.MemoryHigh, l.MemoryLow, l.MemoryMin, l.MemorySwapMax, l.OOMGroup = 0, 0, 0, 0, 0, false
-	case "pids":
-		l.PIDsMax = 0
-	case "cpu":
-		l.CPUWeight, l.CPUQuota, l.CPUPeriod = 0, 0, 0
-	case "cpuset":
-		l.CPUs, l.Mems = "", ""
-	case "io":
-		l.IOWeight = 0
-	}
-	return l
 }

@@ -99,7 +99,7 @@ port = 8000
 	section(&b, "[log]", "", t.log)
 	section(&b, "[pool.NAME]", "A pool is a number of workers that run the same command. NAME is up to 63 of a-z, 0-9, `_` and `-`, and begins with a letter or a digit.", t.pool)
 	section(&b, "[pool.NAME.backoff]", "How long to wait before a worker is started again.", t.backoff)
-	section(&b, "[pool.NAME.limits]", "Limits of the kernel's cgroup v2 controllers, under the kernel's names, systemd's, or the kernel's with underscores. `[pool.NAME.pool_limits]` has the same keys. Where a controller is missing, as on hybrid hosts, `limits_mode` decides.", t.limits)
+	section(&b, "[pool.NAME.limits]", "Limits of the kernel's cgroup v2 controllers, under the kernel's names, systemd's, or the kernel's with underscores. `[pool.NAME.pool_limits]` has the same keys. Values that are not numbers are strings. A disk is given by its numbers, by its node, or by a file on it; for several disks, write a list of strings. Where a controller is missing, as on hybrid hosts, `limits_mode` decides.", t.limits)
 	section(&b, "[pool.NAME.rlimits]", "setrlimit(2), under its own names or systemd's. One value sets the soft and the hard limit. Setting any makes each start several times as expensive.", t.rlimits)
 	section(&b, "[pool.NAME.ready]", "A worker is ready when every rule that is set has held for this very start. Rules are waited for one after the other: `notify`, `fd`, `file`, `stdout`, `stderr`, then `tcp`, `http`, `grpc`, then `exec`.", t.ready)
 	return strings.TrimSuffix(b.String(), "\n")

@@ -2,7 +2,6 @@ package config
 
 import (
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,22 +34,6 @@ func TestDidYouMean(t *testing.T) {
 		}
 		if got := didYouMean(found, words); got != hint {
 			t.Errorf("didYouMean(%q) = %q, want %q", found, got, hint)
-		}
-	}
-}
-
-func TestParseCPU(t *testing.T) {
-	for text, want := range map[string][2]time.Duration{
-		"150%": {150 * time.Millisecond, 100 * time.Millisecond}, "50000": {50 * time.Millisecond, 100 * time.Millisecond},
-		"1000 1000000": {time.Millisecond, time.Second}, "12.5%": {12500 * time.Microsecond, 100 * time.Millisecond},
-	} {
-		if quota, period, err := parseCPU(text); quota != want[0] || period != want[1] || err != nil {
-			t.Errorf("parseCPU(%q) = %v, %v, %v, want %v", text, quota, period, err, want)
-		}
-	}
-	for _, text := range []string{"", "%", "NaN%", "0.5%", "-5%", "1", "1 2 3", "5000 10", "x y", "5000 2000000"} {
-		if quota, period, err := parseCPU(text); err == nil {
-			t.Errorf("parseCPU(%q) = %v, %v, want an error", text, quota, period)
 		}
 	}
 }

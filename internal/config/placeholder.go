@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pitvisor/pitvisor/internal/suggest"
 )
 
 // startPlaceholders are what supervise replaces in arguments and variables.
@@ -38,7 +40,7 @@ func (d *decoder) placeholders(v *value, key string) {
 			continue
 		}
 		hint := didYouMean(word, startPlaceholders())
-		switch plain(word) {
+		switch suggest.Plain(word) {
 		case "port":
 			hint = "a worker chooses its port by itself, from PITVISOR_PORT or {slot}; {port} is for [pool.NAME.ready]"
 		case "instance", "index", "number", "id", "workerid", "i", "n":

@@ -72,6 +72,8 @@ TasksMax = "infinity"
 CPUQuota = "150%"
 cpu.weight = 200
 io.weight = 50
+io.max = ["8:0 rbps=1048576 wiops=120", "8:16 wbps=max"]
+IOReadIOPSMax = "8:16 1K"
 AllowedCPUs = "0-3,6"
 cpuset_mems = "0"
 
@@ -125,7 +127,10 @@ timeout = "2s"
 		Limits: resource.Limits{
 			MemoryMax: 512 << 20, MemoryHigh: 1024, MemoryLow: 1024, MemoryMin: resource.Unlimited, MemorySwapMax: 1,
 			PIDsMax: resource.Unlimited, CPUWeight: 200, CPUQuota: 150 * time.Millisecond, CPUPeriod: 100 * time.Millisecond,
-			IOWeight: 50, CPUs: "0-3,6", Mems: "0", OOMGroup: true,
+			IOWeight: 50, IOMax: []resource.DiskLimit{
+				{Disk: "8:0", ReadBytes: 1 << 20, WriteOps: 120}, {Disk: "8:16", WriteBytes: resource.Unlimited, ReadOps: 1000},
+			},
+			CPUs: "0-3,6", Mems: "0", OOMGroup: true,
 		},
 		PoolLimits:       resource.Limits{PIDsMax: 100, CPUQuota: 50 * time.Millisecond, CPUPeriod: 200 * time.Millisecond},
 		BestEffortLimits: true,
