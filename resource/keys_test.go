@@ -157,10 +157,11 @@ func TestShareOfTheMemory(t *testing.T) {
 	}
 	all := int64(info.Totalram) * int64(info.Unit)
 	var l Limits
-	wantNil(t, "ParseLimit", ParseLimit("MemoryMax", "50%", &l))
+	wantNil(t, "ParseLimit", ParseLimit("MemoryMax", "12.5%", &l))
+	wantNil(t, "ParseLimit", ParseLimit("MemoryLow", "33.3%", &l))
 	wantNil(t, "ParseLimit", ParseLimit("memory.high", "100%", &l))
-	if l.MemoryMax > all/2 || l.MemoryMax < all/2-4096 || l.MemoryMax%4096 != 0 {
-		t.Errorf("MemoryMax of 50%% = %d of %d", l.MemoryMax, all)
+	if l.MemoryMax > all/8 || l.MemoryMax < all/8-4096 || l.MemoryLow%4096 != 0 {
+		t.Errorf("MemoryMax of 12.5%% = %d and MemoryLow of 33.3%% = %d, of %d", l.MemoryMax, l.MemoryLow, all)
 	}
 	if l.MemoryHigh > all || l.MemoryHigh < all-4096 {
 		t.Errorf("MemoryHigh of 100%% = %d of %d", l.MemoryHigh, all)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,6 +137,8 @@ func TestNothingOfACgroupThatIsGone(t *testing.T) {
 	calls := map[string]func(Limits) error{
 		"Set":  func(l Limits) error { return Set(web, l) },
 		"Read": func(Limits) error { _, err := Read(web); return err },
+
+		"ReadReceipt": func(Limits) error { _, err := ReadReceipt(web); return err },
 	}
 	for call, f := range calls {
 		wantErr(t, call, f(Limits{PIDsMax: 5}), cgroup.ErrGone)
@@ -171,4 +174,44 @@ func TestSet(t *testing.T) {
 	}
 	defer above.Close()
 	wantFiles(t, above, map[string]string{"memory.max": "max", "pids.max": "max"})
+}
+
+func TestSetLimitsOfADisk(t *testing.T) {
+	linuxtest.NeedCgroup2(t, "io")
+	d := testDir(t)
+	disk := anyDisk(t)
+	wantNil(t, "Set", Set(d, Limits{IOMax: []DiskLimit{{Disk: disk, ReadBytes: 1 << 20, WriteOps: 120}}}))
+	wantFiles(t, d, map[string]string{"io.max": disk + " rbps=1048576 wbps=max riops=max wiops=120"})
+	wantNil(t, "Set", Set(d, Limits{IOMax: []DiskLimit{{Disk: disk, ReadBytes: Unlimited, WriteOps: Unlimited}}}))
+	wantFiles(t, d, map[string]string{"io.max": ""})
+
+	err := Set(d, Limits{IOMax: []DiskLimit{{Disk: "4095:7", ReadBytes: 1}}})
+	wantErr(t, "Set", err, unix.ENODEV)
+	wantText(t, "Set", err, "set io.max=4095:7 rbps=1 of "+d.Path()+": no such disk")
+	if errors.Is(err, cgroup.ErrGone) {
+		t.Errorf("Set of a disk that is none = %v, but the cgroup is there", err)
+	}
+}
+
+// anyDisk returns the numbers of a disk, a real one if there is any.
+func anyDisk(t *testing.T) string {
+	t.Helper()
+	entries, err := os.ReadDir("/sys/dev/block")
+	if err != nil {
+		t.Fatal(err)
+	}
+	any := ""
+	for _, e := range entries {
+		if _, err := os.Stat("/sys/dev/block/" + e.Name() + "/partition"); err == nil {
+			continue
+		}
+		any = e.Name()
+		if major, _, _ := strings.Cut(any, ":"); major != "1" && major != "7" {
+			return any // neither a RAM disk nor a loop device
+		}
+	}
+	if any == "" {
+		linuxtest.Skip(t, "needs a disk")
+	}
+	return any
 }

@@ -2,8 +2,6 @@ package resource
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
@@ -70,30 +68,13 @@ func (u *Usage) containerd(d *cgroup.Dir) error {
 }
 
 // number reads a file that holds one number.
-func number(d *cgroup.Dir, file string) *uint64 {
-	b, err := d.ReadFile(file)
-	if err != nil {
-		return nil
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return nil
-	}
-	return &n
-}
+func number(d *cgroup.Dir, file string) *uint64 { return field(d, file, "") }
 
 // field reads one value of a file of "key value" lines.
 func field(d *cgroup.Dir, file, key string) *uint64 {
-	b, err := d.ReadFile(file)
-	if err != nil {
+	n, ok := read(d, file).numbers[key]
+	if !ok {
 		return nil
 	}
-	for line := range strings.Lines(string(b)) {
-		if k, v, _ := strings.Cut(strings.TrimSpace(line), " "); k == key {
-			if n, err := strconv.ParseUint(v, 10, 64); err == nil {
-				return &n
-			}
-		}
-	}
-	return nil
+	return &n
 }

@@ -1,0 +1,158 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+)
+
+// OOMWhose says where the limit is that processes were killed for.
+type OOMWhose uint8
+
+// Where it is.
+const (
+	OOMNone     OOMWhose = iota // nobody was killed for want of memory
+	OOMOwn                      // the leaf's own limit
+	OOMBelow                    // a limit of a cgroup below the leaf
+	OOMAncestor                 // a limit of a given ancestor
+	OOMAbove                    // the memory of the host, or a limit above the given ancestors
+)
+
+// String returns one word.
+func (w OOMWhose) String() string {
+	switch w {
+	case OOMNone:
+		return "none"
+	case OOMOwn:
+		return "own"
+	case OOMBelow:
+		return "below"
+	case OOMAncestor:
+		return "ancestor"
+	case OOMAbove:
+		return "above"
+	}
+	return "unknown"
+}
+
+// OOM says for whose limit processes of a leaf were killed.
+type OOM struct {
+	Kills uint64 // processes of the leaf and below, by the kernel for want of memory
+	Whose OOMWhose
+	Level int    // which of the cgroups has the limit: 0 the leaf, 1 its first ancestor, ...; -1 none of them
+	Path  string // of that cgroup, "" if it is none of them
+	Sure  bool   // false if others were killed in the same ancestor: the limit may have been hit for them alone
+}
+
+// String says it in words: "2 processes killed for want of memory, limit of /sys/fs/cgroup/job".
+func (o OOM) String() string {
+	if o.Whose == OOMNone {
+		return "no process killed for want of memory"
+	}
+	noun := "processes"
+	if o.Kills == 1 {
+		noun = "process"
+	}
+	s := fmt.Sprintf("%d %s killed for want of memory, ", o.Kills, noun)
+	switch o.Whose {
+	case OOMNone:
+	case OOMOwn, OOMAncestor:
+		s += "limit of " + o.Path
+	case OOMBelow:
+		s += "limit of a cgroup below " + o.Path
+	case OOMAbove:
+		return s + "of the host or for a limit further up"
+	}
+	if !o.Sure {
+		s += ", as far as can be told: others were killed there too"
+	}
+	return s
+}
+
+// OOMSource says for whose limit the kernel killed processes of a leaf for want of
+// memory. The ancestors come in order, the leaf's parent first; they should go up to
+// the root, or to the first cgroup that nobody limits. It must be asked before the
+// leaf is removed. Linux 5.3.
+//
+// It compares counters. The kernel counts a kill in the cgroup of the process that
+// was killed, and "oom" in the cgroup whose limit was hit. So it can tell the leaf's
+// own limit, one below it, and one of an ancestor from the host's memory. It tells one
+// source, the nearest, even if there were several. As the counters begin with the
+// cgroup, an ancestor's limit may have been hit earlier and for others; Sure says
+// that nobody else was killed there.
+//
+// It cannot tell the host's memory from a limit above the given ancestors, or from
+// that of a cpuset or memory policy. It does not see kills by programs, such as
+// systemd-oomd, and nothing below the leaf if cgroup2 is mounted with
+// memory_localevents.
+//
+// Cgroups without the memory controller have no limit and no counters; if the leaf
+// is one, the nearest ancestor that has it stands for the leaf. If none has, the
+// error is a *[cgroup.ControllerError].
+func OOMSource(leaf *cgroup.Dir, ancestors ...*cgroup.Dir) (OOM, error) {
+	var counts []oomCounts
+	paths := map[int]string{}
+	for i, d := range append([]*cgroup.Dir{leaf}, ancestors...) {
+		c, err := readOOM(d)
+		if errors.Is(err, cgroup.ErrNotSupported) {
+			continue
+		}
+		if err != nil {
+			return OOM{}, err
+		}
+		c.level, paths[i] = i, d.Path()
+		counts = append(counts, c)
+	}
+	if len(counts) == 0 {
+		return OOM{}, leaf.Missing("memory", "memory.events.local")
+	}
+	o := whose(counts)
+	o.Path = paths[o.Level]
+	return o, nil
+}
+
+// oomCounts are the counters of one cgroup.
+type oomCounts struct {
+	level         int
+	hits, hitsOwn uint64
+	kills         uint64
+}
+
+func readOOM(d *cgroup.Dir) (oomCounts, error) {
+	all, own := read(d, "memory.events"), read(d, "memory.events.local")
+	if err := errors.Join(all.err, own.err); err != nil {
+		return oomCounts{}, err
+	}
+	return oomCounts{
+		hits: all.numbers["oom"], hitsOwn: own.numbers["oom"], kills: all.numbers["oom_kill"],
+	}, nil
+}
+
+// whose compares the counters of a leaf, the first, and of the cgroups above it.
+func whose(counts []oomCounts) OOM {
+	leaf := counts[0]
+	o := OOM{Kills: leaf.kills, Level: leaf.level, Sure: true}
+	switch {
+	case leaf.kills == 0:
+		o.Whose, o.Level = OOMNone, -1
+		return o
+	case leaf.hitsOwn > 0:
+		o.Whose = OOMOwn
+		if leaf.level > 0 {
+			o.Whose = OOMAncestor
+		}
+		return o
+	case leaf.hits > 0:
+		o.Whose = OOMBelow
+		return o
+	}
+	for _, c := range counts[1:] {
+		if c.hitsOwn > 0 {
+			o.Whose, o.Level, o.Sure = OOMAncestor, c.level, c.kills == leaf.kills
+			return o
+		}
+	}
+	o.Whose, o.Level = OOMAbove, -1
+	return o
+}
