@@ -2,6 +2,7 @@ package probe
 
 import (
 	"errors"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -44,7 +45,7 @@ func heldSockets(leaf *cgroup.Dir, want []uint64) (held map[uint64]bool, hidden 
 
 func hasSockets(p *procfs.Process, want []uint64) ([]uint64, error) {
 	var found []uint64
-	err := p.Sockets(func(inode uint64) bool {
+	_, err := p.Sockets(math.MaxInt, func(inode uint64) bool {
 		if slices.Contains(want, inode) && !slices.Contains(found, inode) {
 			found = append(found, inode)
 		}

@@ -28,6 +28,13 @@ type Process struct {
 	pid int
 }
 
+// Ours says whether the numbers in /proc are those that the kernel gives us. They
+// are not where /proc was mounted in another PID namespace.
+func Ours() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
 // Open holds the process that has the number now. It fails with [os.ErrNotExist]
 // when there is none that this /proc shows.
 func Open(pid int) (*Process, error) {
@@ -134,12 +141,13 @@ func (p *Process) String() string {
 }
 
 // Sockets calls f with the inode of each socket that the process has open, until
-// f returns false. It fails with [os.ErrPermission] when the descriptors are
-// hidden from the caller.
-func (p *Process) Sockets(f func(inode uint64) bool) error {
+// f returns false or so many descriptors of any kind were looked at; it returns
+// how many. It fails with [os.ErrPermission] when the descriptors are hidden from
+// the caller.
+func (p *Process) Sockets(most int, f func(inode uint64) bool) (looked int, err error) {
 	fd, err := p.Open("fd")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	dir := os.NewFile(uintptr(fd), "fd")
 	defer func() { _ = dir.Close() }() // read-only; nothing to lose
@@ -147,22 +155,26 @@ func (p *Process) Sockets(f func(inode uint64) bool) error {
 	for {
 		names, err := dir.Readdirnames(256)
 		for _, name := range names {
+			if looked == most {
+				return looked, nil
+			}
+			looked++
 			n, err := unix.Readlinkat(fd, name, link)
 			if errors.Is(err, os.ErrPermission) {
-				return fmt.Errorf("read /proc/%d/fd/%s: %w", p.pid, name, err)
+				return looked, fmt.Errorf("read /proc/%d/fd/%s: %w", p.pid, name, err)
 			}
 			if err != nil {
 				continue // closed meanwhile
 			}
 			if inode, ok := socketInode(string(link[:n])); ok && !f(inode) {
-				return nil
+				return looked, nil
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return nil
+			return looked, nil
 		}
 		if err != nil {
-			return fmt.Errorf("read /proc/%d/fd: %w", p.pid, err)
+			return looked, fmt.Errorf("read /proc/%d/fd: %w", p.pid, err)
 		}
 	}
 }

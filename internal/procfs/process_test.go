@@ -45,7 +45,7 @@ func TestR01ProcessIsNotItsSuccessor(t *testing.T) {
 	if second.PID() != first.PID() {
 		t.Fatalf("the second process has number %d, want %d", second.PID(), first.PID())
 	}
-	if err := p.Sockets(func(uint64) bool { return true }); err == nil {
+	if _, err := p.Sockets(10, func(uint64) bool { return true }); err == nil {
 		t.Error("the successor's descriptors are read")
 	}
 	if b, err := p.Read("cmdline", smallFile); err == nil {
@@ -145,7 +145,8 @@ func TestSocketsUntilFound(t *testing.T) {
 	}
 	p := hold(t, os.Getpid())
 	var all []uint64
-	if err := p.Sockets(func(inode uint64) bool { all = append(all, inode); return true }); err != nil {
+	looked, err := p.Sockets(1000, func(inode uint64) bool { all = append(all, inode); return true })
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, inode := range inodes {
@@ -154,8 +155,18 @@ func TestSocketsUntilFound(t *testing.T) {
 		}
 	}
 	calls := 0
-	if err := p.Sockets(func(uint64) bool { calls++; return false }); err != nil || calls != 1 {
+	if _, err := p.Sockets(1000, func(uint64) bool { calls++; return false }); err != nil || calls != 1 {
 		t.Errorf("Sockets went on for %d calls, %v, want to stop after 1", calls, err)
+	}
+	if looked <= len(all) {
+		t.Errorf("Sockets looked at %d descriptors, want more than the %d sockets", looked, len(all))
+	}
+	calls = 0
+	if n, err := p.Sockets(looked-1, func(uint64) bool { calls++; return true }); err != nil || n != looked-1 || calls > len(all) {
+		t.Errorf("Sockets of at most %d looked at %d, %v", looked-1, n, err)
+	}
+	if !Ours() {
+		t.Error("Ours = false")
 	}
 }
 

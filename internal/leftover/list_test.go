@@ -1,0 +1,337 @@
+package leftover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/pidfd"
+	"golang.org/x/sys/unix"
+)
+
+// program is what leave starts: quiet, and its end is the test's.
+func program(t *testing.T) []string { return append([]string{"--"}, linuxtest.Helper(t, "run")...) }
+
+func TestWays(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	for _, c := range []struct {
+		words string
+		want  []Way
+	}{
+		{"", []Way{Reparented}},
+		{"setsid", []Way{Setsid, Reparented}},
+		{"setpgid", []Way{Setpgid, Reparented}},
+		{"env=", []Way{Reparented, Scrubbed}},
+		{"env=A=B", []Way{Reparented, Scrubbed}},
+		{"run=another", []Way{Reparented, Scrubbed}},
+		{"uid=65534", []Way{Reparented, OtherUser}},
+		{"uid=65534 setsid env=", []Way{Setsid, Reparented, Scrubbed, OtherUser}},
+	} {
+		t.Run(c.words, func(t *testing.T) {
+			r := newRun(t)
+			pid, command := r.left(append(strings.Fields(c.words), program(t)...)...)
+			p := r.one(command, pid)
+			if !slices.Equal(p.Left, c.want) {
+				t.Errorf("Left = %v, want %v: %+v", p.Left, c.want, p)
+			}
+			if want := linuxtest.Helper(t, "run"); !slices.Equal(p.Args, want) || p.ArgsCut || len(p.Unknown) > 0 {
+				t.Errorf("Args = %q, cut %v, unknown %v, want %q", p.Args, p.ArgsCut, p.Unknown, want)
+			}
+			if p.Comm != filepath.Base(os.Args[0])[:min(15, len(filepath.Base(os.Args[0])))] {
+				t.Errorf("Comm = %q", p.Comm)
+			}
+			if strings.Contains(c.words, "uid") != (p.UID == 65534) {
+				t.Errorf("UID = %d", p.UID)
+			}
+			if p.Cgroup != "job/0.1" || p.Run != "" || p.Age > 10*time.Second || time.Since(p.Started) > 10*time.Second || p.Started.After(time.Now()) {
+				t.Errorf("cgroup %q, run %q, age %v, started %v", p.Cgroup, p.Run, p.Age, p.Started)
+			}
+		})
+	}
+}
+
+func TestDaemonByDoubleFork(t *testing.T) {
+	r := newRun(t)
+	p, c, out := r.command("double-fork")
+	out.word("ready")
+	p.Wait(t, 10*time.Second)
+	members := linuxtest.Members(r.dir.Path())
+	if len(members) != 1 {
+		t.Fatalf("members are %v, want the daemon", members)
+	}
+	daemon := r.one(c, members[0].PID)
+	if want := []Way{DoubleFork, Setsid, Reparented}; !slices.Equal(daemon.Left, want) {
+		t.Errorf("Left = %v, want %v: %+v", daemon.Left, want, daemon)
+	}
+}
+
+// As long as the command lives it is no leftover, and its children are its children.
+func TestChildrenOfALivingCommand(t *testing.T) {
+	r := newRun(t)
+	p, c, out := r.command("setsid-storm", "5")
+	out.word("ready")
+	found := r.list(c)
+	if found.Total != 5 || len(found.Processes) != 5 {
+		t.Fatalf("List = %+v, want the 5 children", found)
+	}
+	for _, child := range found.Processes {
+		if want := []Way{Setsid}; !slices.Equal(child.Left, want) || child.PID == p.PID() || child.PPID != p.PID() {
+			t.Errorf("child %+v left by %v, want %v", child, child.Left, want)
+		}
+	}
+	p.Kill(t)
+	for _, child := range r.list(c).Processes {
+		if want := []Way{Setsid, Reparented}; !slices.Equal(child.Left, want) {
+			t.Errorf("child %+v left by %v, want %v", child, child.Left, want)
+		}
+	}
+}
+
+func TestZombiesDoNotCount(t *testing.T) {
+	r := newRun(t)
+	_, c, out := r.command("zombies", "3")
+	out.word("ready")
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
+		found := r.list(c)
+		return found.Total == 0 && len(found.Processes) == 0, fmt.Sprintf("List = %+v", found)
+	})
+}
+
+func TestNothingLeft(t *testing.T) {
+	r := newRun(t)
+	p, c, _ := r.command("exit", "0")
+	p.Wait(t, 10*time.Second)
+	if found := r.list(c); found.Total != 0 || len(found.Processes) != 0 {
+		t.Errorf("List = %+v, want nothing", found)
+	}
+}
+
+func TestSubCgroups(t *testing.T) {
+	for _, c := range []struct {
+		path, words, run string
+		want             []Way
+	}{
+		{"job/0.1/mine", "", "", []Way{Reparented, SubCgroup}},
+		{"job/0.1/run-01NESTED/job/0.1", "run=01NESTED", "01NESTED", []Way{Reparented, SubCgroup}},
+		{"job/0.1/run-01NESTED/job/0.1", "", "01NESTED", []Way{Reparented, SubCgroup}},
+		{"job/0.1/run-01NESTED/job/0.1", "run=other", "01NESTED", []Way{Reparented, Scrubbed, SubCgroup}},
+		{"job", "", "", []Way{Reparented, OtherCgroup}},
+		{"job/0.12", "", "", []Way{Reparented, OtherCgroup}},
+	} {
+		t.Run(c.path+" "+c.words, func(t *testing.T) {
+			r := newRun(t)
+			at := r.make(strings.Split(c.path, "/")...)
+			words := append(strings.Fields(c.words), "cgroup="+at.Path())
+			pid, command := r.left(append(words, program(t)...)...)
+			p := r.one(command, pid)
+			if !slices.Equal(p.Left, c.want) || p.Cgroup != c.path || p.Run != c.run {
+				t.Errorf("left by %v, in %q, run %q, want %v, %q, %q", p.Left, p.Cgroup, p.Run, c.want, c.path, c.run)
+			}
+		})
+	}
+}
+
+// Between the listing and the reading a number may be given to a stranger.
+func TestR01StrangerWithAListedNumber(t *testing.T) {
+	r := newRun(t)
+	first, c, _ := r.command("run")
+	m := &members{run: r.dir}
+	if err := m.read(); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.first) != 1 {
+		t.Fatalf("members are %v, want one", m.first)
+	}
+	first.Kill(t)
+	stranger := linuxtest.Command{Args: linuxtest.Helper(t, "run"), PID: first.PID()}.Start(t)
+	if found := newLister(c, m.contains).list(m); found.Total != 0 || len(found.Processes) != 0 {
+		t.Errorf("List = %+v, want nothing: %d is a stranger", found, stranger.PID())
+	}
+	held, err := pidfd.Open(stranger.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if m.listed(held) {
+		t.Error("the stranger is listed in the run, as kernels before 6.13 are asked")
+	}
+}
+
+// What changes while a process is read.
+func TestChangesWhileReading(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		total int
+		cause func(*testing.T, *run, *linuxtest.Process)
+	}{
+		{"exits", 0, func(t *testing.T, _ *run, p *linuxtest.Process) { p.Kill(t) }},
+		{"becomes a zombie", 0, func(t *testing.T, _ *run, p *linuxtest.Process) {
+			if err := p.Signal(unix.SIGKILL); err != nil {
+				t.Error(err)
+			}
+			linuxtest.Wait(t, 10*time.Second, func() (bool, string) { return !p.Alive(), "alive" })
+		}},
+		{"leaves the run", 0, func(t *testing.T, r *run, p *linuxtest.Process) {
+			move(t, filepath.Dir(r.dir.Path())+"/main", p.PID())
+		}},
+		{"moves to a new cgroup", 1, func(t *testing.T, r *run, p *linuxtest.Process) {
+			move(t, r.make("job", "0.1", "new").Path(), p.PID())
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRun(t)
+			p, command, _ := r.command("run")
+			command.Leader = pidfd.Identity{}
+			m := &members{run: r.dir}
+			if err := m.read(); err != nil {
+				t.Fatal(err)
+			}
+			l := newLister(command, m.contains)
+			read := l.memory.read
+			l.memory.read = func(pr *procfsProcess) memoryFacts {
+				facts := read(pr)
+				c.cause(t, r, p)
+				return facts
+			}
+			l.memory.patience = time.Minute
+			found := l.list(m)
+			if found.Total != c.total || len(found.Processes) != c.total {
+				t.Fatalf("list = %+v, want %d", found, c.total)
+			}
+			if c.total == 1 && found.Processes[0].Cgroup != "job/0.1/new" {
+				t.Errorf("in cgroup %q, want the new one", found.Processes[0].Cgroup)
+			}
+		})
+	}
+}
+
+func move(t *testing.T, dir string, pid int) {
+	t.Helper()
+	if err := os.WriteFile(dir+"/cgroup.procs", fmt.Append(nil, pid), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestManyProcesses(t *testing.T) {
+	r := newRun(t)
+	_, c, out := r.command("setsid-storm", "1000")
+	out.word("ready")
+	found := r.list(c)
+	if found.Total != 1000 || len(found.Processes) != MaxProcesses {
+		t.Fatalf("List counts %d and lists %d, want 1000 and %d", found.Total, len(found.Processes), MaxProcesses)
+	}
+	seen := map[int]bool{}
+	for i, p := range found.Processes {
+		if seen[p.PID] || len(p.Unknown) > 0 || i > 0 && p.start < found.Processes[i-1].start {
+			t.Errorf("process %d of the list is %+v", i, p)
+		}
+		seen[p.PID] = true
+	}
+}
+
+// A frozen run can be read, which is how its owner reads it.
+func TestFrozenRun(t *testing.T) {
+	r := newRun(t)
+	pid, c := r.left(program(t)...)
+	if err := r.dir.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.dir.Thaw(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
+	if p := r.one(c, pid); !slices.Equal(p.Left, []Way{Reparented}) || len(p.Unknown) > 0 {
+		t.Errorf("List = %+v", p)
+	}
+}
+
+// The first thread of a process may end before the others. It is no zombie then.
+func TestProcessWithoutItsFirstThread(t *testing.T) {
+	r := newRun(t)
+	p, c, out := r.command("dead-leader")
+	out.word("ready")
+	c.Leader = pidfd.Identity{}
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
+		found := r.list(c)
+		if found.Total != 1 || len(found.Processes) != 1 {
+			return false, fmt.Sprintf("List = %+v", found)
+		}
+		one := found.Processes[0]
+		return one.State == "Z" && one.PID == p.PID() && one.Comm != "", fmt.Sprintf("List = %+v", one)
+	})
+}
+
+func TestListOfARemovedRun(t *testing.T) {
+	r := newRun(t)
+	gone := r.make("gone")
+	if err := r.dir.RemoveChild("gone", 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := List(gone, Command{}); err == nil || !strings.HasPrefix(err.Error(), "list what is left: read processes of ") {
+		t.Errorf("List of a removed run = %v", err)
+	}
+}
+
+// Without a cgroup the caller knows whom it means.
+func TestListHeld(t *testing.T) {
+	r := newRun(t)
+	leader, c, _ := r.command("run")
+	child, _, _ := r.command("run")
+	dead, _, _ := r.command("run")
+	var all []*pidfd.Process
+	for _, p := range []*linuxtest.Process{leader, child, dead} {
+		held, err := pidfd.Open(p.PID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+		all = append(all, held)
+	}
+	dead.Kill(t)
+	found := ListHeld(all, c)
+	if found.Total != 1 || len(found.Processes) != 1 || found.Processes[0].PID != child.PID() {
+		t.Fatalf("ListHeld = %+v, want %d alone", found, child.PID())
+	}
+	if want := []Way{Setsid, Reparented}; !slices.Equal(found.Processes[0].Left, want) {
+		t.Errorf("Left = %v, want %v", found.Processes[0].Left, want)
+	}
+}
+
+// modeList prints how many processes are left in a cgroup.
+func modeList(args []string) int {
+	r, err := openRun(args[0])
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	found, err := List(r, Command{Leaf: "job/0.1"})
+	fmt.Printf("found %d %d %v\n", found.Total, len(found.Processes), err)
+	return 0
+}
+
+// Processes outside our PID namespace have no number, but they are there.
+func TestOutsideThePIDNamespace(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	r := newRun(t)
+	r.left(program(t)...)
+	argv := linuxtest.Helper(t, "list", r.dir.Path())
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	out, err := cmd.Output()
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+	if want := "found 1 0 <nil>\n"; string(out) != want {
+		t.Errorf("it printed %q, want %q", out, want)
+	}
+}
