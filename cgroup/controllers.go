@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"os"
 	"slices"
 	"strings"
 
@@ -65,7 +64,7 @@ func v1Name(controller string) string {
 // heldByV1 says whether a cgroup v1 hierarchy of this host has the controller: one
 // of v1 cannot be used in v2.
 func heldByV1(controller string) bool {
-	b, err := os.ReadFile("/proc/self/cgroup")
+	b, err := readAt(unix.AT_FDCWD, "/proc/self/cgroup", make([]byte, 0, 1024))
 	return err == nil && heldByV1In(string(b), v1Name(controller))
 }
 

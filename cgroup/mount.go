@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -37,7 +36,7 @@ func FindMount() (Mount, error) {
 
 // findMounts returns at least one mount or an error.
 func findMounts() ([]Mount, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	b, err := readAt(unix.AT_FDCWD, "/proc/self/mountinfo", make([]byte, 0, 8192))
 	if err != nil {
 		return nil, fmt.Errorf("find the cgroup2 mount: %w", err)
 	}
@@ -166,7 +165,7 @@ func SelfPath() (string, error) {
 }
 
 func (m Mount) selfPath() (string, error) {
-	b, err := os.ReadFile("/proc/self/cgroup")
+	b, err := readAt(unix.AT_FDCWD, "/proc/self/cgroup", make([]byte, 0, 1024))
 	if err != nil {
 		return "", fmt.Errorf("find our own cgroup: %w", err)
 	}

@@ -215,9 +215,32 @@ func BootID() (string, error) { return bootID() }
 
 // bootID reads it once: it is the same as long as this process lives.
 var bootID = sync.OnceValues(func() (string, error) {
-	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	// os.ReadFile would start the runtime's poller for this.
+	fd, err := openBootID()
 	if err != nil {
 		return "", fmt.Errorf("read the boot ID: %w", err)
 	}
-	return string(bytes.TrimSpace(data)), nil
+	defer func() { _ = unix.Close(fd) }() // was only read
+	var buf [64]byte
+	var n int
+	err = ignoringEINTR(func() (err error) {
+		n, err = unix.Read(fd, buf[:])
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("read the boot ID: %w", err)
+	}
+	return string(bytes.TrimSpace(buf[:n])), nil
 })
+
+func openBootID() (fd int, err error) {
+	const path = "/proc/sys/kernel/random/boot_id"
+	err = ignoringEINTR(func() (err error) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}

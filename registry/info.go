@@ -74,7 +74,7 @@ func newInfo(s Spec) (Info, error) {
 	}
 	return Info{
 		Boot: owner.Boot, Owner: owner, PIDNS: namespace,
-		Kind: s.Kind, Name: s.Name, Version: s.Version, Started: time.Now(),
+		Kind: s.Kind, Name: s.Name, Version: s.Version, Started: time.Now().UTC(), // a local time would need the zone file
 		Labels: s.Labels, Expires: s.Expires,
 	}, nil
 }
