@@ -38,23 +38,23 @@ func (w OOMWhose) String() string {
 
 // OOM says for whose limit processes of a leaf were killed.
 type OOM struct {
-	Kills uint64 // processes of the leaf and below, by the kernel for want of memory
+	Kills uint64 // in the leaf and below, as the kernel counts: memory.oom.group counts its first process twice
 	Whose OOMWhose
 	Level int    // which of the cgroups has the limit: 0 the leaf, 1 its first ancestor, ...; -1 none of them
 	Path  string // of that cgroup, "" if it is none of them
 	Sure  bool   // false if others were killed in the same ancestor: the limit may have been hit for them alone
 }
 
-// String says it in words: "2 processes killed for want of memory, limit of /sys/fs/cgroup/job".
+// String says it in words: "2 kills for want of memory, limit of /sys/fs/cgroup/job".
 func (o OOM) String() string {
 	if o.Whose == OOMNone {
-		return "no process killed for want of memory"
+		return "no kill for want of memory"
 	}
-	noun := "processes"
+	noun := "kills"
 	if o.Kills == 1 {
-		noun = "process"
+		noun = "kill"
 	}
-	s := fmt.Sprintf("%d %s killed for want of memory, ", o.Kills, noun)
+	s := fmt.Sprintf("%d %s for want of memory, ", o.Kills, noun)
 	switch o.Whose {
 	case OOMNone:
 	case OOMOwn, OOMAncestor:
@@ -62,7 +62,7 @@ func (o OOM) String() string {
 	case OOMBelow:
 		s += "limit of a cgroup below " + o.Path
 	case OOMAbove:
-		return s + "of the host or for a limit further up"
+		return s + "which the host had not, or for a limit further up"
 	}
 	if !o.Sure {
 		s += ", as far as can be told: others were killed there too"

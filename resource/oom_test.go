@@ -35,12 +35,12 @@ func TestWhoseLimitItWas(t *testing.T) {
 
 func TestOOMInWords(t *testing.T) {
 	for want, o := range map[string]OOM{
-		"no process killed for want of memory":                                                                      {},
-		"1 process killed for want of memory, limit of /job/1":                                                      {Kills: 1, Whose: OOMOwn, Path: "/job/1", Sure: true},
-		"2 processes killed for want of memory, limit of /job":                                                      {Kills: 2, Whose: OOMAncestor, Path: "/job", Sure: true},
-		"2 processes killed for want of memory, limit of /job, as far as can be told: others were killed there too": {Kills: 2, Whose: OOMAncestor, Path: "/job"},
-		"1 process killed for want of memory, limit of a cgroup below /job":                                         {Kills: 1, Whose: OOMBelow, Path: "/job", Sure: true},
-		"1 process killed for want of memory, of the host or for a limit further up":                                {Kills: 1, Whose: OOMAbove, Sure: true},
+		"no kill for want of memory":                 {},
+		"1 kill for want of memory, limit of /job/1": {Kills: 1, Whose: OOMOwn, Path: "/job/1", Sure: true},
+		"2 kills for want of memory, limit of /job":  {Kills: 2, Whose: OOMAncestor, Path: "/job", Sure: true},
+		"2 kills for want of memory, limit of /job, as far as can be told: others were killed there too": {Kills: 2, Whose: OOMAncestor, Path: "/job"},
+		"1 kill for want of memory, limit of a cgroup below /job":                                        {Kills: 1, Whose: OOMBelow, Path: "/job", Sure: true},
+		"1 kill for want of memory, which the host had not, or for a limit further up":                   {Kills: 1, Whose: OOMAbove, Sure: true},
 	} {
 		if got := o.String(); got != want {
 			t.Errorf("String of %+v = %q, want %q", o, got, want)

@@ -46,7 +46,7 @@ type Receipt struct {
 	// difference between a number and the one of the cgroup itself was below it.
 	OOMHits       *uint64 // oom_hits: limits of this cgroup and of those below
 	OOMHitsOwn    *uint64 // oom_hits_own: this cgroup's limit
-	OOMKills      *uint64 // oom_kills: processes here and below
+	OOMKills      *uint64 // oom_kills: processes here and below; a group's first one counts twice
 	OOMKillsOwn   *uint64 // oom_kills_own: processes in this cgroup itself
 	OOMGroupKills *uint64 // oom_group_kills: cgroups that were killed whole
 

@@ -198,4 +198,6 @@ func TestReceiptOfRefusedForks(t *testing.T) {
 		r := receipt(t, d)
 		return r.PIDsRefused != nil && *r.PIDsRefused > 0 && (r.PIDsPeak == nil || *r.PIDsPeak >= 10), "no fork was refused"
 	})
+	wantNil(t, "KillEach", leaf.KillEach(t.Context()))
+	wantNil(t, "WaitEmpty", leaf.WaitEmpty(t.Context()))
 }
