@@ -29,7 +29,7 @@ func (s source) isTest() bool { return strings.HasSuffix(s.name, "_test.go") }
 
 // isTool says whether the file is no part of what is shipped.
 func (s source) isTool() bool {
-	return under(s.dir, "linuxtest") || under(s.dir, "bench") || under(s.dir, "examples") || under(s.dir, "scripts")
+	return under(s.dir, "linuxtest") || under(s.dir, "cmd/pitvisor-linuxtest") || under(s.dir, "bench") || under(s.dir, "examples") || under(s.dir, "scripts")
 }
 
 // production is what is built into the program or imported by others.

@@ -1,0 +1,76 @@
+// Command pitvisor-linuxtest runs Go tests, and any other static program, where
+// they meet a real Linux: on Debian's kernels in QEMU.
+//
+//	pitvisor-linuxtest vm [flags] PACKAGES... [-- TEST FLAGS...]
+//	pitvisor-linuxtest vm [flags] -- PROGRAM [ARGS...]
+//	pitvisor-linuxtest kernels
+//
+// See docs/testing.md. It needs no KVM and no root; qemu-system-x86, apt and
+// e2fsprogs of Debian or Ubuntu, and the keys of Debian's archive. It is the init
+// of its guests as well, so it must be built with CGO_ENABLED=0 where that matters.
+//
+// Exit code 0 when everything passed, 1 when not, 2 for a wrong call.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/pitvisor/pitvisor/linuxtest/vm"
+	"golang.org/x/sys/unix"
+)
+
+const usage = `usage:
+  pitvisor-linuxtest vm [flags] PACKAGES... [-- TEST FLAGS...]
+	builds the test binaries of Go packages and runs them on each kernel
+  pitvisor-linuxtest vm [flags] -- PROGRAM [ARGS...]
+	runs one static program on each kernel
+  pitvisor-linuxtest vm -help
+  pitvisor-linuxtest kernels
+	names the kernels
+`
+
+// errUsage is a wrong call, which has been explained.
+var errUsage = errors.New("wrong call")
+
+func main() {
+	vm.Main()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(os.Stderr, usage)
+		return 2
+	}
+	switch args[0] {
+	case "vm":
+		ok, err := runVM(ctx, args[1:])
+		switch {
+		case errors.Is(err, errUsage):
+			return 2
+		case err != nil:
+			fmt.Fprintf(os.Stderr, "pitvisor-linuxtest: %v\n", err)
+			return 1
+		case !ok:
+			return 1
+		}
+		return 0
+	case "kernels":
+		for _, name := range vm.Names() {
+			fmt.Println(name)
+		}
+		return 0
+	case "help", "-h", "-help", "--help":
+		fmt.Print(usage)
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "pitvisor-linuxtest: no command %q\n%s", args[0], usage)
+	return 2
+}

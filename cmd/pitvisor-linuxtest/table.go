@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/pitvisor/pitvisor/linuxtest/vm"
+)
+
+// printReport prints what a person wants to know about one kernel: what failed
+// with its output, then one table.
+func printReport(out *printer, r *vm.Report) {
+	var b strings.Builder
+	for _, o := range r.Programs {
+		printFailures(&b, r.Kernel, o)
+	}
+	fmt.Fprintf(&b, "\n%s: Linux %s (%s %s), %s, tier %s, controllers %s\n", r.Kernel, r.Release, r.Suite, r.Version,
+		accelWords(r), orNone(r.Tier), orNone(strings.Join(r.Controllers, " ")))
+	fmt.Fprintf(&b, "prepared in %.1f s, booted in %.1f s, done in %.1f s\n", r.Prepare, r.Boot, r.Total)
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "program\tpass\tfail\tskip\tseconds\t")
+	reasons := map[string]int{}
+	for _, o := range r.Programs {
+		pass, fail, skip, took := "-", "-", "-", "-"
+		if o.Tests != nil {
+			pass, fail, skip = fmt.Sprint(o.Tests.Passed), fmt.Sprint(len(o.Tests.Failed)), fmt.Sprint(len(o.Tests.Skipped))
+			for _, s := range o.Tests.Skipped {
+				reasons[s.Reason]++
+			}
+		}
+		if o.Exit != nil {
+			took = fmt.Sprintf("%.1f", o.Exit.Seconds)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Name, pass, fail, skip, took, o.Why)
+	}
+	_ = w.Flush() // into memory
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		fmt.Fprintf(&b, "skipped: %3d %s\n", reasons[reason], reason)
+	}
+	printTrouble(&b, r)
+	out.raw(b.String())
+}
+
+// printFailures prints the output of tests that failed.
+func printFailures(b *strings.Builder, kernel string, o vm.Outcome) {
+	if o.OK {
+		return
+	}
+	fmt.Fprintf(b, "\n%s: %s: %s\n", kernel, o.Name, o.Why)
+	if o.Tests != nil {
+		for _, f := range o.Tests.Failed {
+			fmt.Fprintf(b, "--- FAIL: %s\n%s", f.Test, f.Output)
+		}
+		for _, s := range o.Unexplained {
+			fmt.Fprintf(b, "--- must not be skipped: %s: %s\n", s.Test, s.Reason)
+		}
+	}
+	if o.Output != "" {
+		fmt.Fprintln(b, o.Output)
+	}
+	for _, left := range o.Left {
+		fmt.Fprintf(b, "left behind: process %s\n", left)
+	}
+}
+
+// printTrouble prints what is wrong with the kernel or the guest itself.
+func printTrouble(b *strings.Builder, r *vm.Report) {
+	for _, name := range r.Lacking {
+		fmt.Fprintf(b, "the kernel lacks what it must have: %s\n", name)
+	}
+	for _, line := range r.Complaints {
+		fmt.Fprintf(b, "the kernel complains: %s\n", line)
+	}
+	if r.Error != "" {
+		fmt.Fprintf(b, "the guest failed: %s\n", r.Error)
+	}
+	if r.OK() {
+		fmt.Fprintf(b, "%s: ok\n", r.Kernel)
+	} else {
+		fmt.Fprintf(b, "%s: FAIL\n", r.Kernel)
+	}
+}
+
+func accelWords(r *vm.Report) string {
+	if r.AccelWhy == "" {
+		return r.Accel
+	}
+	return r.Accel + " because " + r.AccelWhy
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return text
+}

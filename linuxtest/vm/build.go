@@ -1,0 +1,235 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Payload is a disk with programs, to be mounted at /src.
+type Payload struct {
+	Programs []Program
+	image    *os.File // has no name
+}
+
+// Image is a path of the disk image, good as long as the payload is open and only
+// in this process and its children.
+func (p *Payload) Image() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.image.Fd()) }
+
+// Close gives the disk up.
+func (p *Payload) Close() error { return p.image.Close() }
+
+// goPackage is what go list says.
+type goPackage struct {
+	ImportPath   string
+	Dir          string
+	TestGoFiles  []string
+	XTestGoFiles []string
+	Module       *struct{ Dir string }
+}
+
+// Tests builds the test binaries of Go packages, given as patterns for the go
+// command in the working directory, and puts them on a disk together with the
+// files of their module, so that tests find what lies beside them. Packages
+// without tests are left out. Each binary runs with args, in its package's
+// directory; limit is the limit of each.
+func (c Cache) Tests(ctx context.Context, patterns, args []string, limit time.Duration) (*Payload, error) {
+	packages, err := listPackages(ctx, patterns)
+	if err != nil {
+		return nil, err
+	}
+	dir, done, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	tree := filepath.Join(dir, "tmp", "payload", "tree")
+	root := packages[0].Module.Dir
+	if err := copyTree(root, tree); err != nil {
+		return nil, err
+	}
+	var p Payload
+	c.log("building %d test binaries", len(packages))
+	for i, pkg := range packages {
+		name := filepath.Join(".linuxtest", strconv.Itoa(i), filepath.Base(pkg.ImportPath)+".test")
+		rel, err := filepath.Rel(root, pkg.Dir)
+		if err != nil {
+			return nil, err
+		}
+		p.Programs = append(p.Programs, Program{
+			Name: pkg.ImportPath, Path: "/src/" + name, Dir: "/src/" + rel, Limit: limit,
+			Args: append([]string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit - 5*time.Second).String()}, args...),
+		})
+	}
+	if err := buildTests(ctx, packages, tree, p.Programs); err != nil {
+		return nil, err
+	}
+	return &p, p.seal(ctx, filepath.Dir(tree))
+}
+
+// Program puts one program on a disk. Where it is a Go test binary that was asked
+// for -test.v, its output is made one that can be counted.
+func (c Cache) Program(ctx context.Context, path string, args []string, limit time.Duration) (*Payload, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	dir, done, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	tree := filepath.Join(dir, "tmp", "payload", "tree")
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		return nil, err
+	}
+	name := filepath.Base(path)
+	if err := copyFile(path, filepath.Join(tree, name), 0o755); err != nil {
+		return nil, err
+	}
+	isTest := strings.HasSuffix(name, ".test")
+	for i, arg := range args {
+		if isTest && (arg == "-test.v" || arg == "-test.v=true") {
+			args[i] = "-test.v=test2json"
+		}
+	}
+	p := &Payload{Programs: []Program{{Name: name, Path: "/src/" + name, Args: args, Dir: "/src", Limit: limit}}}
+	return p, p.seal(ctx, filepath.Dir(tree))
+}
+
+// seal makes the disk of dir/tree, opens it and removes all names.
+func (p *Payload) seal(ctx context.Context, dir string) error {
+	image := filepath.Join(dir, "image")
+	if err := makeDisk(ctx, filepath.Join(dir, "tree"), image, 256<<20); err != nil {
+		return err
+	}
+	var err error
+	if p.image, err = os.Open(image); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+func listPackages(ctx context.Context, patterns []string) ([]goPackage, error) {
+	out, err := output(exec.CommandContext(ctx, "go", append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles,Module"}, patterns...)...))
+	if err != nil {
+		return nil, err
+	}
+	var found []goPackage
+	for d := json.NewDecoder(strings.NewReader(out)); ; {
+		var p goPackage
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read what go list says: %w", err)
+		}
+		if len(p.TestGoFiles)+len(p.XTestGoFiles) > 0 && p.Module != nil {
+			found = append(found, p)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("no package with tests in %q", patterns)
+	}
+	return found, nil
+}
+
+// buildTests builds all binaries, in as few calls as their names allow: loading
+// packages takes longer than linking.
+func buildTests(ctx context.Context, packages []goPackage, tree string, programs []Program) error {
+	built := map[int]bool{}
+	for len(built) < len(packages) {
+		dir := filepath.Join(filepath.Dir(tree), "bin")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		batch := map[string]int{}
+		argv := []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", dir + "/"}
+		for i, pkg := range packages {
+			base := filepath.Base(programs[i].Path)
+			if _, taken := batch[base]; !taken && !built[i] {
+				batch[base] = i
+				argv = append(argv, pkg.ImportPath)
+			}
+		}
+		cmd := exec.CommandContext(ctx, "go", argv...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		if _, err := output(cmd); err != nil {
+			return err
+		}
+		for base, i := range batch {
+			to := filepath.Join(tree, strings.TrimPrefix(programs[i].Path, "/src/"))
+			if err := publish(filepath.Join(dir, base), to); err != nil {
+				return err
+			}
+			built[i] = true
+		}
+	}
+	return nil
+}
+
+// mostCopied is the largest file that is taken along: larger ones are what was
+// built, not what is tested with.
+const mostCopied = 4 << 20
+
+// copyTree copies a module without hidden directories and large files.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // an editor's file
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		st, err := e.Info()
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case e.IsDir() && rel != "." && strings.HasPrefix(e.Name(), "."):
+			return filepath.SkipDir
+		case e.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		case e.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(target, filepath.Join(to, rel))
+		case e.Type().IsRegular() && st.Size() <= mostCopied:
+			return copyFile(path, filepath.Join(to, rel), st.Mode().Perm())
+		}
+		return nil
+	})
+}
+
+func copyFile(from, to string, mode fs.FileMode) error {
+	r, err := os.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // an editor's file
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }() // read-only; nothing to lose
+	w, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, r)
+	return errors.Join(err, w.Close())
+}
