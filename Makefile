@@ -1,4 +1,4 @@
-# make            builds bin/pitvisor
+# make            builds bin/pitvisor and libexec/pitvisor/pitvisor
 # make run        builds and runs the example pool of real workers
 # make test       all checks and tests, with a count of what was skipped and why
 #
@@ -11,7 +11,9 @@ RACE = ./cgroup ./pidfd ./spawn ./registry ./supervise ./internal/... ./linuxtes
 .PHONY: build run check fmt test race fuzz bench cover soak clean
 
 build:
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/pitvisor ./examples/pool/goworker
+	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
+	CGO_ENABLED=0 go build -trimpath -o libexec/pitvisor/pitvisor ./cmd/pitvisor
+	CGO_ENABLED=0 go build -trimpath -o bin/goworker ./examples/pool/goworker
 
 run:
 	scripts/run-example
@@ -51,4 +53,4 @@ soak:
 	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run TestCrashCycles ./cmd/pitvisor -cycles 10000
 
 clean:
-	rm -rf bin cover.out
+	rm -rf bin libexec cover.out
