@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
@@ -61,6 +62,7 @@ func ReceiptControllers() []string { return []string{"cpu", "io", "memory", "pid
 func ReadReceipt(d *cgroup.Dir) (Receipt, error) {
 	var r Receipt
 	files := map[string]content{}
+	absent := sync.OnceValue(func() map[string]string { return absentControllers(d) })
 	for _, e := range r.entries() {
 		c, known := files[e.file]
 		if !known {
@@ -72,7 +74,7 @@ func ReadReceipt(d *cgroup.Dir) (Receipt, error) {
 			if r.Unavailable == nil {
 				r.Unavailable = map[string]string{}
 			}
-			r.Unavailable[e.name] = e.why(d, c.err)
+			r.Unavailable[e.name] = e.why(d, c.err, absent)
 			continue
 		}
 		e.set(n)
@@ -161,7 +163,7 @@ func (r *Receipt) entries() []entry {
 
 // why says why there is no such value, err being what reading the file gave. A key
 // that is missing comes from a file that was read.
-func (e entry) why(d *cgroup.Dir, err error) string {
+func (e entry) why(d *cgroup.Dir, err error, absent func() map[string]string) string {
 	if err != nil && !errors.Is(err, cgroup.ErrNotSupported) {
 		return err.Error()
 	}
@@ -171,8 +173,8 @@ func (e entry) why(d *cgroup.Dir, err error) string {
 	}
 	switch {
 	case e.controller != "":
-		if have, cerr := d.Controllers(); cerr == nil && !slices.Contains(have, e.controller) {
-			return lacks(d, e.controller)
+		if reason := absent()[e.controller]; reason != "" {
+			return reason
 		}
 	case err != nil && strings.HasSuffix(e.file, ".pressure"):
 		return noPressure()
@@ -189,13 +191,26 @@ func (e entry) why(d *cgroup.Dir, err error) string {
 	return "this kernel has no " + what
 }
 
-// lacks says why the cgroup has not a controller.
-func lacks(d *cgroup.Dir, controller string) string {
-	var missing *cgroup.ControllerError
-	if errors.As(d.Missing(controller, ""), &missing) && missing.Hybrid {
-		return fmt.Sprintf("no %s controller in this cgroup: it is bound to cgroup v1 on this host", controller)
+// absentControllers says why the cgroup has not each of the controllers that it has
+// not.
+func absentControllers(d *cgroup.Dir) map[string]string {
+	have, err := d.Controllers()
+	if err != nil {
+		return nil // gone, which the caller finds out
 	}
-	return fmt.Sprintf("no %s controller in this cgroup: the one above does not hand it down", controller)
+	reasons := map[string]string{}
+	for _, c := range ReceiptControllers() {
+		if slices.Contains(have, c) {
+			continue
+		}
+		why := "the one above does not hand it down"
+		var missing *cgroup.ControllerError
+		if errors.As(d.Missing(c, ""), &missing) && missing.Hybrid {
+			why = "it is bound to cgroup v1 on this host"
+		}
+		reasons[c] = fmt.Sprintf("no %s controller in this cgroup: %s", c, why)
+	}
+	return reasons
 }
 
 func noPressure() string {

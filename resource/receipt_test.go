@@ -95,6 +95,7 @@ func heldByV1(t *testing.T, controller string) bool {
 func TestReceiptSaysWhatTheKernelLacks(t *testing.T) {
 	d := testDir(t)
 	missing := read(d, "no.such").err
+	nothing := func() map[string]string { return nil }
 	for _, test := range []struct {
 		e    entry
 		err  error
@@ -108,7 +109,7 @@ func TestReceiptSaysWhatTheKernelLacks(t *testing.T) {
 		{entry{file: "memory.current"}, os.ErrPermission, "permission denied"},
 		{entry{file: "io.pressure"}, missing, "pressure"},
 	} {
-		if got := test.e.why(d, test.err); !strings.HasPrefix(got, test.want) {
+		if got := test.e.why(d, test.err, nothing); !strings.HasPrefix(got, test.want) {
 			t.Errorf("why of %+v = %q, want %q", test.e, got, test.want)
 		}
 	}
@@ -124,7 +125,7 @@ func TestReceiptSaysWhatTheKernelLacks(t *testing.T) {
 	if _, err := root.ReadFile("cgroup.type"); err == nil {
 		linuxtest.Skip(t, "needs the real root cgroup")
 	}
-	if got := (entry{file: "memory.peak", since: "5.19"}).why(root, missing); got != "the root cgroup has no memory.peak" {
+	if got := (entry{file: "memory.peak", since: "5.19"}).why(root, missing, nothing); got != "the root cgroup has no memory.peak" {
 		t.Errorf("why in the root cgroup = %q", got)
 	}
 }
