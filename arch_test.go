@@ -31,7 +31,7 @@ func layers() map[string][]string {
 		"internal/procfs":   {"pidfd"},
 		"internal/sockdiag": {"internal/procfs"},
 		"internal/leftover": {"internal/procfs", "internal/sockdiag", "cgroup", "pidfd"},
-		"internal/report":   {"internal/leftover", "internal/sockdiag", "cgroup", "resource"},
+		"internal/report":   {"internal/leftover", "internal/sockdiag", "cgroup"},
 		"internal/home":     {"registry", "spawn", "cgroup"},
 		"internal/siginfo":  nil,
 		"internal/terminal": {"pidfd"},

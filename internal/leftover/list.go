@@ -34,7 +34,7 @@ func (l *lister) list(m *members) Found {
 		if c.pid == l.leader {
 			continue
 		}
-		p, ok := l.look(c.pid, func(held *pidfd.Process) (string, bool) { return m.where(held, c) })
+		p, ok := l.look(c.pid, c.path, func(held *pidfd.Process) (string, bool) { return m.where(held, c) })
 		if ok {
 			found.Processes = append(found.Processes, p)
 		} else {

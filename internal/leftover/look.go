@@ -9,13 +9,13 @@ import (
 	"github.com/pitvisor/pitvisor/pidfd"
 )
 
-// look reads the process that has a number; false when it is gone, or has left.
+// look reads the process that was listed with a number in a cgroup; false when it is gone, or has left.
 // where is asked last, and says in which cgroup it is.
-func (l *lister) look(pid int, where func(*pidfd.Process) (string, bool)) (Process, bool) {
+func (l *lister) look(pid int, path string, where func(*pidfd.Process) (string, bool)) (Process, bool) {
 	held, err := pidfd.Open(pid)
 	if err != nil {
 		// It cannot be held, so nothing can be said but that it was listed.
-		p := Process{PID: pid, Unknown: []Fact{FactState, FactUID, FactArgs, FactEnvironment, FactListening}}
+		p := Process{PID: pid, Cgroup: path, Unknown: []Fact{FactState, FactUID, FactArgs, FactEnvironment, FactListening}}
 		return p, !errors.Is(err, pidfd.ErrGone)
 	}
 	defer func() { _ = held.Close() }() // read-only; nothing to lose
