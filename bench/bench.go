@@ -19,6 +19,7 @@ type scale struct {
 	stale, each   int           // stale runs to sweep, processes in each
 	orphans       int           // TERM-ignoring ones beside a new start
 	fewRounds     int           // rounds of the dear rows
+	oneshots      int           // rounds of one command
 	patience      time.Duration // for one life of one contender
 }
 
@@ -26,13 +27,13 @@ func (o options) scale() scale {
 	if o.quick {
 		return scale{
 			small: 10, large: 50, further: 100, hold: 200, idle: 3 * time.Second, idlePer: time.Second,
-			holdFor: 2 * time.Second, daemons: 10, bomb: 50, stale: 10, each: 5, orphans: 8, fewRounds: 1,
+			holdFor: 2 * time.Second, daemons: 10, bomb: 50, stale: 10, each: 5, orphans: 8, fewRounds: 1, oneshots: 10,
 			patience: 30 * time.Second,
 		}
 	}
 	return scale{
 		small: 100, large: 1000, further: 5000, hold: 10000, idle: 20 * time.Second, idlePer: 5 * time.Second,
-		holdFor: 10 * time.Second, daemons: 50, bomb: 200, stale: 200, each: 5, orphans: 8, fewRounds: 3,
+		holdFor: 10 * time.Second, daemons: 50, bomb: 200, stale: 200, each: 5, orphans: 8, fewRounds: 3, oneshots: 120,
 		patience: 3 * time.Minute,
 	}
 }
@@ -60,6 +61,7 @@ type section struct {
 func (b *bench) sections() []section {
 	return []section{
 		{"machine", true, b.machine},
+		{"oneshot", true, b.oneshot},
 		{"pool-small", true, func(ctx context.Context) error { return b.pools(ctx, b.scale.small) }},
 		{"pool-large", true, func(ctx context.Context) error { return b.pools(ctx, b.scale.large) }},
 		{"memory", false, b.memory},

@@ -17,7 +17,8 @@ import (
 type tools struct {
 	pause, bare, daemonise, bomb, forkpid string
 	limitC, limitGo                       string
-	pitvisor                              string
+	oneshot, emptyGo                      string
+	pitvisor                              string // the front, which has the program with all verbs beside it
 }
 
 // shellPause stands in for pause.c where there is no C compiler.
@@ -32,8 +33,8 @@ func (b *bench) build(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	b.tools.limitGo = filepath.Join(dir, "limitgo")
-	if err := run(ctx, "go", "build", "-o", b.tools.limitGo, "./bench/limitgo"); err != nil {
+	b.tools.limitGo, b.tools.emptyGo = filepath.Join(dir, "limitgo"), filepath.Join(dir, "emptygo")
+	if err := errors.Join(goBuild(ctx, b.tools.limitGo, "./bench/limitgo"), goBuild(ctx, b.tools.emptyGo, "./bench/emptygo")); err != nil {
 		return err
 	}
 	if err := b.buildProduct(ctx); err != nil {
@@ -41,7 +42,7 @@ func (b *bench) build(ctx context.Context, dir string) error {
 	}
 	for name, path := range map[string]*string{
 		"pause": &b.tools.pause, "true": &b.tools.bare, "daemonise": &b.tools.daemonise, "bomb": &b.tools.bomb,
-		"forkpid": &b.tools.forkpid, "limit": &b.tools.limitC,
+		"forkpid": &b.tools.forkpid, "limit": &b.tools.limitC, "oneshot": &b.tools.oneshot,
 	} {
 		out := filepath.Join(dir, name)
 		source := filepath.Join("bench", "c", name+".c")
@@ -59,18 +60,32 @@ func (b *bench) build(ctx context.Context, dir string) error {
 	return os.WriteFile(b.tools.pause, []byte(shellPause), 0o755)
 }
 
+// buildProduct builds the two programs of pitvisor where they are not there.
 func (b *bench) buildProduct(ctx context.Context) error {
 	path, err := filepath.Abs(b.opts.pitvisor)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(path); err != nil {
-		if err := run(ctx, "go", "build", "-o", path, "./cmd/pitvisor"); err != nil {
+	for program, source := range map[string]string{path: "./cmd/front", allVerbs(path): "./cmd/pitvisor"} {
+		if _, err := os.Stat(program); err == nil {
+			continue
+		}
+		if err := goBuild(ctx, program, source); err != nil {
 			return err
 		}
 	}
 	b.tools.pitvisor = path
 	return nil
+}
+
+// allVerbs is where the front looks for the program with all verbs.
+func allVerbs(front string) string {
+	return filepath.Join(filepath.Dir(front), "..", "libexec", "pitvisor", "pitvisor")
+}
+
+// goBuild builds as a release is built.
+func goBuild(ctx context.Context, out, source string) error {
+	return run(ctx, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", out, source)
 }
 
 // run runs a program to its end; what it said is part of the error.
@@ -124,19 +139,23 @@ func (b *bench) contenders(ctx context.Context) []contender {
 
 // findS6 needs the package installed: s6-svscan looks for s6-supervise in /usr/bin.
 func (b *bench) findS6(ctx context.Context) (contender, error) {
-	path, err := exec.LookPath("s6-svscan")
+	path, err := b.installed(ctx, "s6-svscan", "s6")
+	return s6(path), err
+}
+
+// installed finds a program, or installs the package that has it. It is for packages that start nothing.
+func (b *bench) installed(ctx context.Context, program, source string) (string, error) {
+	path, err := exec.LookPath(program)
 	if err == nil {
-		return s6(path), nil
+		return path, nil
 	}
 	if os.Geteuid() != 0 || !b.opts.install {
-		return contender{}, fmt.Errorf("%w (apt-get install s6)", err)
+		return "", fmt.Errorf("%w (apt-get install %s)", err, source)
 	}
-	err = run(ctx, "apt-get", "install", "-y", "-q", "--no-install-recommends", "s6")
-	if err != nil {
-		return contender{}, err
+	if err := run(ctx, "apt-get", "install", "-y", "-q", "--no-install-recommends", source); err != nil {
+		return "", err
 	}
-	path, err = exec.LookPath("s6-svscan")
-	return s6(path), err
+	return exec.LookPath(program)
 }
 
 func (b *bench) findRunit(ctx context.Context) (contender, error) {

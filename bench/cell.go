@@ -35,6 +35,9 @@ type cell struct {
 	proc           *process
 }
 
+// cellCgroups is how many cgroups of its own are in a cell's box.
+const cellCgroups = 2
+
 func (b *bench) newCell() (_ *cell, err error) {
 	b.cells++
 	name := "cell-" + strconv.Itoa(b.cells)
@@ -230,7 +233,7 @@ func (c *cell) afterStop(s *stopped, before time.Duration) error {
 		return err
 	}
 	dirs, err := c.box.cgroups()
-	s.LeftDirs = dirs - 2 // supervisor, root
+	s.LeftDirs = dirs - cellCgroups
 	return err
 }
 

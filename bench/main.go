@@ -3,7 +3,7 @@
 //
 //	go run ./bench            all rows, about a quarter of an hour
 //	go run ./bench -quick     every row in small, about two minutes; writes no documentation
-//	go run ./bench -gate      pool start and stop only, ten rounds, against the two main floors
+//	go run ./bench -gate      one command, pool start and stop, ten rounds or more, against the main floors
 //
 // All contenders are measured in the same way and from outside: time until every worker reported itself through a FIFO,
 // CPU time of a cgroup that holds the supervisor with everything it started, alternated rounds, ratios within a round.
@@ -76,12 +76,12 @@ func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", 0, "measured rounds of each noisy row (0: 5, with -quick 2, with -gate 10)")
 	flags.BoolVar(&o.quick, "quick", false, "small sizes and few rounds, as a smoke test")
-	flags.BoolVar(&o.gate, "gate", false, "only pool start and stop, only the main floors, at least 10 rounds")
-	flags.BoolVar(&o.peers, "peers", true, "also measure s6, runit and supervisor")
+	flags.BoolVar(&o.gate, "gate", false, "only one command and pool start and stop, only the main floors (and bwrap, crun), at least 10 rounds")
+	flags.BoolVar(&o.peers, "peers", true, "also measure s6, runit, supervisor, bwrap, crun and others")
 	flags.BoolVar(&o.install, "install", false, "with -quick or -only: also fetch peers that are missing, with apt-get")
 	flags.StringVar(&only, "only", "", "regular expression: only the sections with such a name")
 	flags.StringVar(&o.cgroup, "cgroup", "", "cgroup to work below (default: pitvisor-bench below the cgroup v2 mount)")
-	flags.StringVar(&o.pitvisor, "pitvisor", filepath.Join("bin", "pitvisor"), "the binary; built when it is not there")
+	flags.StringVar(&o.pitvisor, "pitvisor", filepath.Join("bin", "pitvisor"), "the program; it and ../libexec/pitvisor/pitvisor are built where they are not there")
 	flags.StringVar(&o.out, "out", "out", "directory for the JSON and for scratch files")
 	flags.StringVar(&o.docs, "docs", filepath.Join("docs", "benchmarks.md"), "the report; not written with -quick, -only or -gate")
 	flags.DurationVar(&o.limit, "limit", 25*time.Minute, "give up after this time")

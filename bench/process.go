@@ -80,7 +80,11 @@ func (p *process) close() {
 
 // tail is the end of what the process said, for error messages.
 func (p *process) tail() string {
-	text, err := os.ReadFile(p.log)
+	return tailOf(p.log)
+}
+
+func tailOf(log string) string {
+	text, err := os.ReadFile(log)
 	if err != nil {
 		return err.Error()
 	}

@@ -24,6 +24,9 @@ type report struct {
 	Pools     map[int][]poolTable
 	Held      []held
 	Contained []contained
+	Shots     []shotTable
+	Syncs     []time.Duration
+	Waiting   []waiting
 	Notes     []string
 	Omitted   []omission
 }
@@ -112,6 +115,7 @@ func (b *bench) markdown() []byte {
 		p("| %s | %s | %s | %s | %s | %s | %s |", r.ID, cell1(r.Measure), cell1(r.Pitvisor), cell1(r.Reference), cell1(r.Ratio),
 			cell1(r.Target), r.Verdict)
 	}
+	b.oneshotMarkdown(p)
 	for _, n := range b.sizes() {
 		b.poolMarkdown(p, n)
 	}
@@ -137,7 +141,7 @@ func cell1(text string) string {
 }
 
 func (b *bench) method() string {
-	return fmt.Sprintf(`All contenders are measured from outside and in the same way. *Wall* is the time from the start of the supervisor until
+	return fmt.Sprintf(`All contenders are measured from outside and in the same way. For pools, *wall* is the time from the start of the supervisor until
 the last worker (a static C program, output to nowhere, no readiness rule) wrote its pid into a FIFO. *CPU* is the CPU
 time, until %v later, of a cgroup that holds the supervisor, its helpers and its workers, so the cost of each exec is in
 it. *Stop* is the time from the stop signal until the supervisor has ended and no process is left: by force

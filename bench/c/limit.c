@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/sched.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,17 +21,11 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#ifndef __x86_64__
-#error "limit.c knows how to call clone3 with a child stack on x86-64 only"
-#endif
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
+#include "floor.h"
 
 enum { BATCH = 64, SIGNALS = UINT32_MAX };
 
@@ -52,12 +44,6 @@ static char pending[BATCH * 64];
 static size_t pending_bytes;
 static unsigned pending_records;
 extern char **environ;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "limit: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 static void say(const char *event)
 {
@@ -102,31 +88,6 @@ static int child(void *error)
 	execve(command[0], command, environ);
 	*(volatile int *)error = errno;
 	return 127;
-}
-
-static long clone3_call(struct clone_args *args, int (*body)(void *), void *arg)
-{
-	register int (*fn)(void *) __asm__("r12") = body;
-	register void *fn_arg __asm__("r13") = arg;
-	long ret = SYS_clone3;
-
-	__asm__ volatile("syscall\n\t"
-			 "test %%rax, %%rax\n\t"
-			 "jnz 1f\n\t"
-			 "mov %[arg], %%rdi\n\t"
-			 "call *%[fn]\n\t"
-			 "mov %%eax, %%edi\n\t"
-			 "mov $60, %%eax\n\t"
-			 "syscall\n"
-			 "1:"
-			 : "+a"(ret)
-			 : "D"(args), "S"(sizeof *args), [fn] "r"(fn), [arg] "r"(fn_arg)
-			 : "rcx", "r11", "memory");
-	if (ret < 0) {
-		errno = -ret;
-		return -1;
-	}
-	return ret;
 }
 
 static void leaf_name(char *name, size_t size, unsigned slot)
@@ -182,34 +143,6 @@ static void reap(struct worker *w)
 			die("waitid");
 	close(w->pidfd);
 	w->pidfd = -1;
-}
-
-static int read_populated(int events)
-{
-	char text[256];
-	ssize_t n = pread(events, text, sizeof text - 1, 0);
-
-	if (n <= 0)
-		die("read cgroup.events");
-	text[n] = 0;
-	return strstr(text, "populated 1") != 0;
-}
-
-// kill_cgroup returns when the cgroup holds no process. cgroup.events is rate limited, hence the growing time-outs.
-static void kill_cgroup(int dir)
-{
-	int events = openat(dir, "cgroup.events", O_RDONLY | O_CLOEXEC);
-	int kill = openat(dir, "cgroup.kill", O_WRONLY | O_CLOEXEC);
-
-	if (events < 0 || kill < 0 || write(kill, "1", 1) != 1)
-		die("cgroup.kill");
-	for (long ns = 200000; read_populated(events); ns = ns < 25000000 ? 2 * ns : 50000000) {
-		struct pollfd p = { .fd = events, .events = POLLPRI };
-		struct timespec wait = { .tv_nsec = ns };
-		ppoll(&p, 1, &wait, 0);
-	}
-	close(events);
-	close(kill);
 }
 
 static void remove_leaf(unsigned slot)

@@ -1,10 +1,12 @@
 // Command limitgo is the Go floor of the benchmarks: the least that a supervisor of a pool must do, in plain Go.
 //
 //	limitgo DIR COUNT COMMAND...
+//	limitgo oneshot ROOT FILE|- COMMAND...
 //
 // It does what limit.c does with cgroups: one cgroup DIR/run/<slot>.<start> per start of a worker, clone3 right into it,
-// one epoll on all pidfds, a new cgroup per restart, and on SIGINT or SIGTERM one cgroup.kill, wait, remove. It is not a
-// supervisor to use: it has no limits, no back-off, no readiness and no registry.
+// one epoll on all pidfds, a new cgroup per restart, and on SIGINT or SIGTERM one cgroup.kill, wait, remove. Its
+// second form is the floor of one command, as in oneshot.c. It is not a supervisor to use: it has no limits, no
+// back-off, no readiness and no registry.
 package main
 
 import (
@@ -37,6 +39,14 @@ type floor struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == oneshotMode {
+		code, err := oneshot(os.Args[2:])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "limitgo:", err)
+			os.Exit(1)
+		}
+		os.Exit(code)
+	}
 	if len(os.Args) < 4 {
 		fmt.Fprintln(os.Stderr, "usage: limitgo DIR COUNT COMMAND...")
 		os.Exit(2)
