@@ -79,17 +79,21 @@ func TestChildrenOfALivingCommand(t *testing.T) {
 	r := newRun(t)
 	p, c, out := r.command("setsid-storm", "5")
 	out.word("ready")
+	// They leave for their sessions when they get to it.
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
+		found := r.list(c)
+		ok := found.Total == 5 && len(found.Processes) == 5
+		for _, child := range found.Processes {
+			ok = ok && slices.Equal(child.Left, []Way{Setsid}) && child.PID != p.PID() && child.PPID == p.PID()
+		}
+		return ok, fmt.Sprintf("List = %+v", found)
+	})
+	p.Kill(t)
 	found := r.list(c)
-	if found.Total != 5 || len(found.Processes) != 5 {
-		t.Fatalf("List = %+v, want the 5 children", found)
+	if found.Total != 5 {
+		t.Errorf("List counts %d, want 5", found.Total)
 	}
 	for _, child := range found.Processes {
-		if want := []Way{Setsid}; !slices.Equal(child.Left, want) || child.PID == p.PID() || child.PPID != p.PID() {
-			t.Errorf("child %+v left by %v, want %v", child, child.Left, want)
-		}
-	}
-	p.Kill(t)
-	for _, child := range r.list(c).Processes {
 		if want := []Way{Setsid, Reparented}; !slices.Equal(child.Left, want) {
 			t.Errorf("child %+v left by %v, want %v", child, child.Left, want)
 		}
@@ -143,7 +147,7 @@ func TestSubCgroups(t *testing.T) {
 // Between the listing and the reading a number may be given to a stranger.
 func TestR01StrangerWithAListedNumber(t *testing.T) {
 	r := newRun(t)
-	first, c, _ := r.command("run")
+	first, c, _ := r.ready()
 	m := &members{run: r.dir}
 	if err := m.read(); err != nil {
 		t.Fatal(err)
@@ -189,7 +193,7 @@ func TestChangesWhileReading(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRun(t)
-			p, command, _ := r.command("run")
+			p, command, _ := r.ready()
 			command.Leader = pidfd.Identity{}
 			m := &members{run: r.dir}
 			if err := m.read(); err != nil {
@@ -285,9 +289,9 @@ func TestListOfARemovedRun(t *testing.T) {
 // Without a cgroup the caller knows whom it means.
 func TestListHeld(t *testing.T) {
 	r := newRun(t)
-	leader, c, _ := r.command("run")
-	child, _, _ := r.command("run")
-	dead, _, _ := r.command("run")
+	leader, c, _ := r.ready()
+	child, _, _ := r.ready()
+	dead, _, _ := r.ready()
 	var all []*pidfd.Process
 	for _, p := range []*linuxtest.Process{leader, child, dead} {
 		held, err := pidfd.Open(p.PID())

@@ -23,10 +23,14 @@ import (
 
 func TestMain(m *testing.M) {
 	linuxtest.Main(m, linuxtest.Modes{
-		"leave":       modeLeave,
-		"sockets":     modeSockets,
-		"dead-leader": modeDeadLeader,
-		"list":        modeList,
+		"leave":        modeLeave,
+		"sockets":      modeSockets,
+		"many-sockets": modeManySockets,
+		"title":        modeTitle,
+		"stuck":        modeStuck,
+		"silent":       modeSilent,
+		"dead-leader":  modeDeadLeader,
+		"list":         modeList,
 	})
 }
 
@@ -106,6 +110,25 @@ func modeSockets(args []string) int {
 			return 1
 		}
 		fmt.Println("at", network, where)
+	}
+	fmt.Println("ready")
+	return rest()
+}
+
+// modeManySockets listens so many times.
+func modeManySockets(args []string) int {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		defer l.Close()
 	}
 	fmt.Println("ready")
 	return rest()
@@ -202,6 +225,14 @@ func (r *run) command(mode string, args ...string) (*linuxtest.Process, Command,
 	return p, c, &output{t: r.t, lines: bufio.NewScanner(read)}
 }
 
+// ready starts a command that does nothing, and waits until it is itself.
+func (r *run) ready() (*linuxtest.Process, Command, *output) {
+	r.t.Helper()
+	p, c, out := r.command("ready")
+	out.word("ready")
+	return p, c, out
+}
+
 // left runs a command to its end and returns the number of what it left.
 func (r *run) left(words ...string) (int, Command) {
 	r.t.Helper()
@@ -261,3 +292,13 @@ func (o *output) word(first string) string {
 type procfsProcess = procfs.Process
 
 func openRun(path string) (*cgroup.Dir, error) { return cgroup.Open(path) }
+
+func self(t *testing.T) *procfsProcess {
+	t.Helper()
+	p, err := procfs.Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
