@@ -1,10 +1,11 @@
 package registry
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // RunID names one run: 48 bits of milliseconds since 1970, then 80 random bits. Ids made in different
@@ -19,14 +20,28 @@ const idLength = 26
 
 // NewRunID makes a fresh id. Nothing has to be remembered or agreed on for it to be unique: its random
 // part comes from the kernel's CSPRNG, so neither restarts within one millisecond, nor clones of a
-// virtual machine, nor a clock set back make two equal ones.
+// virtual machine, nor a clock set back make two equal ones. It panics when the kernel refuses to give
+// random bytes, which no kernel that this package runs on does.
 func NewRunID() RunID {
 	var id RunID
 	var stamp [8]byte
 	binary.BigEndian.PutUint64(stamp[:], uint64(time.Now().UnixMilli()))
 	copy(id[:6], stamp[2:])
-	_, _ = rand.Read(id[6:]) // never fails: crypto/rand ends the program instead
+	fillRandom(id[6:])
 	return id
+}
+
+// fillRandom asks the kernel itself: crypto/rand would be a tenth of the price of a
+// one-shot command. It panics where crypto/rand ends the program: when the kernel has
+// no random bytes to give, no id is unique.
+func fillRandom(b []byte) {
+	for len(b) > 0 {
+		n, err := unix.Getrandom(b, 0)
+		if err != nil && err != unix.EINTR {
+			panic("registry: getrandom: " + err.Error())
+		}
+		b = b[max(n, 0):]
+	}
 }
 
 // ParseRunID reads what String wrote and nothing else: 26 characters, lower case, no zero id.

@@ -2,10 +2,10 @@ package spawn
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"golang.org/x/sys/unix"
@@ -35,7 +35,7 @@ func Poisoned(root *cgroup.Dir) (bool, error) {
 const noProgram = "/dev/null/canary"
 
 func canary(root *cgroup.Dir) (poisoned bool, err error) {
-	leaf, err := root.Create("supervisor-canary-" + rand.Text())
+	leaf, err := root.Create(canaryName())
 	if err != nil {
 		return false, err
 	}
@@ -63,6 +63,12 @@ func canary(root *cgroup.Dir) (poisoned bool, err error) {
 		return false, nil // no /dev/null here
 	}
 	return false, err
+}
+
+// canaryName is one that nobody else has: the kernel's clock counts nanoseconds, and
+// two threads of one process do not get the same.
+func canaryName() string {
+	return fmt.Sprintf("supervisor-canary-%d-%d-%d", unix.Getpid(), unix.Gettid(), time.Now().UnixNano())
 }
 
 // bury waits for the end of a process that is about to die.
