@@ -60,7 +60,7 @@ func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
 
 // measurePool starts a pool, waits until all are ready, and kills it.
 func measurePool(b *testing.B, root *cgroup.Dir, program string, size int, c *cost) {
-	run, err := registry.New(root).Create("bench", "", "")
+	run, err := registry.New(root).Create(registry.Spec{Kind: "bench"})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func benchmarkIdle(b *testing.B, size int) {
 	defer root.Close()
 	for b.Loop() {
 		before := liveHeap()
-		run, err := registry.New(root).Create("bench", "", "")
+		run, err := registry.New(root).Create(registry.Spec{Kind: "bench"})
 		if err != nil {
 			b.Fatal(err)
 		}

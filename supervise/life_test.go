@@ -216,7 +216,7 @@ func TestTheObserverMayAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	run, err := registry.New(root).Create("test", "", "")
+	run, err := registry.New(root).Create(registry.Spec{Kind: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func newRig(tb testing.TB, o Options) *rig {
 	}
 	tb.Cleanup(func() { _ = root.Close() })
 	r := &rig{TB: tb, registry: registry.New(root), done: make(chan struct{}), more: make(chan struct{})}
-	if r.run, err = r.registry.Create("test", tb.Name(), "0"); err != nil {
+	if r.run, err = r.registry.Create(registry.Spec{Kind: "test", Name: tb.Name(), Version: "0"}); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {

@@ -1,12 +1,13 @@
 // Package exit holds the exit codes of pitvisor, and errors that carry one
 // together with the way out.
 //
-// It is not for printing: who prints decides where and how.
+// It is not for choosing codes: that is for the verbs.
 package exit
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"syscall"
 )
@@ -62,6 +63,27 @@ func AsSelf(err error) error {
 		return err
 	}
 	return Fail(Self, err)
+}
+
+// Report prints an error for a person, with the way out if there is one, and
+// returns the exit code; code is that of no error.
+func Report(w io.Writer, code int, err error) int {
+	if err == nil {
+		return code
+	}
+	var coded *Error
+	code = Self
+	if errors.As(err, &coded) {
+		code = coded.Code
+		if coded.Err == nil {
+			return code
+		}
+	}
+	fmt.Fprintf(w, "pitvisor: %s\n", err)
+	if hint := Hint(err); hint != "" {
+		fmt.Fprintf(w, "pitvisor: hint: %s\n", hint)
+	}
+	return code
 }
 
 // hinter is implemented by errors that know what would cure them.
