@@ -6,7 +6,7 @@
 
 export GOFLAGS += -buildvcs=false
 TOOL = go tool -modfile=tools.mod
-RACE = ./cgroup ./pidfd ./spawn ./registry ./supervise ./internal/... ./linuxtest
+RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
 .PHONY: build run check fmt test race fuzz bench cover soak clean
 

@@ -20,9 +20,7 @@
 // identity in the record is used for one thing only: a child that is stuck between clone and exec
 // holds its dead parent's locks too, and such a lock is broken once the owner is proven dead.
 //
-// History (starts, exits, causes) is kept in a file beside all this, for people to read. Clean-up never
-// looks at it, and nothing waits for it.
-//
 // The package starts no process, logs nothing and takes no PID as an order. It is not for finding or
 // ending processes outside a run, and it does not guess: no time-outs on heartbeats, no command lines.
+// What happened in runs is kept by package history.
 package registry

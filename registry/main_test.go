@@ -27,8 +27,6 @@ func TestMain(m *testing.M) {
 		"ids":        modeIDs,
 		"fuse":       modeFuse,
 		"slow-owner": modeSlowOwner,
-		"full-disk":  modeFullDisk,
-		"history":    modeHistory,
 	})
 }
 
@@ -350,8 +348,6 @@ func modeNobody(args []string) int {
 		return modeOwner(args[1:])
 	case "sweeper":
 		return modeSweeper(args[1:])
-	case "history":
-		return modeHistory(args[1:])
 	}
 	return fail(fmt.Errorf("no mode %q", args[0]))
 }

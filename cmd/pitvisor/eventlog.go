@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pitvisor/pitvisor/history"
 	"github.com/pitvisor/pitvisor/internal/config"
 	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/registry"
@@ -22,7 +23,7 @@ const manyWorkers = 33
 // systemd status. observe is called in order, from one goroutine.
 type eventLog struct {
 	log     *slog.Logger
-	history *registry.History
+	history *history.Log
 	run     registry.RunID
 	workers int
 	pools   map[string]*poolCount
@@ -41,8 +42,8 @@ type poolCount struct {
 	announced   bool
 }
 
-func newEventLog(log *slog.Logger, cfg *config.Config, history *registry.History, run registry.RunID) *eventLog {
-	e := &eventLog{log: log, history: history, run: run, pools: map[string]*poolCount{}, status: make(chan string, 1), allReady: make(chan struct{})}
+func newEventLog(log *slog.Logger, cfg *config.Config, records *history.Log, run registry.RunID) *eventLog {
+	e := &eventLog{log: log, history: records, run: run, pools: map[string]*poolCount{}, status: make(chan string, 1), allReady: make(chan struct{})}
 	for _, p := range cfg.Pools {
 		e.pools[p.Spec.Name] = &poolCount{size: p.Spec.Size, seen: map[int]bool{}}
 		e.workers += p.Spec.Size
@@ -180,7 +181,7 @@ func failureAttrs(ev supervise.Event) []any {
 
 // record keeps starts, exits and causes in the history.
 func (e *eventLog) record(ev supervise.Event) {
-	rec := registry.Record{
+	rec := history.Record{
 		At: ev.At, Run: e.run, Pool: ev.Worker.Pool, Slot: ev.Worker.Slot, Start: ev.Start,
 		Kind: ev.Kind.String(), Elapsed: ev.Elapsed,
 	}

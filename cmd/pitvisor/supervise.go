@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/history"
 	"github.com/pitvisor/pitvisor/internal/capture"
 	"github.com/pitvisor/pitvisor/internal/config"
 	"github.com/pitvisor/pitvisor/internal/exit"
@@ -41,7 +42,7 @@ type session struct {
 	closeLogs func() error
 	runtime   *runDir
 	notify    *probe.NotifyServer // nil when no pool uses it
-	history   *registry.History
+	history   *history.Log
 	show      *display
 	shown     chan struct{} // closed when all output was shown; nil when none is
 	events    *eventLog
@@ -150,7 +151,7 @@ func (s *session) openState() error {
 		}
 		s.onClose(s.notify.Close)
 	}
-	s.history = registry.OpenHistory(filepath.Join(state, "history.db"), func(err error) {
+	s.history = history.Open(filepath.Join(state, "history.db"), func(err error) {
 		s.log.Warn("history: " + err.Error())
 	})
 	s.onClose(s.closeHistory)

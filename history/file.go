@@ -1,4 +1,4 @@
-package registry
+package history
 
 import (
 	"context"
@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	historyKeep    = 10_000      // records in a file
-	historyAsides  = 3           // damaged files that are kept
-	historyTimeout = time.Second // for the lock on the file
-	historyBucket  = "records"   // its keys are numbers in the order of writing, its values JSON
+	keepRecords = 10_000      // records in a file
+	keepAsides  = 3           // damaged files that are kept
+	lockTimeout = time.Second // for the lock on the file
+	bucketName  = "records"   // its keys are numbers in the order of writing, its values JSON
 )
 
 var (
@@ -35,8 +35,8 @@ var (
 	errNotFile = errors.New("not a regular file")
 )
 
-// historyFile is one program's view of a history file.
-type historyFile struct {
+// boltFile is one program's view of a history file.
+type boltFile struct {
 	path string
 	good stamp // of the file as this program left it last
 	bad  stamp // of a file that the check found good and that bbolt panicked over
@@ -54,15 +54,15 @@ func (s stamp) sameFile(other stamp) bool {
 	return s.dev == other.dev && s.inode == other.inode
 }
 
-// ReadHistory reads the newest n records of the file, the oldest of them first; n <= 0 reads all. It
+// Read reads the newest n records of the file, the oldest of them first; n <= 0 reads all. It
 // changes nothing and works while others write. No file, or an empty one, gives fs.ErrNotExist; a damaged
 // one gives an error.
-func ReadHistory(path string, n int) ([]Record, error) {
+func Read(path string, n int) ([]Record, error) {
 	var records []Record
-	f := historyFile{path: path}
+	f := boltFile{path: path}
 	err := f.use(true, func(db *bolt.DB) error {
 		return db.View(func(tx *bolt.Tx) error {
-			records = newest(tx.Bucket([]byte(historyBucket)), n)
+			records = newest(tx.Bucket([]byte(bucketName)), n)
 			return nil
 		})
 	})
@@ -93,7 +93,7 @@ func newest(bucket *bolt.Bucket, n int) []Record {
 }
 
 // append writes a batch in one transaction and removes what is too old by then.
-func (f *historyFile) append(batch []Record) error {
+func (f *boltFile) append(batch []Record) error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
 		return fmt.Errorf("write history: %w", err)
 	}
@@ -107,7 +107,7 @@ func (f *historyFile) append(batch []Record) error {
 }
 
 func put(tx *bolt.Tx, batch []Record) error {
-	bucket, err := tx.CreateBucketIfNotExists([]byte(historyBucket))
+	bucket, err := tx.CreateBucketIfNotExists([]byte(bucketName))
 	if err != nil {
 		return err
 	}
@@ -130,10 +130,10 @@ func put(tx *bolt.Tx, batch []Record) error {
 
 // forget deletes all records but the newest.
 func forget(bucket *bolt.Bucket, last uint64) error {
-	if last <= historyKeep {
+	if last <= keepRecords {
 		return nil
 	}
-	end := binary.BigEndian.AppendUint64(nil, last-historyKeep)
+	end := binary.BigEndian.AppendUint64(nil, last-keepRecords)
 	var old [][]byte // gathered first: bbolt's cursor may skip a key after a deletion
 	cursor := bucket.Cursor()
 	for key, _ := cursor.First(); key != nil && slices.Compare(key, end) <= 0; key, _ = cursor.Next() {
@@ -150,7 +150,7 @@ func forget(bucket *bolt.Bucket, last uint64) error {
 // use opens the file, which also locks it, and closes it again. A file that others may have changed
 // since is checked page by page before: bbolt trusts what it reads, and a damaged page can make it
 // panic, fault, or go round for ever. What the check does not see is caught here.
-func (f *historyFile) use(readOnly bool, use func(*bolt.DB) error) (err error) {
+func (f *boltFile) use(readOnly bool, use func(*bolt.DB) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	var file *os.File
 	defer func() {
@@ -172,7 +172,7 @@ func (f *historyFile) use(readOnly bool, use func(*bolt.DB) error) (err error) {
 		}
 	}
 	db, err := bolt.Open(f.path, 0o600, &bolt.Options{
-		Timeout:  historyTimeout,
+		Timeout:  lockTimeout,
 		ReadOnly: readOnly,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			var err error
@@ -197,14 +197,14 @@ func explain(err error) error {
 		errors.Is(err, bolterrors.ErrChecksum):
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("locked by another program for more than %v", historyTimeout)
+		return fmt.Errorf("locked by another program for more than %v", lockTimeout)
 	}
 	return err
 }
 
 // check says whether the file is fit for bbolt: one that is unchanged is, and one that is empty or not
 // there, fs.ErrNotExist, is to be begun.
-func (f *historyFile) check() error {
+func (f *boltFile) check() error {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func (f *historyFile) check() error {
 	return f.checkOpen(file, unix.LOCK_SH)
 }
 
-func (f *historyFile) checkOpen(file *os.File, how int) error {
+func (f *boltFile) checkOpen(file *os.File, how int) error {
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 		return errors.Join(errNotFile, err)
 	}
@@ -235,7 +235,7 @@ func (f *historyFile) checkOpen(file *os.File, how int) error {
 
 // setAside renames the file if it is damaged still, and says to what. Another program may have done so
 // first and begun a new one; the lock on the damaged file lets only one of them do it.
-func (f *historyFile) setAside(now time.Time) (string, error) {
+func (f *boltFile) setAside(now time.Time) (string, error) {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -270,7 +270,7 @@ func (f *historyFile) setAside(now time.Time) (string, error) {
 }
 
 // removeOldAsides keeps the newest damaged files, so that a disk that rots does not also fill.
-func (f *historyFile) removeOldAsides() {
+func (f *boltFile) removeOldAsides() {
 	dir, base := filepath.Split(f.path)
 	entries, err := os.ReadDir(filepath.Clean(dir + "."))
 	if err != nil {
@@ -282,14 +282,14 @@ func (f *historyFile) removeOldAsides() {
 			asides = append(asides, e.Name())
 		}
 	}
-	for _, name := range asides[:max(0, len(asides)-historyAsides)] {
+	for _, name := range asides[:max(0, len(asides)-keepAsides)] {
 		_ = os.Remove(filepath.Join(dir, name)) // the next time will try again
 	}
 }
 
 // lockFile waits for a lock no longer than bbolt would.
 func lockFile(file *os.File, how int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), historyTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
 	defer cancel()
 	for {
 		err := unix.Flock(int(file.Fd()), how|unix.LOCK_NB)
@@ -311,4 +311,14 @@ func stampOf(file *os.File) (stamp, error) {
 		return stamp{}, fmt.Errorf("stat: %w", err)
 	}
 	return stamp{dev: st.Dev, inode: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}, nil
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

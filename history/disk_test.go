@@ -1,4 +1,4 @@
-package registry
+package history
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// told is what a helper's History went through.
+// told is what a helper's Log went through.
 type told struct {
 	Warnings []string
 	Lost     uint64
@@ -26,12 +26,12 @@ type told struct {
 func TestHistoryWithoutPermission(t *testing.T) {
 	linuxtest.NeedRoot(t)
 	locked, private := filepath.Join(t.TempDir(), "history.db"), filepath.Join(t.TempDir(), "no", "history.db")
-	writeHistory(t, locked, 1, 1) // by root, for root
+	writeLog(t, locked, 1, 1) // by root, for root
 	if err := os.Chmod(filepath.Dir(locked), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{locked, private, "/proc/history.db"} {
-		out := linuxtest.Command{Args: linuxtest.Helper(t, "nobody", "history", path), Stderr: os.Stderr}.Output(t, 20*time.Second)
+		out := linuxtest.Command{Args: linuxtest.Helper(t, "nobody", path), Stderr: os.Stderr}.Output(t, 20*time.Second)
 		var got told
 		if err := json.Unmarshal([]byte(out), &got); err != nil {
 			t.Fatalf("helper said %q: %v", out, err)
@@ -40,20 +40,20 @@ func TestHistoryWithoutPermission(t *testing.T) {
 			t.Errorf("without permission for %s: %+v, want one warning and 2 lost", path, got)
 		}
 	}
-	if got, err := ReadHistory(locked, 0); err != nil || len(got) != 1 {
-		t.Errorf("ReadHistory() = %d records, %v, want the one of before", len(got), err)
+	if got, err := Read(locked, 0); err != nil || len(got) != 1 {
+		t.Errorf("Read() = %d records, %v, want the one of before", len(got), err)
 	}
 }
 
-// modeHistory adds two records to a file, some time apart, and says how it went.
-func modeHistory(args []string) int {
+// writeTwo adds two records to a file, some time apart, and says how it went.
+func writeTwo(path string) int {
 	var w warnings
-	h := OpenHistory(args[0], w.add)
-	h.Add(record(1))
+	l := Open(path, w.add)
+	l.Add(record(1))
 	until(10*time.Second, func() bool { return len(w.get()) > 0 })
-	h.Add(record(2))                  // fails once more, without a second warning
-	_ = h.Close(context.Background()) // counted below
-	if err := json.NewEncoder(os.Stdout).Encode(told{w.get(), h.Dropped()}); err != nil {
+	l.Add(record(2))                  // fails once more, without a second warning
+	_ = l.Close(context.Background()) // counted below
+	if err := json.NewEncoder(os.Stdout).Encode(told{w.get(), l.Dropped()}); err != nil {
 		return fail(err)
 	}
 	return 0
@@ -95,11 +95,11 @@ func modeFullDisk(args []string) int {
 func fullDisk(dir, path string, before int) error {
 	var w warnings
 	if before > 0 {
-		h := OpenHistory(path, w.add)
+		l := Open(path, w.add)
 		for i := range before {
-			h.Add(record(i))
+			l.Add(record(i))
 		}
-		if err := h.Close(context.Background()); err != nil {
+		if err := l.Close(context.Background()); err != nil {
 			return err
 		}
 	}
@@ -108,12 +108,12 @@ func fullDisk(dir, path string, before int) error {
 	if !errors.Is(err, unix.ENOSPC) {
 		return fmt.Errorf("fill the disk: %v, want ENOSPC", err)
 	}
-	h := OpenHistory(path, w.add)
+	l := Open(path, w.add)
 	for i := range 500 {
-		h.Add(record(before + i))
+		l.Add(record(before + i))
 	}
 	until(10*time.Second, func() bool { return len(w.get()) > 0 })
-	pause(context.Background(), historyRetry) // one more try in vain, without a second warning
+	pause(context.Background(), retryTime) // one more try in vain, without a second warning
 	if told := w.get(); len(told) != 1 || !strings.Contains(told[0], "no space") || strings.Contains(told[0], "damaged-") {
 		return fmt.Errorf("warnings %q, want one about space", told)
 	}
@@ -121,13 +121,13 @@ func fullDisk(dir, path string, before int) error {
 		return err
 	}
 	until(10*time.Second, func() bool {
-		got, err := ReadHistory(path, 0)
+		got, err := Read(path, 0)
 		return err == nil && len(got) == before+500
 	})
-	if err := h.Close(context.Background()); err != nil {
+	if err := l.Close(context.Background()); err != nil {
 		return err
 	}
-	got, err := ReadHistory(path, 0)
+	got, err := Read(path, 0)
 	if err != nil || len(got) != before+500 || len(w.get()) != 1 {
 		return fmt.Errorf("%d records, %v, warnings %q, want %d records and one warning", len(got), err, w.get(), before+500)
 	}

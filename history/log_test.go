@@ -1,4 +1,4 @@
-package registry
+package history
 
 import (
 	"context"
@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/registry"
 	bolt "go.etcd.io/bbolt"
 )
 
-// warnings gathers what a History tells.
+// warnings gathers what a Log tells.
 type warnings struct {
 	mu  sync.Mutex // guards all
 	all []string
@@ -34,22 +35,22 @@ func (w *warnings) get() []string {
 	return append([]string(nil), w.all...)
 }
 
-func closeHistory(tb testing.TB, h *History) error {
+func closeLog(tb testing.TB, l *Log) error {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return h.Close(ctx)
+	return l.Close(ctx)
 }
 
-// writeHistory adds n records, numbered by Start from first on, and closes.
-func writeHistory(tb testing.TB, path string, first, n int) []string {
+// writeLog adds n records, numbered by Start from first on, and closes.
+func writeLog(tb testing.TB, path string, first, n int) []string {
 	tb.Helper()
 	var told warnings
-	h := OpenHistory(path, told.add)
+	l := Open(path, told.add)
 	for i := range n {
-		h.Add(record(first + i))
+		l.Add(record(first + i))
 	}
-	if err := closeHistory(tb, h); err != nil {
+	if err := closeLog(tb, l); err != nil {
 		tb.Fatalf("Close() = %v", err)
 	}
 	return told.get()
@@ -57,7 +58,7 @@ func writeHistory(tb testing.TB, path string, first, n int) []string {
 
 func record(n int) Record {
 	return Record{
-		At: time.Unix(int64(n), 0).UTC(), Run: RunID{15: 1}, Pool: "web", Slot: n % 7, Start: uint64(n),
+		At: time.Unix(int64(n), 0).UTC(), Run: registry.RunID{15: 1}, Pool: "web", Slot: n % 7, Start: uint64(n),
 		Kind: "exited", Cause: "signaled", Exit: "signal killed", Detail: strings.Repeat("x", 60),
 	}
 }
@@ -72,31 +73,31 @@ func starts(records []Record) []uint64 {
 
 func TestHistoryKeepsRecords(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "history.db") // the directory is made
-	if told := writeHistory(t, path, 1, 3); len(told) != 0 {
+	if told := writeLog(t, path, 1, 3); len(told) != 0 {
 		t.Errorf("warnings: %q", told)
 	}
-	if told := writeHistory(t, path, 4, 2); len(told) != 0 {
+	if told := writeLog(t, path, 4, 2); len(told) != 0 {
 		t.Errorf("warnings: %q", told)
 	}
-	got, err := ReadHistory(path, 0)
+	got, err := Read(path, 0)
 	if err != nil || len(got) != 5 || got[1] != record(2) {
-		t.Fatalf("ReadHistory() = %+v, %v", got, err)
+		t.Fatalf("Read() = %+v, %v", got, err)
 	}
-	got, err = ReadHistory(path, 2)
+	got, err = Read(path, 2)
 	if err != nil || fmt.Sprint(starts(got)) != "[4 5]" {
-		t.Errorf("ReadHistory(2) = %v, %v, want the newest two", starts(got), err)
+		t.Errorf("Read(2) = %v, %v, want the newest two", starts(got), err)
 	}
 }
 
 func TestReadHistoryThatIsNotThere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	if got, err := ReadHistory(path, 10); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("ReadHistory() = %v, %v, want ErrNotExist", got, err)
+	if got, err := Read(path, 10); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Read() = %v, %v, want ErrNotExist", got, err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("reading made the file")
 	}
-	if err := closeHistory(t, OpenHistory(path, nil)); err != nil {
+	if err := closeLog(t, Open(path, nil)); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path); err == nil {
@@ -115,15 +116,15 @@ func TestH13HistoryIsBounded(t *testing.T) {
 		return info.Size()
 	}
 	for first := 1; first <= 12_000; first += 4000 {
-		writeHistory(t, path, first, 4000)
+		writeLog(t, path, first, 4000)
 	}
 	before := size()
 	for first := 12_001; first <= 17_000; first += 1000 {
-		writeHistory(t, path, first, 1000)
+		writeLog(t, path, first, 1000)
 	}
-	got, err := ReadHistory(path, 0)
-	if err != nil || len(got) != historyKeep || got[0].Start != 7_001 || got[historyKeep-1].Start != 17_000 {
-		t.Fatalf("ReadHistory() = %d records, %v, want %d, from 7001 to 17000", len(got), err, historyKeep)
+	got, err := Read(path, 0)
+	if err != nil || len(got) != keepRecords || got[0].Start != 7_001 || got[keepRecords-1].Start != 17_000 {
+		t.Fatalf("Read() = %d records, %v, want %d, from 7001 to 17000", len(got), err, keepRecords)
 	}
 	if after := size(); after > before || after > 16<<20 {
 		t.Errorf("the file has %d bytes, and had %d before 5,000 records more", after, before)
@@ -133,20 +134,20 @@ func TestH13HistoryIsBounded(t *testing.T) {
 // TestHistorySharedByMany: several writers and readers use one file at the same time.
 func TestHistorySharedByMany(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	writeHistory(t, path, 0, 1)
+	writeLog(t, path, 0, 1)
 	const writers, each = 4, 200
 	var told warnings
 	var all sync.WaitGroup
 	for w := range writers {
 		all.Go(func() {
-			h := OpenHistory(path, told.add)
+			l := Open(path, told.add)
 			for i := range each {
-				h.Add(record(1 + w*each + i))
+				l.Add(record(1 + w*each + i))
 				if i%50 == 0 {
 					pause(context.Background(), 20*time.Millisecond)
 				}
 			}
-			if err := closeHistory(t, h); err != nil {
+			if err := closeLog(t, l); err != nil {
 				t.Error(err)
 			}
 		})
@@ -154,14 +155,14 @@ func TestHistorySharedByMany(t *testing.T) {
 	for range 2 {
 		all.Go(func() {
 			for range 20 {
-				if _, err := ReadHistory(path, 10); err != nil {
-					t.Errorf("ReadHistory() = %v", err)
+				if _, err := Read(path, 10); err != nil {
+					t.Errorf("Read() = %v", err)
 				}
 			}
 		})
 	}
 	all.Wait()
-	got, err := ReadHistory(path, 0)
+	got, err := Read(path, 0)
 	seen := map[uint64]bool{}
 	for _, rec := range got {
 		seen[rec.Start] = true
@@ -178,32 +179,32 @@ func TestHistorySharedByMany(t *testing.T) {
 // and there is one message.
 func TestHistoryNeverBlocks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	writeHistory(t, path, 0, 1)
+	writeLog(t, path, 0, 1)
 	db, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var told warnings
-	h := OpenHistory(path, told.add)
-	const n = 3 * historyQueue
+	l := Open(path, told.add)
+	const n = 3 * queueSize
 	begin := time.Now()
 	for i := range n {
-		h.Add(record(i))
+		l.Add(record(i))
 	}
 	if took := time.Since(begin); took > time.Second {
 		t.Errorf("adding %d records took %v", n, took)
 	}
-	if lost := h.Dropped(); lost < n-2*historyQueue-1 || lost == 0 {
+	if lost := l.Dropped(); lost < n-2*queueSize-1 || lost == 0 {
 		t.Errorf("Dropped() = %d of %d", lost, n)
 	}
-	before := h.Dropped()
+	before := l.Dropped()
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := closeHistory(t, h); err == nil || !strings.Contains(err.Error(), "were lost") {
+	if err := closeLog(t, l); err == nil || !strings.Contains(err.Error(), "were lost") {
 		t.Errorf("Close() = %v, want a count of lost records", err)
 	}
-	got, err := ReadHistory(path, 0)
+	got, err := Read(path, 0)
 	if err != nil || len(got) != 1+n-int(before) {
 		t.Errorf("%d records, %v, want all but the dropped: %d", len(got), err, 1+n-int(before))
 	}
@@ -218,20 +219,20 @@ func TestHistoryCloseKeepsItsDeadline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := OpenHistory(path, nil)
-	h.Add(record(1))
+	l := Open(path, nil)
+	l.Add(record(1))
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	if err := h.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 900*time.Millisecond {
+	if err := l.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 900*time.Millisecond {
 		t.Errorf("Close() = %v after %v, want its deadline", err, time.Since(begin))
 	}
-	if err := closeHistory(t, h); err == nil {
+	if err := closeLog(t, l); err == nil {
 		t.Error("Close() = nil though a record was lost")
 	}
-	h.Add(record(2))
-	if h.Dropped() != 2 {
-		t.Errorf("Dropped() = %d, want 2", h.Dropped())
+	l.Add(record(2))
+	if l.Dropped() != 2 {
+		t.Errorf("Dropped() = %d, want 2", l.Dropped())
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
@@ -242,7 +243,7 @@ func TestHistoryCloseKeepsItsDeadline(t *testing.T) {
 // one message, and the old one is kept.
 func TestH35DamagedHistoryIsSetAside(t *testing.T) {
 	good := filepath.Join(t.TempDir(), "good.db")
-	writeHistory(t, good, 1, 500)
+	writeLog(t, good, 1, 500)
 	whole, err := os.ReadFile(good)
 	if err != nil {
 		t.Fatal(err)
@@ -264,15 +265,15 @@ func TestH35DamagedHistoryIsSetAside(t *testing.T) {
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := ReadHistory(path, 0); err == nil {
-				t.Errorf("ReadHistory() = %d records, want an error", len(got))
+			if got, err := Read(path, 0); err == nil {
+				t.Errorf("Read() = %d records, want an error", len(got))
 			}
-			told := writeHistory(t, path, 1, 5)
+			told := writeLog(t, path, 1, 5)
 			if len(told) != 1 || !strings.Contains(told[0], ".damaged-") {
 				t.Errorf("warnings: %q, want one that names the file set aside", told)
 			}
-			if got, err := ReadHistory(path, 0); err != nil || len(got) != 5 {
-				t.Errorf("ReadHistory() = %d records, %v, want the 5 new ones", len(got), err)
+			if got, err := Read(path, 0); err != nil || len(got) != 5 {
+				t.Errorf("Read() = %d records, %v, want the 5 new ones", len(got), err)
 			}
 			asides, err := filepath.Glob(path + ".damaged-*")
 			if err != nil || len(asides) != 1 {
@@ -291,12 +292,12 @@ func TestHistoryDamagedAgainAndAgain(t *testing.T) {
 		if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if told := writeHistory(t, path, i, 1); len(told) != 1 {
+		if told := writeLog(t, path, i, 1); len(told) != 1 {
 			t.Errorf("warnings: %q, want one", told)
 		}
 	}
-	if asides, err := filepath.Glob(path + ".damaged-*"); err != nil || len(asides) != historyAsides {
-		t.Errorf("set aside: %v, %v, want %d", asides, err, historyAsides)
+	if asides, err := filepath.Glob(path + ".damaged-*"); err != nil || len(asides) != keepAsides {
+		t.Errorf("set aside: %v, %v, want %d", asides, err, keepAsides)
 	}
 }
 
@@ -311,16 +312,16 @@ func TestManyFindTheSameDamage(t *testing.T) {
 		var all sync.WaitGroup
 		for w := range 4 {
 			all.Go(func() {
-				f := historyFile{path: path}
-				h := &History{path: path, warn: told.add, file: f}
-				if err := h.append([]Record{record(w)}); err != nil {
+				f := boltFile{path: path}
+				l := &Log{path: path, warn: told.add, file: f}
+				if err := l.append([]Record{record(w)}); err != nil {
 					t.Errorf("append() = %v", err)
 				}
 			})
 		}
 		all.Wait()
 		asides, _ := filepath.Glob(path + ".damaged-*")
-		got, err := ReadHistory(path, 0)
+		got, err := Read(path, 0)
 		if len(asides) != 1 || len(told.get()) != 1 || err != nil || len(got) != 4 {
 			t.Fatalf("round %d: set aside %v, warnings %q, %d records, %v; want 1, 1, 4", round, asides, told.get(), len(got), err)
 		}
@@ -331,8 +332,8 @@ func TestManyFindTheSameDamage(t *testing.T) {
 // file that another program has put in its place meanwhile.
 func TestFileThatMakesBboltPanicIsSetAside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	writeHistory(t, path, 1, 3)
-	f := historyFile{path: path}
+	writeLog(t, path, 1, 3)
+	f := boltFile{path: path}
 	err := f.use(false, func(*bolt.DB) error { panic("assertion failed") })
 	if !errors.Is(err, errDamaged) {
 		t.Fatalf("use() with a panic = %v, want errDamaged", err)
@@ -341,12 +342,12 @@ func TestFileThatMakesBboltPanicIsSetAside(t *testing.T) {
 	if aside, err := f.setAside(time.Now()); err != nil || aside == "" {
 		t.Errorf("setAside() = %q, %v, want a new name", aside, err)
 	}
-	writeHistory(t, path, 4, 1)
+	writeLog(t, path, 4, 1)
 	if aside, err := other.setAside(time.Now()); err != nil || aside != "" {
 		t.Errorf("setAside() of the new file = %q, %v, want nothing done", aside, err)
 	}
-	if got, err := ReadHistory(path, 0); err != nil || len(got) != 1 {
-		t.Errorf("ReadHistory() = %v, %v, want the new file's record", got, err)
+	if got, err := Read(path, 0); err != nil || len(got) != 1 {
+		t.Errorf("Read() = %v, %v, want the new file's record", got, err)
 	}
 }
 
@@ -370,12 +371,12 @@ func TestHistoryWithSomethingElseInItsPlace(t *testing.T) {
 				t.Fatal(err)
 			}
 			var told warnings
-			h := OpenHistory(path, told.add)
-			h.Add(record(1))
+			l := Open(path, told.add)
+			l.Add(record(1))
 			linuxtest.Wait(t, 10*time.Second, func() (bool, string) { return len(told.get()) > 0, "no warning" })
-			h.Add(record(2)) // fails once more, without a second warning
-			if err := closeHistory(t, h); err == nil || h.Dropped() != 2 {
-				t.Errorf("Close() = %v, %d dropped, want 2 lost", err, h.Dropped())
+			l.Add(record(2)) // fails once more, without a second warning
+			if err := closeLog(t, l); err == nil || l.Dropped() != 2 {
+				t.Errorf("Close() = %v, %d dropped, want 2 lost", err, l.Dropped())
 			}
 			if w := told.get(); len(w) != 1 {
 				t.Errorf("warnings: %q, want one", w)

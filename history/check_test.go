@@ -1,4 +1,4 @@
-package registry
+package history
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 
 // TestCheckPagesSeesEachKindOfDamage changes one thing at a time in a good file.
 func TestCheckPagesSeesEachKindOfDamage(t *testing.T) {
-	good := goodHistory(t)
+	good := goodFile(t)
 	c := &pageChecker{file: bytes.NewReader(good)}
 	if err := c.readMeta(uint64(len(good))); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func clearKey(leaf []byte, element int) {
 
 // TestOneMetaPageIsEnough: bbolt keeps two of them, so that a torn one does no harm.
 func TestOneMetaPageIsEnough(t *testing.T) {
-	good := goodHistory(t)
+	good := goodFile(t)
 	for page := range 2 {
 		path := filepath.Join(t.TempDir(), "history.db")
 		content := bytes.Clone(good)
@@ -110,11 +110,11 @@ func TestOneMetaPageIsEnough(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The newer one counts; without it the file is as it was one batch before.
-		got, err := ReadHistory(path, 0)
+		got, err := Read(path, 0)
 		if err != nil || len(got) != 1200 && len(got) != 800 {
 			t.Errorf("without meta page %d: %d records, %v", page, len(got), err)
 		}
-		if told := writeHistory(t, path, 5000, 1); len(told) != 0 {
+		if told := writeLog(t, path, 5000, 1); len(told) != 0 {
 			t.Errorf("without meta page %d: warnings %q", page, told)
 		}
 	}
@@ -125,21 +125,21 @@ func TestEmptyHistoryFileIsNoDamage(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := ReadHistory(path, 0); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("ReadHistory() of an empty file = %v, %v, want ErrNotExist", got, err)
+	if got, err := Read(path, 0); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Read() of an empty file = %v, %v, want ErrNotExist", got, err)
 	}
-	if told := writeHistory(t, path, 1, 1); len(told) != 0 {
+	if told := writeLog(t, path, 1, 1); len(told) != 0 {
 		t.Errorf("warnings: %q", told)
 	}
-	if got, err := ReadHistory(path, 0); err != nil || len(got) != 1 {
-		t.Errorf("ReadHistory() = %v, %v, want 1 record", got, err)
+	if got, err := Read(path, 0); err != nil || len(got) != 1 {
+		t.Errorf("Read() = %v, %v, want 1 record", got, err)
 	}
 }
 
 // TestPanicInBboltGivesTheLockBack: what the check does not see must not hurt either. In the second case
 // the file is cut while it is mapped, and the kernel answers a read with SIGBUS.
 func TestPanicInBboltGivesTheLockBack(t *testing.T) {
-	good := goodHistory(t)
+	good := goodFile(t)
 	path := filepath.Join(t.TempDir(), "history.db")
 	troubles := map[string]func(*bolt.DB) error{
 		"panic": func(db *bolt.DB) error {
@@ -150,7 +150,7 @@ func TestPanicInBboltGivesTheLockBack(t *testing.T) {
 				if err := os.Truncate(path, 8192); err != nil {
 					return err
 				}
-				newest(tx.Bucket([]byte(historyBucket)), 0)
+				newest(tx.Bucket([]byte(bucketName)), 0)
 				return errors.New("read what is not there")
 			})
 		},
@@ -159,7 +159,7 @@ func TestPanicInBboltGivesTheLockBack(t *testing.T) {
 		if err := os.WriteFile(path, good, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		f := historyFile{path: path}
+		f := boltFile{path: path}
 		if err := f.use(false, trouble); !errors.Is(err, errDamaged) {
 			t.Errorf("use() with a %s = %v, want errDamaged", name, err)
 		}

@@ -1,4 +1,4 @@
-package registry
+package history
 
 import (
 	"encoding/binary"
@@ -59,25 +59,25 @@ func checkDamaged(tb testing.TB, dir string, content []byte) {
 		}
 	}()
 	begin := time.Now()
-	_, err := ReadHistory(path, 0)
+	_, err := Read(path, 0)
 	if errors.Is(err, fs.ErrNotExist) && len(content) == 0 {
 		err = nil // nothing is no damage
 	}
 	if err != nil && !errors.Is(err, errDamaged) {
-		tb.Errorf("ReadHistory() = %v, want errDamaged", err)
+		tb.Errorf("Read() = %v, want errDamaged", err)
 	}
 	if err != nil && strings.Contains(err.Error(), "bbolt:") {
-		tb.Errorf("ReadHistory() = %v: not seen by the check", err)
+		tb.Errorf("Read() = %v: not seen by the check", err)
 	}
-	told := writeHistory(tb, path, 777, 1)
+	told := writeLog(tb, path, 777, 1)
 	if (len(told) == 1) != (err != nil) || len(told) > 1 {
 		tb.Errorf("reading gave %v, writing told %q", err, told)
 	}
-	got, err := ReadHistory(path, 1)
+	got, err := Read(path, 1)
 	if err != nil || len(got) != 1 || got[0].Start != 777 {
 		// A damaged sequence number may sort the new record before the old ones.
-		if all, _ := ReadHistory(path, 0); err != nil || !containsStart(all, 777) {
-			tb.Errorf("after writing: ReadHistory() = %v, %v", starts(got), err)
+		if all, _ := Read(path, 0); err != nil || !containsStart(all, 777) {
+			tb.Errorf("after writing: Read() = %v, %v", starts(got), err)
 		}
 	}
 	if took := time.Since(begin); took > 5*time.Second {
@@ -94,12 +94,12 @@ func containsStart(records []Record, start uint64) bool {
 	return false
 }
 
-// goodHistory is the content of a file with inner pages and a list of free pages.
-func goodHistory(tb testing.TB) []byte {
+// goodFile is the content of a file with inner pages and a list of free pages.
+func goodFile(tb testing.TB) []byte {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "good.db")
 	for first := 1; first <= 1200; first += 400 {
-		writeHistory(tb, path, first, 400)
+		writeLog(tb, path, first, 400)
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -110,7 +110,7 @@ func goodHistory(tb testing.TB) []byte {
 
 // TestH35HistoryWithRandomDamage is a part of what FuzzDamagedHistory does, in every run of the tests.
 func TestH35HistoryWithRandomDamage(t *testing.T) {
-	good := goodHistory(t)
+	good := goodFile(t)
 	checkDamaged(t, t.TempDir(), good)
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -127,7 +127,7 @@ func TestH35HistoryWithRandomDamage(t *testing.T) {
 }
 
 func FuzzDamagedHistory(f *testing.F) {
-	good := goodHistory(f)
+	good := goodFile(f)
 	dir := f.TempDir()
 	f.Add([]byte{0, 0, 0, 0xff})
 	f.Add([]byte{8, 0x10, 0, 1})
