@@ -1,0 +1,100 @@
+//go:build amd64 || arm64
+
+package guardian
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/pidfd"
+	"golang.org/x/sys/unix"
+)
+
+// clone makes a process that shares the caller's memory and carries out the steps
+// from first on. It returns as the system call does: the number of the process, or
+// an errno below 0. The new process runs nothing but these few instructions of
+// assembly and system calls: it uses no stack, does not look at the g that it shares
+// with the calling thread, and can neither allocate nor be instrumented.
+//
+//go:noescape
+func clone(flags, stack uintptr, pidfd *int32, first *step) int
+
+// startClone starts a guardian that is a clone. [errors.ErrUnsupported] says that
+// there cannot be one.
+func startClone(o Options) (*Guardian, error) {
+	// cgroup.kill opens only where it exists and may be written.
+	kill, err := unix.Openat(o.Run.FD(), "cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup.kill of %s: %w", o.Run.Path(), killError(o.Run, err))
+	}
+	defer func() { _ = unix.Close(kill) }() // the guardian has its own
+	if err := unix.CloseRange(maxFD, maxFD, 0); err != nil {
+		return nil, fmt.Errorf("look for close_range: %w: %w", errors.ErrUnsupported, err)
+	}
+	owner, err := self()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(owner) }() // the guardian has its own
+	p, err := newPlan(place{root: o.Root.FD(), kill: kill, owner: owner, run: o.Run.Name(), inner: o.Inner})
+	if err != nil {
+		return nil, fmt.Errorf("map memory for the guardian: %w", err)
+	}
+	pid, err := p.clone()
+	if err != nil {
+		p.discard()
+		return nil, fmt.Errorf("clone the guardian: %w", err)
+	}
+	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.mapping}, nil
+}
+
+// maxFD is a descriptor that nobody has.
+const maxFD = 1<<32 - 1
+
+// killError says whether a run that is there has no cgroup.kill for us.
+func killError(run *cgroup.Dir, err error) error {
+	switch err {
+	case unix.ENOENT:
+		if there, existsErr := run.Exists(); existsErr == nil && !there {
+			return fmt.Errorf("%w: %w", cgroup.ErrGone, err)
+		}
+	case unix.EACCES, unix.EPERM, unix.EROFS:
+	default:
+		return err
+	}
+	return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+}
+
+// clone starts the guardian. Its file table is a copy, so what this process closes
+// stays open in it until it has closed it itself.
+func (p *plan) clone() (int, error) {
+	// No exit signal: it is nobody's business but that of Stop.
+	const flags = unix.CLONE_VM | unix.CLONE_PIDFD
+	stack := address(&p.mapping[0]) + uintptr(len(p.mapping))&^15 // never used
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// A handler of this program must never run in the clone.
+	all, old := ^uint64(0), uint64(0)
+	setMask(&all, &old)
+	r := clone(flags, stack, &p.mem.pidfd, &p.steps[0])
+	setMask(&old, nil)
+	if r >= 0 {
+		return r, nil
+	}
+	switch err := unix.Errno(-r); err {
+	case unix.EPERM, unix.ENOSYS, unix.EINVAL: // a sandbox, or something that is not quite Linux
+		return 0, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	default:
+		return 0, err
+	}
+}
+
+// setMask sets the calling thread's mask of blocked signals.
+func setMask(set, old *uint64) {
+	// It fails only for arguments that are wrong.
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), unsafe.Sizeof(*set), 0, 0)
+}

@@ -1,0 +1,54 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+#define SYS_clone 220
+
+// func clone(flags, stack uintptr, pidfd *int32, first *step) int
+TEXT ·clone(SB),NOSPLIT,$0-40
+	MOVD	flags+0(FP), R0
+	MOVD	stack+8(FP), R1
+	MOVD	pidfd+16(FP), R2
+	MOVD	first+24(FP), R9
+	MOVD	ZR, R3
+	MOVD	ZR, R4
+	MOVD	$SYS_clone, R8
+	SVC
+	CBZ	R0, next
+	MOVD	R0, ret+32(FP)
+	RET
+
+	// The clone. R9 is its step; a system call changes R0 only.
+next:
+	MOVD	step_call(R9), R8
+	MOVD	(step_args+0*8)(R9), R0
+	MOVD	(step_args+1*8)(R9), R1
+	TBNZ	$63, R8, operation
+	MOVD	(step_args+2*8)(R9), R2
+	MOVD	(step_args+3*8)(R9), R3
+	MOVD	(step_args+4*8)(R9), R4
+	MOVD	(step_args+5*8)(R9), R5
+	SVC
+	TBNZ	$63, R0, fail
+then:
+	MOVD	step_then(R9), R9
+	B	next
+fail:
+	MOVD	step_fail(R9), R9
+	B	next
+operation:
+	CMP	$const_opSame, R8
+	BEQ	same
+	BLT	count
+	MOVD	R1, (R0)
+	B	then
+same:
+	MOVBU	(R0), R2
+	CMP	R1, R2
+	BEQ	then
+	B	fail
+count:
+	MOVD	(R0), R2
+	SUBS	$1, R2, R2
+	MOVD	R2, (R0)
+	BNE	then
+	B	fail
