@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+func TestMain(m *testing.M) { linuxtest.Main(m) }
+
+// installed builds both programs into a directory, laid out as a package has them,
+// and returns where pitvisor is.
+func installed(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	for program, source := range map[string]string{
+		"bin/pitvisor":              ".",
+		"libexec/pitvisor/pitvisor": "../pitvisor",
+	} {
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, program), source)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", source, err, out)
+		}
+	}
+	openUp(t, dir)
+	return filepath.Join(dir, "bin")
+}
+
+// openUp lets other users pass to a directory of the test's.
+func openUp(t testing.TB, dir string) {
+	t.Helper()
+	for ; filepath.Clean(os.TempDir()) != dir && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestScript runs testdata/script: what a person types at the two programs, and what
+// comes back. Each script has a cgroup root and directories of its own, and leaves
+// nothing in them.
+func TestScript(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	bin := installed(t)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			root := linuxtest.Cgroup(env.T().(testing.TB))
+			env.Setenv("PITVISOR_CGROUP_ROOT", root)
+			env.Setenv("PITVISOR_STATE_DIR", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Defer(func() {
+				if left, err := filepath.Glob(filepath.Join(root, "run-*")); err != nil || len(left) > 0 {
+					panic(fmt.Sprintf("runs left: %v, %v", left, err))
+				}
+			})
+			return nil
+		},
+	})
+}
