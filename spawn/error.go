@@ -99,7 +99,7 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Hint() string {
 	switch e.Cause {
 	case CauseNotFound:
-		return "check the path, and PATH of the worker's environment if the command is a bare name"
+		return "check the path, or PATH in the environment of the command if it is a bare name"
 	case CauseNotExecutable:
 		return "make the file executable (chmod +x), and keep it on a file system that is not mounted noexec"
 	case CauseBadFormat:
@@ -115,11 +115,11 @@ func (e *Error) Hint() string {
 	case CauseForkLimit:
 		return "raise pids.max of the pool (TasksMax= of the service), RLIMIT_NPROC of the user, or kernel.pid_max"
 	case CauseBadDir:
-		return "create the working directory, and let the worker's user enter it and those above it"
+		return "create the working directory, and let the command's user enter it and those above it"
 	case CauseCredential:
 		return "only root can change the user of a worker; run as root, or leave user and groups out"
 	case CausePermission:
-		return "let the worker's user read and execute the program and pass the directories above it, and run pitvisor inside a delegated cgroup"
+		return "let the command's user read and execute the program and pass the directories above it, and run pitvisor inside a delegated cgroup"
 	case CauseTooManyFiles:
 		return "raise LimitNOFILE= of the service (ulimit -n), or fs.file-max of the machine"
 	case CauseSetting:
