@@ -189,13 +189,20 @@ func parentWord(dir string) string {
 // called. Skips where no cgroup can be made; [NeedCgroup2] asks for controllers.
 func Cgroup(tb testing.TB) string {
 	tb.Helper()
+	path := makeCgroup(tb)
+	tb.Cleanup(func() { removeCgroup(tb, path) })
+	return path
+}
+
+// makeCgroup is Cgroup without the end.
+func makeCgroup(tb testing.TB) string {
+	tb.Helper()
 	NeedCgroup2(tb)
 	name := fmt.Sprintf("%s-%d", safeName(tb.Name()), current.next())
 	path := filepath.Join(current.group.path, name)
 	if err := unix.Mkdir(path, 0o755); err != nil {
 		tb.Fatalf("make the test's cgroup %s: %v", path, err)
 	}
-	tb.Cleanup(func() { removeCgroup(tb, path) })
 	return path
 }
 
@@ -211,12 +218,16 @@ func AllowLeak(tb testing.TB) {
 	current.leaky[tb] = true
 }
 
+// mayLeak says whether the test has called AllowLeak.
+func mayLeak(tb testing.TB) bool {
+	current.mu.Lock()
+	defer current.mu.Unlock()
+	return current.leaky[tb]
+}
+
 func removeCgroup(tb testing.TB, path string) {
 	tb.Helper()
-	current.mu.Lock()
-	leaky := current.leaky[tb]
-	current.mu.Unlock()
-	if !leaky {
+	if !mayLeak(tb) {
 		for _, p := range membersBelow(path) {
 			tb.Errorf("left in the test's cgroup: process %s", p)
 		}

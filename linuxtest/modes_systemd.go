@@ -1,0 +1,77 @@
+package linuxtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// modeUserManager becomes the systemd of a user: see [UserManager]. Its arguments
+// are the directory that becomes /run, the user, and the cgroup of the manager below
+// the one that it starts in.
+func modeUserManager(args []string) int {
+	if len(args) != 3 {
+		return complain(errors.New("user-manager is for linuxtest itself"))
+	}
+	uid, err := strconv.Atoi(args[1])
+	if err != nil {
+		return complain(err)
+	}
+	// Namespaces and credentials belong to the thread, and the one that executes
+	// decides.
+	runtime.LockOSThread()
+	// The cgroup that we are in becomes the root that is seen.
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP); err != nil {
+		return complain(fmt.Errorf("make namespaces: %w", err))
+	}
+	if err := mountForSystemd(args[0]); err != nil {
+		return complain(err)
+	}
+	if err := writeGroupFile(filepath.Join("/sys/fs/cgroup", args[2]), "cgroup.procs", "0"); err != nil {
+		return complain(err)
+	}
+	if err := becomeUser(uid); err != nil {
+		return complain(fmt.Errorf("become user %d: %w", uid, err))
+	}
+	env := []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent",
+		"XDG_RUNTIME_DIR=/run/user/" + args[1], "SYSTEMD_UNIT_PATH=/run/units",
+	}
+	err = unix.Exec(systemdPath, []string{systemdPath, "--user", "--log-target=console"}, env)
+	return complain(fmt.Errorf("execute %s: %w", systemdPath, err))
+}
+
+// mountForSystemd gives the calling thread a /run of its own, and /sys/fs/cgroup as
+// on a host without cgroup v1.
+func mountForSystemd(run string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mounts private: %w", err)
+	}
+	if err := unix.Mount(run, "/run", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s at /run: %w", run, err)
+	}
+	const cgroups = "/sys/fs/cgroup"
+	for unix.Unmount(cgroups, unix.MNT_DETACH) == nil { // until nothing is mounted there
+	}
+	if err := unix.Mount("cgroup2", cgroups, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount cgroup2 at %s: %w", cgroups, err)
+	}
+	return nil
+}
+
+// becomeUser changes the user of the calling thread only.
+func becomeUser(uid int) error {
+	for _, call := range [][3]uintptr{
+		{unix.SYS_SETGROUPS, 0, 0}, {unix.SYS_SETRESGID, uintptr(uid), uintptr(uid)}, {unix.SYS_SETRESUID, uintptr(uid), uintptr(uid)},
+	} {
+		if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[2]); errno != 0 {
+			return errno
+		}
+	}
+	return nil
+}
