@@ -22,8 +22,8 @@ func fail(code int, err error) error { return exit.Fail(code, err) }
 
 func failHint(code int, err error, hint string) error { return exit.FailHint(code, err, hint) }
 
-// report prints an error for a person and returns the exit code that it means.
-func report(w io.Writer, err error) int {
+// printError prints an error for a person and returns the exit code that it means.
+func printError(w io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pitvisor/pitvisor/internal/detach"
 	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/registry"
 )
@@ -75,12 +76,18 @@ func (p psPrinter) row(cells ...string) {
 
 func (p psPrinter) run(r registry.RunView) {
 	name := filepath.Base(r.Dir)
-	if r.Name != "" {
+	switch {
+	case r.Kind == detach.Kind:
+		name += " (" + r.Name + ", detached)"
+	case r.Name != "":
 		name += " (" + r.Name + ")"
 	}
 	owner := ""
 	if r.State == registry.RunRunning {
 		owner = "owner " + r.Owner.String()
+	}
+	if !r.Expires.IsZero() {
+		owner += ", ends in " + max(0, r.Expires.Sub(p.now)).Round(time.Second).String()
 	}
 	p.row(name, string(r.State), "", p.age(r.Started), memory(r.Memory), fmt.Sprint(r.Processes), owner)
 	for i, pool := range r.Pools {
@@ -125,7 +132,10 @@ func (p psPrinter) worker(w registry.WorkerView, lead, below string) {
 	if w.Ready {
 		ready = "yes"
 	}
-	process := w.Process.String()
+	process := ""
+	if w.Process.PID != 0 { // 0 in the first moments of a run
+		process = w.Process.String()
+	}
 	if w.Port != 0 {
 		process += fmt.Sprintf(" port %d", w.Port)
 	}

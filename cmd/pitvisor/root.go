@@ -3,13 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/internal/runverb"
 	"github.com/pitvisor/pitvisor/registry"
 )
 
@@ -37,7 +36,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return report(stderr, root.Execute())
+	return printError(stderr, root.Execute())
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -57,25 +56,14 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return failHint(exitUsage, err, "see `"+cmd.CommandPath()+" --help`")
 	})
-	root.AddCommand(a.upCommand(), a.sweepCommand(), a.psCommand(), a.doctorCommand(), a.checkCommand(), a.versionCommand())
+	root.AddCommand(a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.doctorCommand(), a.checkCommand(), a.versionCommand())
 	return root
 }
 
 // settle fills flags from their environment twins and checks the global ones.
 func (a *app) settle(flags *pflag.FlagSet) error {
-	var err error
-	flags.VisitAll(func(f *pflag.Flag) {
-		name := "PITVISOR_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, set := os.LookupEnv(name)
-		if !set || f.Changed || err != nil {
-			return
-		}
-		if e := flags.Set(f.Name, value); e != nil {
-			err = fmt.Errorf("environment %s=%q: %w", name, value, e)
-		}
-	})
-	if err != nil {
-		return fail(exitUsage, err)
+	if err := runverb.Settle(flags); err != nil {
+		return err
 	}
 	switch a.color {
 	case "auto", "always", "never":

@@ -3,21 +3,12 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
+	"github.com/pitvisor/pitvisor/internal/release"
 	"github.com/spf13/cobra"
 )
 
-// release is the version of this source; a build of a tagged module says the
-// tag instead.
-const release = "0.1.0-dev"
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return release
-}
+func version() string { return release.Version() }
 
 func (a *app) versionCommand() *cobra.Command {
 	var asJSON bool
