@@ -55,6 +55,13 @@ func (b *bench) watch(ctx context.Context, who wrapper) (waiting, error) {
 		if err := pause(ctx, settle); err != nil {
 			return err
 		}
+		n, err := c.survivors()
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return fmt.Errorf("%d commands run in the cell, want 1", n)
+		}
 		return c.watchWrapper(ctx, &w)
 	})
 	return w, err

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // wrapper is a program that runs one command and ends with the command's exit code.
@@ -42,10 +45,14 @@ const (
 	bareCommand  = "bare"
 )
 
-// pitvisorRun is `pitvisor run`, guardian included.
+// pitvisorRun is `pitvisor run`, guardian included. It is given no cgroup by name but finds the cell's box, as it finds
+// what systemd has delegated: the box is marked in the same way, and the wrapper sits in a leaf "supervisor" of it.
 func pitvisorRun(name, binary string) wrapper {
 	return wrapper{name: name, kind: kindProduct, argv: func(c *cell, command []string) ([]string, error) {
-		argv := []string{binary, "run", "--cgroup-root", c.root.path}
+		if err := unix.Fsetxattr(c.box.fd, "user.delegate", []byte("1"), 0); err != nil {
+			return nil, fmt.Errorf("mark %s as delegated: %w", c.box.path, err)
+		}
+		argv := []string{binary, "run"}
 		if name == recorded {
 			argv = append(argv, "--record", c.recordFile())
 		}
