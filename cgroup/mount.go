@@ -20,7 +20,8 @@ type Mount struct {
 	ReadOnly   bool   // as in most containers
 	NSDelegate bool   // cgroup namespaces are borders of delegation
 
-	id uint64 // as in mountinfo
+	id  uint64 // as in mountinfo
+	own string // the caller's /proc/self/cgroup at that time; "" if it could not be read
 }
 
 // FindMount looks for the cgroup2 file system of the calling process in
@@ -36,13 +37,20 @@ func FindMount() (Mount, error) {
 
 // findMounts returns at least one mount or an error.
 func findMounts() ([]Mount, error) {
-	b, err := readAt(unix.AT_FDCWD, "/proc/self/mountinfo", make([]byte, 0, 8192))
+	buf, err := readAt(unix.AT_FDCWD, "/proc/self/mountinfo", make([]byte, 0, 8192))
 	if err != nil {
 		return nil, fmt.Errorf("find the cgroup2 mount: %w", err)
 	}
-	mounts := slices.DeleteFunc(parseMounts(b), Mount.covered)
+	mounts := slices.DeleteFunc(parseMounts(buf), Mount.covered)
 	if len(mounts) == 0 {
 		return nil, fmt.Errorf("find the cgroup2 mount: %w", ErrNoCgroup2)
+	}
+	// The kernel takes a lock of all cgroups for this file, so it is read once.
+	if own, err := readAt(unix.AT_FDCWD, "/proc/self/cgroup", buf[:0]); err == nil {
+		text := string(own)
+		for i := range mounts {
+			mounts[i].own = text
+		}
 	}
 	return mounts, nil
 }
@@ -70,23 +78,23 @@ func parseMounts(mountinfo []byte) []Mount {
 	var mounts []Mount
 	hybrid := false
 	for line := range bytes.Lines(mountinfo) {
-		before, after, ok := strings.Cut(string(line), " - ")
-		left, right := strings.Fields(before), strings.Fields(after)
-		if !ok || len(left) < 6 || len(right) < 3 {
+		var left [6][]byte
+		var right [3][]byte
+		before, after, ok := bytes.Cut(line, []byte(" - "))
+		if !ok || !fill(left[:], before) || !fill(right[:], after) {
 			continue
 		}
-		options := strings.Split(left[5]+","+right[2], ",")
-		switch right[0] {
+		switch options, super := left[5], right[2]; string(right[0]) {
 		case "cgroup":
-			hybrid = hybrid || slices.ContainsFunc(options, isLimitController)
+			hybrid = hybrid || slices.ContainsFunc(limitControllers(), func(name string) bool { return hasOption(super, name) })
 		case "cgroup2":
-			id, _ := strconv.ParseUint(left[0], 10, 64)
+			id, _ := strconv.ParseUint(string(left[0]), 10, 64)
 			m := Mount{
 				id:         id,
-				Path:       unescape(left[4]),
-				Root:       unescape(left[3]),
-				ReadOnly:   slices.Contains(options, "ro"),
-				NSDelegate: slices.Contains(options, "nsdelegate"),
+				Path:       unescape(string(left[4])),
+				Root:       unescape(string(left[3])),
+				ReadOnly:   hasOption(options, "ro") || hasOption(super, "ro"),
+				NSDelegate: hasOption(options, "nsdelegate") || hasOption(super, "nsdelegate"),
 			}
 			if path.IsAbs(m.Path) && path.IsAbs(m.Root) {
 				mounts = append(mounts, m)
@@ -98,6 +106,28 @@ func parseMounts(mountinfo []byte) []Mount {
 	}
 	slices.SortStableFunc(mounts, func(a, b Mount) int { return cmp.Compare(rank(a), rank(b)) })
 	return mounts
+}
+
+// fill takes as many fields from the front of a text; false if there are fewer.
+func fill(fields [][]byte, text []byte) bool {
+	n := 0
+	for field := range bytes.FieldsSeq(text) {
+		if fields[n] = field; n == len(fields)-1 {
+			return true
+		}
+		n++
+	}
+	return false
+}
+
+// hasOption looks for one of the options that commas divide.
+func hasOption(options []byte, name string) bool {
+	for option := range bytes.SplitSeq(options, []byte{','}) {
+		if string(option) == name {
+			return true
+		}
+	}
+	return false
 }
 
 // rank orders mounts, the best one lowest.
@@ -119,12 +149,10 @@ func rank(m Mount) int {
 	return r
 }
 
-// isLimitController says whether a cgroup v1 mount option is a controller that
-// limits would need. A host may well mount net_cls or a named hierarchy beside a
-// complete cgroup2.
-func isLimitController(option string) bool {
-	return slices.Contains([]string{"memory", "cpu", "cpuset", "pids", "blkio"}, option)
-}
+// limitControllers are the cgroup v1 mount options that name controllers which limits
+// would need. A host may well mount net_cls or a named hierarchy beside a complete
+// cgroup2.
+func limitControllers() []string { return []string{"memory", "cpu", "cpuset", "pids", "blkio"} }
 
 // unescape undoes what the kernel does to blanks, tabs, newlines and backslashes in
 // the fields of mountinfo: three octal digits after a backslash.
@@ -164,12 +192,9 @@ func SelfPath() (string, error) {
 	return m.selfPath()
 }
 
+// selfPath is where the caller was when the mount was found.
 func (m Mount) selfPath() (string, error) {
-	b, err := readAt(unix.AT_FDCWD, "/proc/self/cgroup", make([]byte, 0, 1024))
-	if err != nil {
-		return "", fmt.Errorf("find our own cgroup: %w", err)
-	}
-	p, err := m.locate(string(b))
+	p, err := m.locate(m.own)
 	if err != nil {
 		return "", fmt.Errorf("find our own cgroup: %w", err)
 	}

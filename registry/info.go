@@ -57,31 +57,28 @@ type Spec struct {
 // errNoRecord says that a directory carries no whole record of a run: it is half made, or not ours.
 var errNoRecord = errors.New("no record of a run")
 
-// newInfo describes a run that the calling process owns.
-func newInfo(s Spec) (Info, error) {
+// fill describes a run that the calling process owns, but for its id.
+func (i *Info) fill(s *Spec) error {
 	self, err := pidfd.Self()
 	if err != nil {
-		return Info{}, fmt.Errorf("open own process: %w", err)
+		return fmt.Errorf("open own process: %w", err)
 	}
 	defer self.Close()
-	owner, err := self.Identity()
-	if err != nil {
-		return Info{}, fmt.Errorf("read own identity: %w", err)
+	if i.Owner, err = self.Identity(); err != nil {
+		return fmt.Errorf("read own identity: %w", err)
 	}
-	namespace, err := ownPIDNamespace()
-	if err != nil {
-		return Info{}, err
+	if i.PIDNS, err = ownPIDNamespace(); err != nil {
+		return err
 	}
-	return Info{
-		Boot: owner.Boot, Owner: owner, PIDNS: namespace,
-		Kind: s.Kind, Name: s.Name, Version: s.Version, Started: time.Now().UTC(), // a local time would need the zone file
-		Labels: s.Labels, Expires: s.Expires,
-	}, nil
+	i.Boot, i.Kind, i.Name, i.Version = i.Owner.Boot, s.Kind, s.Name, s.Version
+	i.Started = time.Now().UTC() // a local time would need the zone file
+	i.Labels, i.Expires = s.Labels, s.Expires
+	return nil
 }
 
 // write puts the record on the run's directory, the mark that makes it whole last.
-func (i Info) write(dir *cgroup.Dir) error {
-	text, err := json.Marshal(i)
+func (i *Info) write(dir *cgroup.Dir) error {
+	text, err := i.encode()
 	if err != nil {
 		return fmt.Errorf("encode record of run %s: %w", i.ID, err)
 	}

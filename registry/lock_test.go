@@ -185,8 +185,8 @@ func TestStoppedCreatorIsLeftAlone(t *testing.T) {
 }
 
 func TestOwnerDeadOnlyWithProof(t *testing.T) {
-	self, err := newInfo(Spec{Kind: "up", Name: "x", Version: "1"})
-	if err != nil {
+	var self Info
+	if err := self.fill(&Spec{Kind: "up", Name: "x", Version: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	child := linuxtest.Start(t, "/bin/true")

@@ -33,20 +33,19 @@ func (r *Registry) Root() *cgroup.Dir { return r.root }
 //
 // On an error nothing is left behind.
 func (r *Registry) Create(s Spec) (*Run, error) {
-	info, err := newInfo(s)
+	run := &Run{root: r.root}
+	err := run.info.fill(&s)
 	if err != nil {
 		return nil, fmt.Errorf("create run: %w", err)
 	}
-	id, dir, err := r.claim(runPrefix)
-	if err != nil {
+	if run.info.ID, run.dir, err = r.claim(runPrefix); err != nil {
 		return nil, fmt.Errorf("create run: %w", err)
 	}
-	info.ID = id
-	if err := info.write(dir); err != nil {
-		r.abandon(dir)
+	if err := run.info.write(run.dir); err != nil {
+		r.abandon(run.dir)
 		return nil, fmt.Errorf("create run: %w", err)
 	}
-	return &Run{info: info, root: r.root, dir: dir}, nil
+	return run, nil
 }
 
 // CreateSupervisorLeaf makes a locked leaf supervisor-<id> below the root, for the calling process to

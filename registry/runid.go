@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,15 +33,19 @@ func NewRunID() RunID {
 }
 
 // fillRandom asks the kernel itself: crypto/rand would be a tenth of the price of a
-// one-shot command. It panics where crypto/rand ends the program: when the kernel has
-// no random bytes to give, no id is unique.
+// one-shot command, and the vDSO that unix.Getrandom asks needs memory of its own. It
+// panics where crypto/rand ends the program: when the kernel has no random bytes to
+// give, no id is unique.
 func fillRandom(b []byte) {
 	for len(b) > 0 {
-		n, err := unix.Getrandom(b, 0)
-		if err != nil && err != unix.EINTR {
+		n, _, err := unix.Syscall(unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0)
+		switch err {
+		case 0:
+			b = b[n:]
+		case unix.EINTR:
+		default:
 			panic("registry: getrandom: " + err.Error())
 		}
-		b = b[max(n, 0):]
 	}
 }
 
