@@ -1,0 +1,20 @@
+#!/bin/sh
+# One task of a Slurm step: srun slurm-step.sh COMMAND [ARGUMENT...]
+#
+# Slurm ends what a step leaves behind when the step ends, and says nothing about it.
+# Here every task ends with nothing left, and what it would have left is named in a
+# report of its own. Where Slurm gives the task's user no cgroup to write to, the run
+# is weak (see docs/run.md): Slurm's own cgroup of the step is then the second line.
+#
+# scancel sends TERM, which pitvisor forwards, and KILL after KillWait (30 s as
+# Slurm comes): --kill-after plus the task's own time to stop must be below that.
+set -eu
+
+task=${SLURM_JOB_ID:?to be started by srun}.${SLURM_STEP_ID:?}.${SLURM_PROCID:?}
+
+exec pitvisor run \
+	--name "slurm-$task" --label slurm_job="$SLURM_JOB_ID" \
+	--allow-weak \
+	--signal TERM --kill-after 20s \
+	--report "${REPORTS:-.}/pitvisor-$task.json" \
+	-- "$@"
