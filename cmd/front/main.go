@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/pitvisor/pitvisor/internal/exit"
@@ -22,6 +23,8 @@ import (
 )
 
 func main() {
+	// It does one thing after the other. A second thread at work would only cost wake-ups.
+	runtime.GOMAXPROCS(1)
 	spawn.HelperMain() // becomes the spawn helper when it was started as one
 	guardian.Main()    // and so on
 	if len(os.Args) > 1 && os.Args[1] == "run" {
