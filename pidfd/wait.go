@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,10 +19,28 @@ func (p *Process) Wait(ctx context.Context) error {
 
 // WaitReaped returns when the process has ended and was reaped by its parent,
 // after which [Process.ExitStatus] knows how it ended. Linux 6.15; older kernels
-// tell nobody about the reaping, and it waits until ctx ends.
+// tell nobody about the reaping, so they are asked again and again from the end of
+// the process on. It ends early with the cause of ctx. Linux 5.3.
 func (p *Process) WaitReaped(ctx context.Context) error {
-	return p.wait(ctx, 0)
+	if err := p.Wait(ctx); err != nil {
+		return err
+	}
+	const shortest, longest = time.Millisecond, 50 * time.Millisecond
+	for pause := shortest; ; pause = min(2*pause, longest) {
+		again, cancel := context.WithTimeoutCause(ctx, pause, errAskAgain)
+		err := p.wait(again, 0)
+		cancel()
+		if !errors.Is(err, errAskAgain) {
+			return err
+		}
+		if reaped, err := p.reaped(); reaped || err != nil {
+			return err
+		}
+	}
 }
+
+// errAskAgain ends a wait for an event that may never come.
+var errAskAgain = errors.New("ask again")
 
 // wait waits for the events or for POLLHUP, which is always reported.
 func (p *Process) wait(ctx context.Context, events int16) error {
