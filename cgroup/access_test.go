@@ -3,6 +3,8 @@ package cgroup
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -27,10 +29,18 @@ func TestFilesOfACgroup(t *testing.T) {
 	_, err = d.ReadFile("no.such")
 	wantErr(t, "ReadFile(no.such)", err, ErrNotSupported)
 	wantErr(t, "WriteFile(no.such)", d.WriteFile("no.such", "1"), ErrNotSupported)
-	for _, name := range []string{"", ".", "..", "../cgroup.procs", "/etc/passwd"} {
+	// One of our own: where the rule is broken, the test writes to it.
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("untouched"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", ".", "..", "../cgroup.procs", outside} {
 		_, err := d.ReadFile(name)
 		wantErr(t, "ReadFile("+name+")", err, fs.ErrInvalid)
 		wantErr(t, "WriteFile("+name+")", d.WriteFile(name, "0"), fs.ErrInvalid)
+	}
+	if text, err := os.ReadFile(outside); string(text) != "untouched" || err != nil {
+		t.Errorf("the file outside holds %q, %v", text, err)
 	}
 }
 
