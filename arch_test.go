@@ -35,7 +35,7 @@ func layers() map[string][]string {
 		"internal/home":      {"registry", "spawn", "cgroup"},
 		"internal/release":   nil,
 		"internal/weak":      {"internal/procfs", "cgroup", "pidfd", "spawn"},
-		"internal/userscope": {"cgroup", "pidfd"},
+		"internal/userscope": {"cgroup"},
 		"internal/oneshot": {
 			"internal/guardian", "internal/home", "internal/leftover", "internal/siginfo", "internal/terminal", "internal/weak",
 			"registry", "spawn", "cgroup", "pidfd",
@@ -64,7 +64,8 @@ func foreign() map[string][]string {
 		"github.com/vishvananda/netns":     {"spawn"},
 		"go.etcd.io/bbolt":                 {"history"},
 		"github.com/pelletier/go-toml/v2":  {"internal/config"},
-		"github.com/coreos/go-systemd/v22": {"cmd/pitvisor"},
+		"github.com/coreos/go-systemd/v22": {"cmd/pitvisor", "internal/userscope"},
+		"github.com/godbus/dbus/v5":        {"internal/userscope"},
 		"github.com/spf13/cobra":           {"cmd/pitvisor"},
 		"github.com/spf13/pflag":           {"cmd/pitvisor", "cmd/front", "internal/runverb"},
 		"golang.org/x/sys":                 {"*"},
