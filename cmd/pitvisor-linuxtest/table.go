@@ -10,13 +10,9 @@ import (
 	"github.com/pitvisor/pitvisor/linuxtest/vm"
 )
 
-// printReport prints what a person wants to know about one kernel: what failed
-// with its output, then one table.
+// printReport prints one table for one kernel.
 func printReport(out *printer, r *vm.Report) {
 	var b strings.Builder
-	for _, o := range r.Programs {
-		printFailures(&b, r.Kernel, o)
-	}
 	fmt.Fprintf(&b, "\n%s: Linux %s (%s %s), %s, tier %s, controllers %s\n", r.Kernel, r.Release, r.Suite, r.Version,
 		accelWords(r), orNone(r.Tier), orNone(strings.Join(r.Controllers, " ")))
 	fmt.Fprintf(&b, "prepared in %.1f s, booted in %.1f s, done in %.1f s\n", r.Prepare, r.Boot, r.Total)
@@ -44,12 +40,18 @@ func printReport(out *printer, r *vm.Report) {
 	out.raw(b.String())
 }
 
-// printFailures prints the output of tests that failed.
-func printFailures(b *strings.Builder, kernel string, o vm.Outcome) {
+// printOutcome prints how a program ended: a line when all is well, everything
+// that it wrote about it when not.
+func printOutcome(b *strings.Builder, kernel string, o *vm.Outcome) {
+	took := ""
+	if o.Exit != nil {
+		took = fmt.Sprintf(" (%.1f s)", o.Exit.Seconds)
+	}
 	if o.OK {
+		fmt.Fprintf(b, "%s: %s: ok%s\n", kernel, o.Name, took)
 		return
 	}
-	fmt.Fprintf(b, "\n%s: %s: %s\n", kernel, o.Name, o.Why)
+	fmt.Fprintf(b, "%s: %s: %s%s\n", kernel, o.Name, o.Why, took)
 	if o.Tests != nil {
 		for _, f := range o.Tests.Failed {
 			fmt.Fprintf(b, "--- FAIL: %s\n%s", f.Test, f.Output)

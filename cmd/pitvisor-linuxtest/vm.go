@@ -192,13 +192,13 @@ func (l *lane) one(ctx context.Context, name string) (*vm.Report, error) {
 		Kernel: kernel, Root: l.root, Payload: l.payload.Image(), Programs: l.payload.Programs,
 		Env: l.o.env, Memory: l.o.memory, CPUs: l.o.cpus, Accel: l.o.accel,
 	}
-	r := vm.Examine(ctx, m, l.rules, func(e vm.Event) { l.observe(name, m.Programs, e) })
+	r := vm.Examine(ctx, m, l.rules, func(e vm.Event, o *vm.Outcome) { l.observe(name, m.Programs, e, o) })
 	r.Prepare = took.Round(10 * time.Millisecond).Seconds()
 	return r, nil
 }
 
 // observe prints what happens on a kernel.
-func (l *lane) observe(kernel string, programs []vm.Program, e vm.Event) {
+func (l *lane) observe(kernel string, programs []vm.Program, e vm.Event, o *vm.Outcome) {
 	switch e.Kind {
 	case vm.EventReady:
 		l.out.line("%s: up", kernel)
@@ -211,11 +211,9 @@ func (l *lane) observe(kernel string, programs []vm.Program, e vm.Event) {
 			l.out.raw(strings.ReplaceAll(string(e.Output), "\x16", ""))
 		}
 	case vm.EventEnd:
-		how := e.Err
-		if e.Exit != nil {
-			how = fmt.Sprintf("exit code %d %s after %.1f s", e.Exit.Code, e.Exit.Signal, e.Exit.Seconds)
-		}
-		l.out.line("%s: %s: %s", kernel, programs[e.Program].Name, how)
+		var b strings.Builder
+		printOutcome(&b, kernel, o)
+		l.out.raw(b.String())
 	}
 }
 

@@ -196,30 +196,16 @@ func (m *Machine) initramfs(self string) (*os.File, error) {
 
 // follow reads what the guest says until it says goodbye, or until a limit.
 func (m *Machine) follow(ctx context.Context, g *guarded, ready func(*Guest)) error {
-	boot := m.Boot
-	if boot == 0 {
-		boot = 2 * time.Minute
+	w := wait{m.Boot, "the guest to be ready"}
+	if w.limit == 0 {
+		w.limit = 2 * time.Minute
 	}
 	stop := context.AfterFunc(ctx, func() { _ = g.port.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	limit, waiting := boot, "the guest to be ready"
 	for {
-		if err := g.port.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		kind, data, err := w.receive(ctx, g.port)
+		if err != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		kind, data, err := receive(g.port)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return fmt.Errorf("gave up after %v of waiting for %s", limit, waiting)
-		case errors.Is(err, io.EOF):
-			return fmt.Errorf("the guest ended while we waited for %s", waiting)
-		case err != nil:
-			return fmt.Errorf("read from the guest: %w", err)
 		}
 		if kind == frameOutput {
 			m.tell(Event{Kind: EventOutput, Output: data})
@@ -239,13 +225,37 @@ func (m *Machine) follow(ctx context.Context, g *guarded, ready func(*Guest)) er
 			m.tell(Event{Kind: EventReady})
 		case "start":
 			p := m.Programs[msg.Program]
-			limit, waiting = p.limit()+time.Minute, p.Name
+			w = wait{p.limit() + time.Minute, p.Name}
 			m.tell(Event{Kind: EventStart, Program: msg.Program})
 		case "end":
-			limit, waiting = time.Minute, "the next program"
+			w = wait{time.Minute, "the next program"}
 			m.tell(Event{Kind: EventEnd, Program: msg.Program, Exit: msg.Exit, Left: msg.Left, Err: msg.Text})
 		}
 	}
+}
+
+// wait is what the host waits for, and how long since the guest last spoke.
+type wait struct {
+	limit time.Duration
+	what  string
+}
+
+func (w wait) receive(ctx context.Context, port *os.File) (kind byte, data []byte, err error) {
+	err = port.SetReadDeadline(time.Now().Add(w.limit))
+	if err == nil && ctx.Err() == nil { // or the deadline of the end was overwritten
+		kind, data, err = receive(port)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return 0, nil, context.Cause(ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return 0, nil, fmt.Errorf("gave up after %v of waiting for %s", w.limit, w.what)
+	case errors.Is(err, io.EOF):
+		return 0, nil, fmt.Errorf("the guest ended while we waited for %s", w.what)
+	case err != nil:
+		return 0, nil, fmt.Errorf("read from the guest: %w", err)
+	}
+	return kind, data, nil
 }
 
 func (m *Machine) tell(e Event) {

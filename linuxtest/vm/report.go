@@ -51,8 +51,9 @@ func (r *Report) OK() bool {
 }
 
 // Examine runs a machine and reports. With rules, a skip that they do not allow is
-// a failure. observe, unless nil, sees every event, too.
-func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event)) *Report {
+// a failure. observe, unless nil, sees every event, too, and the outcome of a
+// program that has ended.
+func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event, *Outcome)) *Report {
 	k := m.Kernel
 	r := &Report{Kernel: k.Name, Release: k.Release, Package: k.Package, Version: k.Version, Suite: k.Suite}
 	for _, p := range m.Programs {
@@ -61,6 +62,7 @@ func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event)) 
 	var tests *Tests
 	var end *tail
 	m.Observe = func(e Event) {
+		var o *Outcome
 		switch e.Kind {
 		case EventReady:
 		case EventStart:
@@ -70,10 +72,11 @@ func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event)) 
 			_, _ = tests.Write(e.Output) // never fails
 			_, _ = end.Write(e.Output)   // never fails
 		case EventEnd:
-			r.Programs[e.Program].finish(e, tests, end, rules, k.Release)
+			o = &r.Programs[e.Program]
+			o.finish(e, tests, end, rules, k.Release)
 		}
 		if observe != nil {
-			observe(e)
+			observe(e, o)
 		}
 	}
 	run, err := m.Run(ctx)

@@ -24,7 +24,7 @@ type Root struct {
 
 // base are the packages that every root has.
 func base() []string {
-	return []string{"dash", "coreutils", "util-linux", "mount", "procps", "grep", "sed", "libc-bin"}
+	return []string{"dash", "coreutils", "findutils", "grep", "libc-bin", "mawk", "mount", "procps", "sed", "util-linux"}
 }
 
 // Root makes a root file system of [base packages] and more, with all that they
@@ -98,6 +98,7 @@ bin -> usr/bin
 sbin -> usr/sbin
 lib -> usr/lib
 lib64 -> usr/lib64
+usr/bin/awk -> mawk
 dev
 home
 media
