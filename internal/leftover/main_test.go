@@ -22,6 +22,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// With -race every helper would wait for a second at its exit.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	linuxtest.Main(m, linuxtest.Modes{
 		"leave":        modeLeave,
 		"sockets":      modeSockets,
@@ -159,13 +161,13 @@ func modeDeadLeader([]string) int {
 
 // run is a run as pitvisor makes it.
 type run struct {
-	t    *testing.T
+	t    testing.TB
 	dir  *cgroup.Dir
 	leaf *cgroup.Dir
 	id   string
 }
 
-func newRun(t *testing.T) *run {
+func newRun(t testing.TB) *run {
 	t.Helper()
 	linuxtest.NoLeaks(t)
 	dir, err := cgroup.Open(linuxtest.Cgroup(t))
@@ -271,7 +273,7 @@ func (r *run) one(c Command, pid int) Process {
 
 // output is what a helper prints.
 type output struct {
-	t     *testing.T
+	t     testing.TB
 	lines *bufio.Scanner
 }
 

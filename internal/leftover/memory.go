@@ -94,7 +94,7 @@ func readFacts(p *procfs.Process, runID string) memoryFacts {
 	}
 	if fd, err := p.Open("environ"); err == nil {
 		defer func() { _ = unix.Close(fd) }() // read-only; nothing to lose
-		facts.env = readEnvironment(bufio.NewReaderSize(&file{fd}, 16<<10))
+		facts.env = readEnvironment(bufio.NewReaderSize(&file{fd}, 4<<10))
 	}
 	return facts
 }
