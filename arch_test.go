@@ -47,7 +47,7 @@ func layers() map[string][]string {
 		},
 		"cmd/front":         {"internal/exit", "internal/guardian", "internal/release", "internal/runverb", "spawn"},
 		"internal/siginfo":  nil,
-		"internal/terminal": {"pidfd"},
+		"internal/terminal": nil,
 		"internal/guardian": {"cgroup", "pidfd"},
 		"internal/suggest":  nil,
 		"internal/server":   {"api", "supervise", "registry", "cgroup", "pidfd", "spawn"},

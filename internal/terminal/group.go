@@ -2,49 +2,58 @@ package terminal
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// groupAlive says whether a process group has a process that is no zombie. Nothing
-// but a look at all of them tells; it is needed only when a command has left the
-// terminal to a group of its own.
-func groupAlive(group int) (bool, error) {
+// occupied says whether a process group has a member that has not exited. When that
+// cannot be seen it says so too.
+func occupied(group int) bool {
+	if group <= 0 {
+		return false
+	}
+	// The only question about a group that the kernel answers without a signal. It
+	// counts zombies in.
+	if _, err := unix.Getpriority(unix.PRIO_PGRP, group); err == unix.ESRCH {
+		return false
+	}
 	proc, err := os.Open("/proc")
 	if err != nil {
-		return false, fmt.Errorf("look for process group %d: %w", group, err)
+		return true
 	}
-	defer proc.Close()
+	defer func() { _ = proc.Close() }() // was only read
 	names, err := proc.Readdirnames(-1)
 	if err != nil {
-		return false, fmt.Errorf("look for process group %d: %w", group, err)
+		return true
 	}
+	zombies := false
 	for _, name := range names {
-		if name[0] < '0' || name[0] > '9' {
-			continue
+		member, alive := memberOf(group, name)
+		if alive {
+			return true
 		}
-		stat, err := os.ReadFile("/proc/" + name + "/stat")
-		if err != nil {
-			continue // it has gone meanwhile
-		}
-		if state, g := parseStat(stat); g == group && state != 'Z' && state != 'X' {
-			return true, nil
-		}
+		zombies = zombies || member
 	}
-	return false, nil
+	return !zombies
 }
 
-// parseStat returns the state and the process group in a line of /proc/<pid>/stat.
-func parseStat(stat []byte) (state byte, group int) {
-	end := bytes.LastIndexByte(stat, ')') // the name before it may hold anything
-	fields := bytes.Fields(stat[end+1:])
-	if end < 0 || len(fields) < 3 {
-		return 0, 0
+// memberOf says whether a process is in a group, and alive. The number is only used
+// to read: a stranger who has it by then is none of the group.
+func memberOf(group int, pid string) (member, alive bool) {
+	if pid[0] < '1' || pid[0] > '9' {
+		return false, false
 	}
-	group, err := strconv.Atoi(string(fields[2]))
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
-		return 0, 0
+		return false, false // gone
 	}
-	return fields[0][0], group
+	// pid (name) state ppid pgrp; the name may hold spaces and brackets.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 3 || fields[2] != strconv.Itoa(group) {
+		return false, false
+	}
+	return true, fields[0] != "Z" && fields[0] != "X"
 }

@@ -1,12 +1,3 @@
-// Package terminal leaves the controlling terminal of a program as the program found
-// it, whatever a command does to it meanwhile, and lets the program be stopped like
-// the command by the shell that both are a job of.
-//
-// The command is meant to share the caller's process group, so that `pitvisor run --
-// git log | less` stays one job: the terminal then sends its signals to both.
-//
-// The package makes no pseudo-terminal and copies nothing. It is not for shells: it
-// never takes the terminal away from another job.
 package terminal
 
 import (
@@ -16,127 +7,144 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/pitvisor/pitvisor/pidfd"
 )
 
-// Terminal is the controlling terminal.
+// Terminal is the controlling terminal of the process. One goroutine uses it at a time.
 type Terminal struct {
 	fd    int
-	modes unix.Termios
-	group int  // in the foreground when Save was called
-	ours  bool // and it was the caller's
+	saved state
 }
 
-// Open opens the controlling terminal. Without one the error is unix.ENXIO, or
-// fs.ErrNotExist where there is no /dev/tty.
+// state is what can be restored.
+type state struct {
+	known bool
+	modes unix.Termios
+	ours  bool // the foreground process group was that of this process
+}
+
+// Open opens the controlling terminal. Where the process has none, the error is
+// unix.ENXIO, or [fs.ErrNotExist] without a /dev. It does not read from the terminal.
 func Open() (*Terminal, error) {
 	for {
-		fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if err == nil {
+		// Nonblocking, because a serial line may wait for its carrier.
+		fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		switch err {
+		case nil:
 			return &Terminal{fd: fd}, nil
-		}
-		if err != unix.EINTR {
-			return nil, &os.PathError{Op: "open", Path: "/dev/tty", Err: err}
+		case unix.EINTR:
+		default:
+			return nil, fmt.Errorf("open the controlling terminal: %w", err)
 		}
 	}
 }
 
-// Save remembers how the terminal is. It fails on one that is hung up.
+// Save remembers the modes of the terminal, and whether this process is in the
+// foreground, for [Terminal.Restore].
 func (t *Terminal) Save() error {
-	modes, err := unix.IoctlGetTermios(t.fd, unix.TCGETS)
+	modes, err := t.modes()
 	if err != nil {
 		return fmt.Errorf("read the modes of the terminal: %w", err)
 	}
-	group, err := t.foregroundGroup()
-	if err != nil {
-		return err
-	}
-	t.modes, t.group, t.ours = *modes, group, group == unix.Getpgrp()
+	t.saved = state{known: true, modes: modes, ours: t.Foreground()}
 	return nil
 }
 
-// Foreground says whether the caller's process group has the terminal now.
+// Foreground says whether the process group of this process is the one that the
+// terminal gives its keys to.
 func (t *Terminal) Foreground() bool {
-	group, err := t.foregroundGroup()
+	group, err := t.group()
 	return err == nil && group == unix.Getpgrp()
 }
 
-func (t *Terminal) foregroundGroup() (int, error) {
-	group, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
-	if err != nil {
-		return 0, fmt.Errorf("ask for the foreground process group of the terminal: %w", err)
-	}
-	return group, nil
-}
-
-// Restore makes the terminal again as Save saw it, where that is the caller's to do:
-// the foreground goes back to the caller's process group if it had it and a group
-// without a process has it now, and the modes go back if the caller is in the
-// foreground. What is as it was is not touched, and neither is a terminal that is gone.
+// Restore brings the terminal back to what [Terminal.Save] has seen, if this process
+// was in the foreground then. A foreground process group that has no living member,
+// such as that of a killed job, is replaced by this process's own; a living one is
+// left in peace, and the modes with it. Nothing is written where nothing differs, and
+// a terminal that was hung up is no error.
 func (t *Terminal) Restore() error {
-	if !t.ours {
+	if !t.saved.known || !t.saved.ours {
 		return nil
 	}
-	err := withoutTTOU(t.restore)
-	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENXIO) {
-		return nil // hung up, or no longer ours
-	}
-	return err
-}
-
-func (t *Terminal) restore() error {
-	group, err := t.foregroundGroup()
-	if err != nil {
-		return err
-	}
-	if group != t.group {
-		alive, err := groupAlive(group)
-		if err != nil || alive {
+	err := quietly(func() error {
+		if err := t.restoreGroup(); err != nil {
 			return err
 		}
-		if err := unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, t.group); err != nil {
-			return fmt.Errorf("take the terminal back: %w", err)
-		}
+		return t.restoreModes()
+	})
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOTTY) {
+		return nil // hung up, or not ours any more
 	}
-	modes, err := unix.IoctlGetTermios(t.fd, unix.TCGETS)
 	if err != nil {
-		return fmt.Errorf("read the modes of the terminal: %w", err)
-	}
-	if *modes == t.modes {
-		return nil
-	}
-	if err := unix.IoctlSetTermios(t.fd, unix.TCSETSW, &t.modes); err != nil {
-		return fmt.Errorf("restore the modes of the terminal: %w", err)
+		return fmt.Errorf("restore the terminal: %w", err)
 	}
 	return nil
 }
 
-// Close gives the descriptor back.
-func (t *Terminal) Close() error { return unix.Close(t.fd) }
-
-// StopSelf stops the calling process, and nobody else, as its shell expects of a job
-// whose command has stopped. It may return a moment before the process stands still.
-// Whoever continues the job continues it.
-func (t *Terminal) StopSelf() error {
-	self, err := pidfd.Self()
-	if err != nil {
+func (t *Terminal) restoreGroup() error {
+	group, err := t.group()
+	if err != nil || group == unix.Getpgrp() || occupied(group) {
 		return err
 	}
-	defer self.Close()
-	return self.Signal(unix.SIGSTOP)
+	return ignoringEINTR(func() error { return unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, unix.Getpgrp()) })
 }
 
-// withoutTTOU runs f in a thread that writes to a terminal of which it does not have
-// the foreground without being stopped for it.
-func withoutTTOU(f func() error) error {
+func (t *Terminal) restoreModes() error {
+	if !t.Foreground() {
+		return nil
+	}
+	modes, err := t.modes()
+	if err != nil || modes == t.saved.modes {
+		return err
+	}
+	// After what was written has been sent: it was meant for the modes before.
+	return ignoringEINTR(func() error { return unix.IoctlSetTermios(t.fd, unix.TCSETSW, &t.saved.modes) })
+}
+
+// Close closes the terminal, for this package only. A second Close returns [os.ErrClosed].
+func (t *Terminal) Close() error {
+	if t.fd < 0 {
+		return fmt.Errorf("close the terminal: %w", os.ErrClosed)
+	}
+	fd := t.fd
+	t.fd = -1
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("close the terminal: %w", err)
+	}
+	return nil
+}
+
+func (t *Terminal) modes() (unix.Termios, error) {
+	modes, err := unix.IoctlGetTermios(t.fd, unix.TCGETS)
+	if err != nil {
+		return unix.Termios{}, err
+	}
+	return *modes, nil
+}
+
+// group is the foreground process group; 0 is none, or one in another PID namespace.
+func (t *Terminal) group() (int, error) {
+	return unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
+}
+
+// quietly runs f on a thread that has SIGTTOU blocked. A process in the background
+// that changes its terminal is stopped else.
+func quietly(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var block, before unix.Sigset_t
-	block.Val[0] = 1 << (unix.SIGTTOU - 1)
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &before); err != nil {
-		return os.NewSyscallError("rt_sigprocmask", err)
+	var set, old unix.Sigset_t
+	set.Val[0] = 1 << (unix.SIGTTOU - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, &old); err != nil {
+		return err
 	}
 	err := f()
-	return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
+	return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil))
+}
+
+// ignoringEINTR repeats a system call that a signal cut short.
+func ignoringEINTR(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
 }
