@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -40,6 +41,7 @@ func TestFormsOfACleanRun(t *testing.T) {
 func TestCleanIsProven(t *testing.T) {
 	for name, spoil := range map[string]func(*Report){
 		"leftovers":   func(r *Report) { r.Left.Total = 1 },
+		"unlisted":    func(r *Report) { r.LeftErr = errors.New("x") },
 		"blockers":    func(r *Report) { r.Blocked = sample().Blocked },
 		"not removed": func(r *Report) { r.Removed = false },
 		"weak":        func(r *Report) { r.Weak = true },
@@ -54,7 +56,24 @@ func TestCleanIsProven(t *testing.T) {
 	}
 }
 
-// cases maps the cases of a JUnit file to their kinds and messages.
+// A list that could not be made is no clean list.
+func TestUnlistedIsSaid(t *testing.T) {
+	r := clean()
+	r.LeftErr = errors.New("list\nfailed")
+	const want = `what the command left behind is not known, but killed: list\nfailed`
+	for form, write := range map[string]func(io.Writer) error{
+		"pitvisor: " + want + "\n":                             plainText(r),
+		"::error title=not clean::" + want + "\n":              r.WriteGitHub,
+		"    \"error\": \"list\\nfailed\",\n    \"processes\"": r.WriteJSON,
+	} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil || !strings.Contains(b.String(), form) {
+			t.Errorf("%s, %v, want %q in it", &b, err, form)
+		}
+	}
+}
+
+// junitCases maps the cases of a JUnit file to their kinds and messages.
 func junitCases(t *testing.T, r *Report) map[string]string {
 	t.Helper()
 	var b bytes.Buffer
@@ -116,6 +135,7 @@ func TestJUnitCases(t *testing.T) {
 		{func(r *Report) { r.ExitCode, r.Extra = pointer(1), []string{OOMKilled} }, map[string]string{"exit": "failure: exited: exit code 1 (oom)"}},
 		{func(r *Report) { r.Outcome, r.RunID, r.Error = NotStarted, "", "no\nsuch \x1b file" }, map[string]string{"exit": "error: not-started: no\nsuch \\x1b file", "removed": "skipped: no run was made"}},
 		{func(r *Report) { r.Left = sample().Left }, map[string]string{"leaks": "failure: left behind by the command and killed: 4 processes"}},
+		{func(r *Report) { r.LeftErr = errors.New("no\x1b") }, map[string]string{"leaks": `error: what the command left behind is not known, but killed: no\x1b`}},
 		{func(r *Report) { r.Removed = false }, map[string]string{"removed": "failure: the cgroup of the run is still there"}},
 		{func(r *Report) { r.Blocked, r.Removed = sample().Blocked, false }, map[string]string{"removed": "failure: " + sample().Blocked.Error()}},
 		{func(r *Report) { r.Weak, r.Removed = true, false }, map[string]string{"removed": "skipped: weak: this ran without a cgroup"}},

@@ -26,6 +26,9 @@ func (r *Report) WriteGitHub(w io.Writer) error {
 			annotate(&b, "warning", title, "and "+count(more, "more process", "more processes"))
 		}
 	}
+	if r.LeftErr != nil {
+		annotate(&b, "error", "not clean", r.unlisted())
+	}
 	switch {
 	case r.Blocked != nil:
 		annotate(&b, "error", "not clean", visible(r.Blocked.Error(), textReason))

@@ -50,6 +50,12 @@ func (r *Report) fields(j *js) {
 	j.key("cgroup_removed").flag(r.Removed)
 	j.key("leaks").object(func() {
 		j.key("total").int(r.Left.Total)
+		j.key("error")
+		if r.LeftErr != nil {
+			j.str(r.LeftErr.Error())
+		} else {
+			j.null()
+		}
 		j.key("processes").list(len(r.Left.Processes), func(i int) { j.process(r.Left.Processes[i]) })
 	})
 	j.key("nested_runs").runs(r.Nested(), func(n Run) { j.key("processes").int(n.Processes) })

@@ -96,7 +96,10 @@ func (r *Report) cases() []testCase {
 	case r.Outcome != Exited || r.ExitCode == nil || *r.ExitCode != 0:
 		exit.kind, exit.message = "failure", r.ending()
 	}
-	if r.Left.Total > 0 {
+	switch {
+	case r.LeftErr != nil:
+		leaks.kind, leaks.message = "error", r.unlisted()
+	case r.Left.Total > 0:
 		leaks.kind, leaks.message = "failure", r.leftTitle()
 		leaks.text = r.leftLines()
 	}

@@ -63,6 +63,7 @@ type Report struct {
 	Weak bool   // there was no cgroup: what escaped is not known
 
 	Left     leftover.Found       // what the command left behind; killed
+	LeftErr  error                // why that is not known; nil when it is
 	Detached []Run                // runs that were made on purpose to outlive this one
 	Removed  bool                 // the run's cgroups are removed, so nothing of it is left
 	Blocked  *cgroup.BlockedError // what could not be killed; nil for nothing
@@ -90,7 +91,7 @@ type OOM struct {
 // Clean says that it is proven that nothing was left behind: nothing was found, the
 // cgroups are removed, and there was one to begin with.
 func (r *Report) Clean() bool {
-	return r.Left.Total == 0 && r.Blocked == nil && r.Removed && !r.Weak
+	return r.Left.Total == 0 && r.LeftErr == nil && r.Blocked == nil && r.Removed && !r.Weak
 }
 
 // Wall returns how long the run took, from the start of the command to the end of

@@ -28,7 +28,7 @@ func (r *Report) WriteStats(w io.Writer, color bool) error {
 
 // stat writes one line: what, and how much.
 func (t *text) stat(what, much string) {
-	t.WriteString("  " + t.paint(styleDim, fmt.Sprintf("%-14s", what)) + " " + much + "\n")
+	t.WriteString("  " + t.paint(styleDim, fmt.Sprintf("%-15s", what)) + " " + much + "\n")
 }
 
 // stats writes the values that are there, related ones in one line, and then why the

@@ -80,6 +80,9 @@ func (r *Report) sayOOM(t *text) {
 }
 
 func (r *Report) sayLeft(t *text) {
+	if r.LeftErr != nil {
+		t.warn("%s", r.unlisted())
+	}
 	if r.Left.Total == 0 {
 		return
 	}
@@ -93,6 +96,11 @@ func (r *Report) sayLeft(t *text) {
 	if more := r.Left.Total - min(len(r.Left.Processes), textProcesses); more > 0 {
 		t.WriteString("  and " + count(more, "more process", "more processes") + "\n")
 	}
+}
+
+// unlisted says that what was left behind is not known.
+func (r *Report) unlisted() string {
+	return "what the command left behind is not known, but killed: " + visible(r.LeftErr.Error(), textReason)
 }
 
 // leftTitle says how much was left behind, and what became of it.
