@@ -22,8 +22,7 @@ import (
 // The helper knows itself by argv[0] and by an inherited file that nobody else has.
 func HelperMain() {
 	if len(os.Args) == 0 || os.Args[0] != helperName {
-		// ENOSYS before Linux 5.11: inherited files go on to children there.
-		_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+		keepInherited()
 		helperReady.Store(true)
 		return
 	}
@@ -33,6 +32,20 @@ func HelperMain() {
 		fmt.Fprintf(os.Stderr, "%s: %v: this is started by pitvisor itself\n", helperName, err)
 	}
 	os.Exit(helperFailed)
+}
+
+// keepInherited marks every descriptor above 2 close-on-exec.
+func keepInherited() {
+	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	// Before Linux 5.11. Without /proc they go on to children.
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // helperFailed is the exit code of a helper that could not become the program. It
