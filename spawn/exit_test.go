@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/pidfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -98,12 +100,23 @@ func TestExitIsNotLostToAThief(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	for text, want := range map[string]Exit{"exit 7": {Code: 7}, "kill -HUP $$": {Code: -1, Signal: unix.SIGHUP}} {
 		c := Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", text}, Leaf: newLeaf(t, testRoot(t), "leaf")}
-		p := start(t, &c)
+		p, err := Start(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }() // it has ended
 		if err := p.Handle().Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := waitPidfd(p.Handle().FD(), 0); err != nil {
 			t.Fatal(err)
+		}
+		if !pidfd.Probe().ExitInfo {
+			// The kernel keeps nothing for us: say so, and do not make it up.
+			if got, err := p.Wait(t.Context()); !errors.Is(err, pidfd.ErrNotSupported) || !strings.Contains(err.Error(), "somebody else") {
+				t.Errorf("%s: %+v, %v, want that somebody else has reaped it", text, got, err)
+			}
+			continue
 		}
 		got := wait(t, p)
 		got.At = time.Time{}
