@@ -72,7 +72,7 @@ func runCall(args []string) error {
 	}
 	calls := map[string]func(*Dir) error{
 		"kill": kill, "each": tryEach, "whole-life": wholeLife, "keep-starting": keepStarting,
-		"hold-dying": holdDying, "create-without-fds": createWithoutFDs,
+		"holds": holds, "hold-dying": holdDying, "create-without-fds": createWithoutFDs,
 	}
 	f, ok := calls[args[0]]
 	if !ok {

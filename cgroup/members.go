@@ -93,10 +93,16 @@ func appendInts(ints []int, b []byte) []int {
 // HoldsSelf says whether the calling process or one of its ancestors is in this
 // cgroup or below it. Ancestors are found through /proc as far as it shows them.
 func (d *Dir) HoldsSelf() (bool, error) {
+	st, err := statFD(d.fd)
+	if err == nil && st.Nlink > 2 { // there may be thousands of cgroups below
+		if held, known := d.holdsAny(ownLine()); known {
+			return held, nil
+		}
+	}
 	var ours []int
 	held := false
 	var pids []int
-	err := d.walk(func(dirfd int) (err error) {
+	err = d.walk(func(dirfd int) (err error) {
 		pids, err = pidsAt(dirfd, pids[:0])
 		if len(pids) > 0 && ours == nil {
 			ours = ownLine()

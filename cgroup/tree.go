@@ -221,18 +221,34 @@ func (d *Dir) treeLimit() *TreeLimitError {
 				return &TreeLimitError{File: file, Path: path, Limit: limit, Err: unix.EAGAIN}
 			}
 		}
-		up, err := openAt(fd, "..", dirFlags)
+		up, err := above(fd)
 		closeFD(fd)
-		if err != nil {
+		if err != nil || up < 0 {
 			return nil
 		}
 		fd = up
-		if ok, err := isCgroup2(fd); err != nil || !ok {
-			closeFD(fd)
-			return nil
-		}
 		path = path[:max(strings.LastIndexByte(path, '/'), 0)]
 	}
+}
+
+// above opens the cgroup above the one at fd. It gives -1 if none is to be seen.
+func above(fd int) (int, error) {
+	up, err := openAt(fd, "..", dirFlags)
+	if err != nil {
+		return -1, err
+	}
+	here, err := statFD(fd)
+	if err == nil {
+		var there unix.Stat_t
+		there, err = statFD(up)
+		same := there.Dev == here.Dev && there.Ino == here.Ino // above the root directory is itself
+		inside, fsErr := isCgroup2(up)
+		if err = errors.Join(err, fsErr); err == nil && inside && !same {
+			return up, nil
+		}
+	}
+	closeFD(up)
+	return -1, err
 }
 
 // readInt reads a file that holds one number; "max" and a missing file give false.
