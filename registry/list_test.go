@@ -47,7 +47,7 @@ func TestListShowsTheTree(t *testing.T) {
 			t.Errorf("worker %d = %+v", slot, w)
 		}
 		if len(w.Processes) != 1 || w.Processes[0].PID != w.Process.PID || w.Processes[0].Comm != "sleep" ||
-			w.Processes[0].Inode != w.Process.Inode {
+			w.Processes[0].Inode != w.Process.Inode || w.Processes[0].Start != w.Process.Start {
 			t.Errorf("processes of worker %d = %+v, want sleep %s", slot, w.Processes, w.Process)
 		}
 	}

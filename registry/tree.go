@@ -14,10 +14,11 @@ import (
 )
 
 // ProcessView is one process of a leaf. It is for printing: PID may be another process's by the time
-// it is read, and PID with Inode never is.
+// it is read, PID with Inode never is, and PID with Start only within a hundredth of a second.
 type ProcessView struct {
 	PID   int    `json:"pid"`
 	Inode uint64 `json:"inode,omitempty"` // of its pidfd: unique in a boot, 0 before Linux 6.9
+	Start uint64 `json:"start,omitempty"` // in clock ticks since boot, where there is no inode
 	Comm  string `json:"comm"`
 }
 
@@ -126,7 +127,7 @@ func viewProcess(pid int) (ProcessView, bool) {
 	if exited, err := p.Exited(); err != nil || exited {
 		return ProcessView{}, false
 	}
-	return ProcessView{PID: pid, Inode: id.Inode, Comm: strings.TrimSuffix(string(comm), "\n")}, true
+	return ProcessView{PID: pid, Inode: id.Inode, Start: id.Start, Comm: strings.TrimSuffix(string(comm), "\n")}, true
 }
 
 // slotAndStart reads the name of a leaf, "<slot>.<start>".

@@ -119,7 +119,7 @@ func TestH12WhatIsReportedReadyIsInTheTree(t *testing.T) {
 	for _, name := range names("web", 20) {
 		u.ready(name)
 		v, found := w.workers(registry.RunRunning)[name]
-		if !found || len(v.Processes) != 1 || v.Processes[0].PID != v.Process.PID || v.Process.Inode == 0 {
+		if !found || len(v.Processes) != 1 || v.Processes[0].PID != v.Process.PID || v.Process.Inode+v.Process.Start == 0 {
 			t.Fatalf("%s was reported ready, and the tree has %+v", name, v)
 		}
 		mustBe(t, true, name, v.Process)

@@ -229,7 +229,7 @@ func identity(t *testing.T, p registry.ProcessView) pidfd.Identity {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pidfd.Identity{Boot: boot, PID: p.PID, Inode: p.Inode}
+	return pidfd.Identity{Boot: boot, PID: p.PID, Inode: p.Inode, Start: p.Start}
 }
 
 func mustBe(t *testing.T, want bool, who string, id pidfd.Identity) {
