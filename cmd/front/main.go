@@ -1,3 +1,8 @@
+// This program uses one processor, and need not find out how many it may.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command front is what is installed as pitvisor: it runs the common forms of
 // `pitvisor run` by itself and hands everything else to the program with all verbs,
 // ../libexec/pitvisor/pitvisor from where it stands.

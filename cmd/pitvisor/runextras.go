@@ -79,7 +79,7 @@ func measure(p oneshot.Place) runverb.Usage {
 
 // writeReports prints what is not as it should be, and writes the reports that were
 // asked for.
-func (a *app) writeReports(f *runverb.Flags, out runverb.Outcome) error {
+func (a *app) writeReports(f *runverb.Flags, out *runverb.Outcome) error {
 	r := out.Report(out.Result.Run.Name)
 	fillUsage(r, out.Usage)
 	a.fillHost(r, out)
@@ -124,7 +124,7 @@ func fillUsage(r *report.Report, used runverb.Usage) {
 
 // fillHost adds the tier of guarantees, and the servers that were started from the
 // run to outlive it.
-func (a *app) fillHost(r *report.Report, out runverb.Outcome) {
+func (a *app) fillHost(r *report.Report, out *runverb.Outcome) {
 	if out.Weak {
 		r.Tier = pidfd.TierE.String()
 		return

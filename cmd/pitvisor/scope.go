@@ -1,6 +1,16 @@
 package main
 
-import "errors"
+import (
+	"context"
 
-// enterScope gets an ordinary user a cgroup from systemd.
-func enterScope() error { return errors.New("systemd was not asked for a scope") }
+	"github.com/pitvisor/pitvisor/internal/userscope"
+	"github.com/pitvisor/pitvisor/registry"
+)
+
+// enterScope gets an ordinary user a cgroup from systemd, and moves pitvisor there.
+func enterScope(name string) error {
+	_, err := userscope.Enter(context.Background(), userscope.Options{
+		ID: registry.NewRunID().String(), Description: "pitvisor run: " + string(printable([]byte(name))),
+	})
+	return err
+}

@@ -208,13 +208,7 @@ func (c *cell) end() error {
 	if c.run == nil {
 		return nil
 	}
-	c.removeEmpty()
-	ctx, cancel := context.WithTimeout(context.Background(), endTime)
-	defer cancel()
-	errs := []error{c.run.Close(ctx)}
-	if errors.As(errs[0], new(*cgroup.BlockedError)) {
-		errs = append(errs, c.run.Release())
-	}
+	errs := []error{c.closeRun()}
 	if c.guard != nil {
 		errs = append(errs, c.guard.Stop())
 	}
@@ -230,13 +224,27 @@ func (c *cell) end() error {
 	return errors.Join(errs...)
 }
 
-// removeEmpty takes the short way for a run that is empty: two system calls. What it
-// does not get done Close does.
-func (c *cell) removeEmpty() {
+// closeRun removes the run, and gives it up to the next sweep if that cannot be done.
+func (c *cell) closeRun() error {
+	if c.removeEmpty() {
+		return c.run.Close(context.Background()) // it has nothing to wait for
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	err := c.run.Close(ctx)
+	if errors.As(err, new(*cgroup.BlockedError)) {
+		return errors.Join(err, c.run.Release())
+	}
+	return err
+}
+
+// removeEmpty takes the short way for a run that is empty: three system calls and no
+// timer. It says whether the run's directory is gone.
+func (c *cell) removeEmpty() bool {
 	if c.place.Leaf == nil || len(c.leafs) > 1 {
-		return
+		return false
 	}
-	if c.place.Job.RemoveChild(c.place.Leaf.Name(), c.place.Leaf.ID()) == nil {
-		_ = c.run.Dir().RemoveChild(jobName, c.place.Job.ID()) // Close sees what is left
-	}
+	return c.place.Job.RemoveChild(c.place.Leaf.Name(), c.place.Leaf.ID()) == nil &&
+		c.run.Dir().RemoveChild(jobName, c.place.Job.ID()) == nil &&
+		c.place.Root.RemoveChild(c.run.Dir().Name(), c.run.Dir().ID()) == nil
 }

@@ -26,7 +26,7 @@ const describeAfter = 20 * time.Millisecond
 // loop waits for what happens until the run is over, then ends it.
 func (j *job) loop() error {
 	if j.spec.Started != nil {
-		j.spec.Started(j.result)
+		j.spec.Started(&j.result)
 	}
 	if j.spec.Timeout > 0 {
 		j.deadline = j.result.Started.Add(j.spec.Timeout)

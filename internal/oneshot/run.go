@@ -25,7 +25,7 @@ const endTime = 10 * time.Second
 
 // job is one run while it lives.
 type job struct {
-	spec   Spec
+	spec   *Spec
 	result Result
 	keeper keeper
 	weak   bool
@@ -48,9 +48,9 @@ type job struct {
 //
 // It must be called once in a program, from a goroutine that is not in a hurry: it
 // takes over the handling of signals until it returns.
-func Run(spec Spec) (Result, error) { return run(spec, &cell{}) }
+func Run(spec *Spec) (*Result, error) { return run(spec, &cell{}) }
 
-func run(spec Spec, k keeper) (Result, error) {
+func run(spec *Spec, k keeper) (*Result, error) {
 	_, isTree := k.(*tree)
 	j := &job{spec: spec, keeper: k, weak: isTree}
 	err := j.open()
@@ -60,7 +60,7 @@ func run(spec Spec, k keeper) (Result, error) {
 	if err == nil {
 		err = j.loop()
 	}
-	return j.result, errors.Join(err, j.close())
+	return &j.result, errors.Join(err, j.close())
 }
 
 // open makes everything that a start needs.
@@ -80,11 +80,11 @@ func (j *job) open() error {
 		j.onClose(j.chld.close)
 	}
 	j.onClose(j.endKeeper)
-	if err := j.keeper.open(&j.spec, &j.result); err != nil {
+	if err := j.keeper.open(j.spec, &j.result); err != nil {
 		return err
 	}
 	if j.spec.Announce != nil {
-		return j.spec.Announce(j.result)
+		return j.spec.Announce(&j.result)
 	}
 	return nil
 }

@@ -32,9 +32,9 @@ type Spec struct {
 	Job func(Place) error
 	// Announce is told of the run when it is made and its command is about to start.
 	// nil is nobody. An error ends the run before anything has run.
-	Announce func(Result) error
+	Announce func(*Result) error
 	// Started is told when the command runs. nil is nobody.
-	Started func(Result)
+	Started func(*Result)
 	// Measure is asked once, when the last process has ended and the cgroups are
 	// still there. nil is nobody.
 	Measure func(Place)
@@ -88,4 +88,4 @@ type Result struct {
 }
 
 // Clean says that nothing was left behind.
-func (r Result) Clean() bool { return r.Left.Total == 0 && r.Blocked == nil }
+func (r *Result) Clean() bool { return r.Left.Total == 0 && r.Blocked == nil }

@@ -17,7 +17,7 @@ import (
 // RunWeak is Run without a cgroup: tier E, see package weak for what that cannot
 // hold. Spec.Root, Job and Measure are not looked at. There is no guardian: if the
 // caller is killed, everything it has started lives on.
-func RunWeak(spec Spec) (Result, error) { return run(spec, &tree{}) }
+func RunWeak(spec *Spec) (*Result, error) { return run(spec, &tree{}) }
 
 // tree is a keeper by descent.
 type tree struct{ *weak.Tree }

@@ -63,6 +63,9 @@ func startCode(err error) int {
 // environment is what the command gets: the caller's, unless it is cleared, then
 // files, then single variables.
 func (f *Flags) environment(own []string) ([]string, error) {
+	if !f.ClearEnv && len(f.EnvFiles) == 0 && len(f.Env) == 0 {
+		return own, nil
+	}
 	env := newVariables(!f.ClearEnv, own)
 	for _, path := range f.EnvFiles {
 		data, err := os.ReadFile(path)

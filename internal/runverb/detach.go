@@ -66,8 +66,8 @@ func (v *Verb) Detached(root *cgroup.Dir, args []string, voice detach.Voice) err
 	if v.Flags.Timeout > 0 {
 		spec.Record.Expires = time.Now().Add(v.Flags.Timeout)
 	}
-	spec.Announce = func(r oneshot.Result) error { return v.nameIsFree(root, r.Run.ID) }
-	spec.Started = func(r oneshot.Result) { voice.Started(r.Run.ID) }
+	spec.Announce = func(r *oneshot.Result) error { return v.nameIsFree(root, r.Run.ID) }
+	spec.Started = func(r *oneshot.Result) { voice.Started(r.Run.ID) }
 	result, err := oneshot.Run(spec)
 	if err == nil && result.Blocked != nil {
 		err = result.Blocked

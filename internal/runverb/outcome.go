@@ -14,7 +14,7 @@ import (
 // Outcome is everything that there is to say of a run.
 type Outcome struct {
 	Args   []string
-	Result oneshot.Result
+	Result *oneshot.Result
 	Err    error // why the command did not run, or what kept pitvisor from working
 	Code   int   // pitvisor's exit code
 	Weak   bool
@@ -22,7 +22,7 @@ type Outcome struct {
 }
 
 // code is pitvisor's exit code.
-func (f *Flags) code(out Outcome) int {
+func (f *Flags) code(out *Outcome) int {
 	r := out.Result
 	if out.Err != nil {
 		var e *exit.Error
@@ -47,7 +47,7 @@ func (f *Flags) code(out Outcome) int {
 }
 
 // Report puts an outcome into the form that is printed and written.
-func (o Outcome) Report(name string) *report.Report {
+func (o *Outcome) Report(name string) *report.Report {
 	r := o.Result
 	rep := &report.Report{
 		Name: name, Labels: r.Run.Labels, Command: o.Args, Started: r.Started, Ended: r.Ended,
@@ -69,7 +69,7 @@ func (o Outcome) Report(name string) *report.Report {
 }
 
 // outcome is how the run came to its end.
-func (o Outcome) outcome() report.Outcome {
+func (o *Outcome) outcome() report.Outcome {
 	r := o.Result
 	switch {
 	case o.Err != nil && r.PID == 0:
@@ -93,7 +93,7 @@ func (o Outcome) outcome() report.Outcome {
 }
 
 // say tells on stderr what is not as it should be. A clean run says nothing.
-func (v *Verb) say(out Outcome) {
+func (v *Verb) say(out *Outcome) {
 	f, r := v.Flags, out.Result
 	if f.Quiet {
 		return

@@ -43,7 +43,7 @@ func openRecord(path string) (*recorder, error) {
 	return &recorder{path: path, fd: fd}, nil
 }
 
-func (r *recorder) started(res oneshot.Result, args []string) error {
+func (r *recorder) started(res *oneshot.Result, args []string) error {
 	return r.append(recordLine{
 		Event: "start", At: res.Run.Started, Run: res.Run.ID.String(), Name: res.Run.Name, Command: args,
 	})
@@ -51,7 +51,7 @@ func (r *recorder) started(res oneshot.Result, args []string) error {
 
 // ended writes the last line and closes the file. A run that was never made has
 // no start to end.
-func (r *recorder) ended(res oneshot.Result, failure error) error {
+func (r *recorder) ended(res *oneshot.Result, failure error) error {
 	if res.Run.ID.IsZero() {
 		return unix.Close(r.fd)
 	}

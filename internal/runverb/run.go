@@ -1,6 +1,7 @@
 package runverb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -23,11 +24,12 @@ type Extras struct {
 	// Measure reads what a run has used, before its cgroups are removed.
 	Measure func(oneshot.Place) Usage
 	// Report writes the reports that were asked for.
-	Report func(*Flags, Outcome) error
-	// Scope gets an ordinary user a delegated cgroup, and moves the caller there.
-	Scope func() error
+	Report func(*Flags, *Outcome) error
+	// Scope gets an ordinary user a delegated cgroup, and moves the caller there. The
+	// name is for people.
+	Scope func(name string) error
 	// Weak runs a command without a cgroup.
-	Weak func(oneshot.Spec) (oneshot.Result, error)
+	Weak func(*oneshot.Spec) (*oneshot.Result, error)
 }
 
 // Usage is what a run has used, in the words of the program that can measure it.
@@ -57,11 +59,11 @@ func (v *Verb) Run(args []string) (int, error) {
 	if f.needsExtras() && v.Extras.Report == nil {
 		return 0, ErrNeedsExtras
 	}
-	out := Outcome{Args: args}
-	spec, root, err := v.spec(args, &out)
+	out := &Outcome{Args: args, Result: &oneshot.Result{}}
+	spec, root, err := v.spec(args, out)
 	if err == nil {
 		defer root.close()
-		err = v.execute(spec, &out)
+		err = v.execute(spec, out)
 	}
 	if errors.Is(err, ErrNeedsExtras) {
 		return 0, err
@@ -100,13 +102,13 @@ func (p place) close() {
 }
 
 // spec puts together what is to be run, and finds out where.
-func (v *Verb) spec(args []string, out *Outcome) (oneshot.Spec, place, error) {
+func (v *Verb) spec(args []string, out *Outcome) (*oneshot.Spec, place, error) {
 	spec, err := v.plan(args)
 	if err != nil {
 		return spec, place{}, err
 	}
 	if v.Flags.measured() {
-		v.measure(&spec, out)
+		v.measure(spec, out)
 	}
 	root, err := v.root(out)
 	spec.Root = root.dir
@@ -127,25 +129,25 @@ func (v *Verb) measure(spec *oneshot.Spec, out *Outcome) {
 }
 
 // plan is what the flags and arguments say, without a place.
-func (v *Verb) plan(args []string) (oneshot.Spec, error) {
+func (v *Verb) plan(args []string) (*oneshot.Spec, error) {
 	f := v.Flags
 	labels, err := f.labels()
 	if err != nil {
-		return oneshot.Spec{}, exit.Fail(exit.Usage, err)
+		return nil, exit.Fail(exit.Usage, err)
 	}
 	command, err := f.command(args)
 	if err != nil {
-		return oneshot.Spec{}, err
+		return nil, err
 	}
-	spec := oneshot.Spec{
+	spec := &oneshot.Spec{
 		Record:  registry.Spec{Kind: "run", Name: f.name(args), Version: v.Version, Labels: labels},
 		Command: command, Timeout: f.Timeout, StopSignal: f.Signal, Grace: f.KillAfter,
 		WaitForAll: f.WaitForAll, Subreaper: f.Subreaper || os.Getpid() == 1,
 	}
-	v.lifelines(&spec)
+	v.lifelines(spec)
 	if len(f.Limits) > 0 {
 		if spec.Job, err = v.Extras.Limit(f.Limits); err != nil {
-			return oneshot.Spec{}, exit.Fail(exit.Usage, err)
+			return nil, exit.Fail(exit.Usage, err)
 		}
 	}
 	return spec, nil
@@ -171,32 +173,33 @@ func (v *Verb) root(out *Outcome) (place, error) {
 	if v.Extras.Scope == nil {
 		return place{}, ErrNeedsExtras
 	}
-	if v.Flags.CgroupRoot == "" && !cgroup.InRun() {
-		if serr := v.Extras.Scope(); serr == nil {
+	hint := exit.Hint(err)
+	// From inside a run a scope would be a way out of it.
+	if v.Flags.CgroupRoot == "" && os.Geteuid() != 0 && !cgroup.InRun() {
+		scopeErr := v.Extras.Scope(v.Flags.name(out.Args))
+		if scopeErr == nil {
 			root, err = cgroup.FindRoot("")
-		} else {
-			err = errors.Join(err, serr)
+			return place{root.Dir}, exit.AsSelf(err)
 		}
-	}
-	if err == nil {
-		return place{root.Dir}, nil
+		err = fmt.Errorf("%w; and systemd gave none: %w", err, scopeErr)
+		hint = cmp.Or(exit.Hint(scopeErr), hint)
 	}
 	if v.Flags.AllowWeak {
 		out.Weak = true
 		return place{}, nil
 	}
-	return place{}, exit.FailHint(exit.Self, err, exit.Hint(err)+"; or take less than a cgroup gives: --allow-weak")
+	return place{}, exit.FailHint(exit.Self, err, hint+"; or take less than a cgroup gives: --allow-weak")
 }
 
 // execute runs the command, with the records around it that were asked for.
-func (v *Verb) execute(spec oneshot.Spec, out *Outcome) error {
+func (v *Verb) execute(spec *oneshot.Spec, out *Outcome) error {
 	var rec *recorder
 	if v.Flags.Record != "" {
 		var err error
 		if rec, err = openRecord(v.Flags.Record); err != nil {
 			return exit.Fail(exit.Self, err)
 		}
-		spec.Announce = func(r oneshot.Result) error { return rec.started(r, out.Args) }
+		spec.Announce = func(r *oneshot.Result) error { return rec.started(r, out.Args) }
 	}
 	run := oneshot.Run
 	if out.Weak {
