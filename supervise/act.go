@@ -94,24 +94,24 @@ func (s *Supervisor) signal(i int32) {
 func (s *Supervisor) flushKills() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := len(s.kills) > 1 && s.live == 0 && s.halting.Load()
-	if all {
+	if len(s.kills) > 1 && s.live == 0 && s.halting.Load() {
 		s.chores.push(order{kind: ordKillRun})
-	}
-	for _, i := range s.kills {
-		c := &s.slots[i]
-		// A process that has left its leaf is beyond the reach of any cgroup's kill.
-		if c.proc != nil {
-			_ = c.proc.Signal(unix.SIGKILL) // it may have ended
-		}
-		if !all {
-			s.chores.push(order{kind: ordKill, i: i, start: c.start, pool: c.pool})
+	} else {
+		for _, i := range s.kills {
+			s.killLeaf(i)
 		}
 	}
 	s.kills = s.kills[:0]
 	if cap(s.kills) > spareItems {
 		s.kills = nil
 	}
+}
+
+// killLeaf orders the kill of one leaf. The caller holds mu.
+func (s *Supervisor) killLeaf(i int32) {
+	c := &s.slots[i]
+	c.killProcess()
+	s.chores.push(order{kind: ordKill, i: i, start: c.start, pool: c.pool})
 }
 
 // report makes an event of a report, and counts it.

@@ -43,23 +43,31 @@ func (s *Supervisor) withLeaf(o order, f func(*cgroup.Dir) error) {
 	_ = leaf.Close() // a directory descriptor; nothing to lose
 }
 
-// killRun kills every process of the run with one write. What is spawned at the
-// same moment is killed leaf by leaf when its spawner has answered.
+// killRun kills every process of the run with one write, and then whoever has
+// left it. What is spawned at the same moment is killed leaf by leaf when its
+// spawner has answered.
+//
+// The order matters: to kill each process first would wake each, and whoever wakes
+// a thousand is put off by everyone of them. The dying take no notice of a kill.
 func (s *Supervisor) killRun() {
 	locked := s.lockGate()
 	err := s.opts.Run.Dir().Kill()
 	if locked {
 		s.gate.Unlock()
 	}
-	if err == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range s.slots {
-		if c := &s.slots[i]; c.state == StateKilling && !c.removing {
-			s.chores.push(order{kind: ordKill, i: int32(i), start: c.start, pool: c.pool})
+	for first := 0; first < len(s.slots); first += batch {
+		s.mu.Lock()
+		for i := first; i < min(first+batch, len(s.slots)); i++ {
+			c := &s.slots[i]
+			switch {
+			case c.state != StateKilling || c.removing:
+			case err != nil:
+				s.killLeaf(int32(i))
+			default:
+				c.killProcess()
+			}
 		}
+		s.mu.Unlock()
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/spawn"
 )
@@ -92,6 +94,14 @@ func (x *extra) lastLines() []string {
 		return nil
 	}
 	return x.tail()
+}
+
+// killProcess kills the main process by its pidfd: once it has left its leaf it is
+// beyond the reach of any cgroup's kill.
+func (s *slot) killProcess() {
+	if s.proc != nil {
+		_ = s.proc.Signal(unix.SIGKILL) // it may have ended
+	}
 }
 
 // drop gives back what is still held for a leaf that cannot be removed.

@@ -160,5 +160,8 @@ func TestRunawayIsKilled(t *testing.T) {
 		if e.Exit == nil || e.Exit.Signal != unix.SIGKILL {
 			t.Errorf("%s: want an end by SIGKILL", eventText(e))
 		}
+		if e.Elapsed >= killWait {
+			t.Errorf("%s: want it killed with the others, not when its leaf is removed", eventText(e))
+		}
 	}
 }
