@@ -142,6 +142,15 @@ func (run *Run) Info() Info { return run.info }
 // a duplicate of its descriptor beyond exec.
 func (run *Run) Dir() *cgroup.Dir { return run.dir }
 
+// Enable hands controllers down to the cgroups in the run, through the registry's root, which is
+// delegated to us, and through nothing above it. See [cgroup.Dir.Enable].
+func (run *Run) Enable(controllers ...string) error {
+	if err := run.root.Enable(controllers...); err != nil {
+		return err
+	}
+	return run.dir.Enable(controllers...)
+}
+
 // Close ends the run: it kills what is left in it, waits until the kernel says that it is empty,
 // removes it and only then gives up the lock. When ctx ends first the result wraps a
 // *cgroup.BlockedError, the run stays locked, and Close may be called again; Release leaves it to a

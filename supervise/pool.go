@@ -50,7 +50,7 @@ func makePool(run *registry.Run, spec PoolSpec) (*pool, error) {
 		return nil, fmt.Errorf("make pool %s: %w", spec.Name, err)
 	}
 	p.dir = dir
-	if err := p.limit(run.Dir()); err != nil {
+	if err := p.limit(run); err != nil {
 		_ = p.remove(run.Dir()) // empty; what stays goes with the run
 		return nil, fmt.Errorf("limit pool %s: %w", spec.Name, err)
 	}
@@ -67,7 +67,7 @@ func (p *pool) remove(run *cgroup.Dir) error {
 
 // limit enables what the limits need and sets those of the pool. With best
 // effort it leaves out what this host cannot do.
-func (p *pool) limit(run *cgroup.Dir) error {
+func (p *pool) limit(run *registry.Run) error {
 	ofPool := p.spec.PoolLimits
 	for _, c := range ofPool.Controllers() {
 		if err := p.tolerate(run.Enable(c)); err != nil {
