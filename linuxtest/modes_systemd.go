@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modeUserManager becomes the systemd of a user: see [UserManager]. Its arguments
-// are the directory that becomes /run, the user, and the cgroup of the manager below
-// the one that it starts in.
+// modeUserManager becomes the systemd of a user, or as PID 1 that of the system: see
+// [UserManager]. Its arguments are the directory that becomes /run, the user, and
+// the cgroup of the user's systemd below the one that it starts in.
 func modeUserManager(args []string) int {
 	if len(args) != 3 {
 		return complain(errors.New("user-manager is for linuxtest itself"))
@@ -26,39 +26,60 @@ func modeUserManager(args []string) int {
 	// decides.
 	runtime.LockOSThread()
 	// The cgroup that we are in becomes the root that is seen.
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP); err != nil {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
 		return complain(fmt.Errorf("make namespaces: %w", err))
 	}
 	if err := mountForSystemd(args[0]); err != nil {
 		return complain(err)
 	}
-	if err := writeGroupFile(filepath.Join("/sys/fs/cgroup", args[2]), "cgroup.procs", "0"); err != nil {
-		return complain(err)
+	argv := []string{systemdPath, "--log-target=console"}
+	env := []string{"PATH=" + os.Getenv("PATH")}
+	if os.Getpid() == 1 {
+		argv = append(argv, "--system")
+		env = append(env, "container=linuxtest", "SYSTEMD_UNIT_PATH=/run/system")
+	} else {
+		if err := writeGroupFile(filepath.Join("/sys/fs/cgroup", args[2]), "cgroup.procs", "0"); err != nil {
+			return complain(err)
+		}
+		if err := becomeUser(uid); err != nil {
+			return complain(fmt.Errorf("become user %d: %w", uid, err))
+		}
+		argv = append(argv, "--user")
+		env = append(env, "HOME=/nonexistent", "XDG_RUNTIME_DIR=/run/user/"+args[1], "SYSTEMD_UNIT_PATH=/run/units")
 	}
-	if err := becomeUser(uid); err != nil {
-		return complain(fmt.Errorf("become user %d: %w", uid, err))
-	}
-	env := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent",
-		"XDG_RUNTIME_DIR=/run/user/" + args[1], "SYSTEMD_UNIT_PATH=/run/units",
-	}
-	err = unix.Exec(systemdPath, []string{systemdPath, "--user", "--log-target=console"}, env)
-	return complain(fmt.Errorf("execute %s: %w", systemdPath, err))
+	return complain(fmt.Errorf("execute %s: %w", systemdPath, unix.Exec(systemdPath, argv, env)))
 }
 
-// mountForSystemd gives the calling thread a /run of its own, and /sys/fs/cgroup as
-// on a host without cgroup v1.
+// mountForSystemd gives the calling thread a /run of its own, a /proc of its PID
+// namespace, and /sys/fs/cgroup as on a host without cgroup v1. All else can only
+// be read.
 func mountForSystemd(run string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
-	if err := unix.Mount(run, "/run", "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("mount %s at /run: %w", run, err)
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if os.Getpid() == 1 {
+		if err := unix.Mount("proc", "/proc", "proc", quiet, ""); err != nil {
+			return fmt.Errorf("mount /proc: %w", err)
+		}
+	}
+	for _, m := range []struct {
+		from, to string
+		flags    uintptr
+	}{
+		{run, "/run", unix.MS_BIND},
+		{"/proc/sys", "/proc/sys", unix.MS_BIND},
+		{"", "/proc/sys", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},
+		{"", "/", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},
+	} {
+		if err := unix.Mount(m.from, m.to, "", m.flags, ""); err != nil {
+			return fmt.Errorf("mount %s at %s: %w", m.from, m.to, err)
+		}
 	}
 	const cgroups = "/sys/fs/cgroup"
 	for unix.Unmount(cgroups, unix.MNT_DETACH) == nil { // until nothing is mounted there
 	}
-	if err := unix.Mount("cgroup2", cgroups, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	if err := unix.Mount("cgroup2", cgroups, "cgroup2", quiet, ""); err != nil {
 		return fmt.Errorf("mount cgroup2 at %s: %w", cgroups, err)
 	}
 	return nil

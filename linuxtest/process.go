@@ -25,6 +25,8 @@ type Command struct {
 	Extra  []*os.File // become descriptors 3 and up; not together with PID
 
 	cloneflags uintptr
+	beside     *Process            // whose namespaces it is started in; nil is our own
+	user       *syscall.Credential // nil is our own
 }
 
 // Process is a child of the test, held by a pidfd.
@@ -81,8 +83,8 @@ func (c Command) start() (*Process, error) {
 		}
 		defer func() { _ = unix.Close(group) }() // only named a place
 	}
-	if c.PID != 0 && (len(c.Extra) > 0 || c.cloneflags != 0) {
-		return nil, errors.New("a chosen PID together with Extra or a PID namespace")
+	if c.PID != 0 && (len(c.Extra) > 0 || c.cloneflags != 0 || c.beside != nil) {
+		return nil, errors.New("a chosen PID together with Extra or other namespaces")
 	}
 	if c.PID != 0 {
 		return cloneAs(c, env, files, group)
@@ -92,12 +94,18 @@ func (c Command) start() (*Process, error) {
 		Dir:   c.Dir,
 		Env:   env,
 		Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
-		Sys:   &syscall.SysProcAttr{PidFD: &p.fd, UseCgroupFD: group >= 0, CgroupFD: max(group, 0), Cloneflags: c.cloneflags},
+		Sys: &syscall.SysProcAttr{
+			PidFD: &p.fd, UseCgroupFD: group >= 0, CgroupFD: max(group, 0), Cloneflags: c.cloneflags, Credential: c.user,
+		},
 	}
 	for _, f := range c.Extra {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	p.pid, _, err = syscall.StartProcess(c.Args[0], c.Args, attr)
+	if c.beside != nil {
+		p.pid, err = startBeside(c.beside, c.Args, attr)
+	} else {
+		p.pid, _, err = syscall.StartProcess(c.Args[0], c.Args, attr)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,15 +16,19 @@ import (
 // UserManager says how to run the systemd of an ordinary user, as on a host that was
 // booted with systemd, for one test. The zero value works.
 //
-// The manager and the commands of its user see a mount and a cgroup namespace of
-// their own: a /run that belongs to the test, and the test's cgroup as the root of
-// /sys/fs/cgroup, with user.slice/user-UID.slice below it. There is no PID 1 that
-// would move the user's processes between cgroups; instead the user's manager has
-// the right to do it.
+// The manager and the commands of its user see namespaces of their own: a /run that
+// belongs to the test, and the test's cgroup as the root of /sys/fs/cgroup, with
+// user.slice/user-UID.slice below it. Nothing else of the machine is hidden, and
+// nothing of it can be changed by accident: / is read-only there.
 type UserManager struct {
 	UID   int               // 0 is 65534
 	NoBus bool              // no dbus-daemon: systemd has only its own socket
-	Units map[string]string // more unit files and drop-ins, by their names
+	Units map[string]string // more unit files and drop-ins of the user, by their names
+
+	// Booted runs a systemd as PID 1 as well, which starts that of the user, in a PID
+	// namespace. It moves processes on the user's behalf, over a system bus. Without
+	// it the user's systemd may do that itself, which is faster to start.
+	Booted bool
 }
 
 // Manager is a running UserManager.
@@ -35,9 +40,9 @@ type Manager struct {
 	Runtime string
 
 	uid  int
-	proc *Process
-	log  string // what systemd says
-	root string // the cgroup that holds it all
+	proc *Process // the user's systemd, or PID 1
+	log  string   // what systemd says
+	root string   // the cgroup that holds it all
 }
 
 // systemdPath is where systemd expects to be, on every distribution.
@@ -50,8 +55,8 @@ func (c UserManager) Start(tb testing.TB) *Manager {
 	tb.Helper()
 	NeedRoot(tb)
 	NeedCapability(tb, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
-	NeedCommand(tb, systemdPath, "systemctl", "nsenter", "setpriv")
-	if !c.NoBus {
+	NeedCommand(tb, systemdPath, "systemctl")
+	if !c.NoBus || c.Booted {
 		NeedCommand(tb, "dbus-daemon")
 	}
 	if c.UID == 0 {
@@ -72,13 +77,20 @@ func (c UserManager) Start(tb testing.TB) *Manager {
 		tb.Fatal(err)
 	}
 	defer func() { _ = log.Close() }() // systemd has its own
-	m.proc = Command{
+	command := Command{
 		Args:   Helper(tb, "user-manager", run, fmt.Sprint(c.UID), strings.TrimPrefix(m.Dir, m.root)),
 		Cgroup: m.root, Stdout: log, Stderr: log,
-	}.Start(tb)
+	}
+	if c.Booted {
+		command.cloneflags = unix.CLONE_NEWPID
+	}
+	m.proc = command.Start(tb)
 	m.await(tb, "systemd/private")
 	if !c.NoBus {
 		m.await(tb, "bus")
+	}
+	if err := os.MkdirAll(m.session(), 0o755); err != nil {
+		tb.Fatal(err)
 	}
 	return m
 }
@@ -90,49 +102,6 @@ func (m *Manager) slice() string {
 
 // session is where a login of the user would be.
 func (m *Manager) session() string { return filepath.Join(m.slice(), "session-1.scope") }
-
-// prepare makes the files and the cgroups that PID 1 and logind would have made.
-func (c UserManager) prepare(run string, m *Manager) error {
-	units := map[string]string{"default.target": "[Unit]\nDescription=Test\n"}
-	if !c.NoBus {
-		units["default.target"] += "Wants=dbus.socket\n"
-		units["dbus.socket"] = "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=%t/bus\n"
-		units["dbus.service"] = "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\nType=notify\nSlice=session.slice\n" +
-			"ExecStart=/usr/bin/dbus-daemon --session --address=systemd: --nofork --nopidfile --systemd-activation --syslog-only\n"
-	}
-	for name, text := range c.Units {
-		units[name] = text
-	}
-	for name, text := range units {
-		path := filepath.Join(run, "units", name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	// What says that a host was booted with systemd.
-	if err := os.MkdirAll(filepath.Join(run, "systemd", "system"), 0o755); err != nil {
-		return err
-	}
-	for _, dir := range []string{m.Runtime, m.Dir, m.session()} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	// A delegated cgroup, and the right to move processes within the user's slice.
-	given := []string{m.Runtime, m.Dir, filepath.Join(m.slice(), "cgroup.procs")}
-	for _, name := range []string{"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"} {
-		given = append(given, filepath.Join(m.Dir, name))
-	}
-	for _, path := range given {
-		if err := os.Chown(path, c.UID, c.UID); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(m.Runtime, 0o700)
-}
 
 // await waits for a socket below the user's runtime directory.
 func (m *Manager) await(tb testing.TB, name string) {
@@ -150,20 +119,22 @@ func (m *Manager) await(tb testing.TB, name string) {
 // manager's units, with XDG_RUNTIME_DIR and PATH as its whole environment.
 func (m *Manager) Command(tb testing.TB, args ...string) Command {
 	tb.Helper()
-	nsenter, err := exec.LookPath("nsenter")
+	return m.CommandAs(tb, m.uid, args...)
+}
+
+// CommandAs is Command as another user, who has the environment of the manager's.
+func (m *Manager) CommandAs(tb testing.TB, uid int, args ...string) Command {
+	tb.Helper()
+	path, err := exec.LookPath(args[0])
 	if err != nil {
 		tb.Fatal(err)
 	}
-	uid := fmt.Sprint(m.uid)
-	// Our own child, not reaped: the number is its own.
-	ns := fmt.Sprintf("/proc/%d/ns/", m.proc.pid)
 	return Command{
-		Args: append([]string{
-			nsenter, "--mount=" + ns + "mnt", "--cgroup=" + ns + "cgroup", "--",
-			"setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--",
-		}, args...),
-		Env:    []string{"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=/run/user/" + uid},
+		Args: append([]string{path}, args[1:]...), Dir: "/",
+		Env:    []string{"PATH=" + os.Getenv("PATH"), fmt.Sprintf("XDG_RUNTIME_DIR=/run/user/%d", m.uid)},
 		Cgroup: m.session(),
+		beside: m.proc,
+		user:   &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)},
 	}
 }
 
@@ -175,18 +146,19 @@ func (m *Manager) Systemctl(tb testing.TB, args ...string) string {
 	return c.Output(tb, 20*time.Second)
 }
 
-// Process returns the manager itself.
+// Process returns the manager itself, or PID 1 if that was booted.
 func (m *Manager) Process() *Process { return m.proc }
 
 // end ends what the test did not.
 func (m *Manager) end(tb testing.TB) {
 	tb.Helper()
+	left := membersBelow(m.root)
 	if m.proc != nil {
 		m.proc.end(tb)
 	}
 	if !mayLeak(tb) {
-		for _, p := range membersBelow(m.root) {
-			if !below(p.Cgroup, filepath.Join(m.Dir, "session.slice")) && p.Cgroup != filepath.Join(m.Dir, "init.scope") {
+		for _, p := range left {
+			if !m.service(p.Cgroup) {
 				tb.Errorf("left with the user's systemd: process %s", p)
 			}
 		}
@@ -194,4 +166,9 @@ func (m *Manager) end(tb testing.TB) {
 	if err := destroyGroup(m.root); err != nil {
 		tb.Error(err)
 	}
+}
+
+// service says whether a cgroup is of systemd itself or of a bus.
+func (m *Manager) service(dir string) bool {
+	return dir == m.root || filepath.Base(dir) == "init.scope" || filepath.Base(dir) == "dbus.service"
 }

@@ -1,0 +1,65 @@
+package linuxtest
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// startBeside starts a program in the namespaces of another process: those that
+// decide what it sees of processes, cgroups and files. It is our child all the same.
+func startBeside(other *Process, args []string, attr *syscall.ProcAttr) (pid int, err error) {
+	onThread(func() {
+		for _, ns := range []struct {
+			name string
+			kind int
+		}{{"pid", unix.CLONE_NEWPID}, {"cgroup", unix.CLONE_NEWCGROUP}, {"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"mnt", unix.CLONE_NEWNS}} {
+			if err = joinNamespace(other, ns.name, ns.kind); err != nil {
+				return
+			}
+		}
+		pid, _, err = syscall.StartProcess(args[0], args, attr)
+	})
+	return pid, err
+}
+
+// joinNamespace changes the calling thread for good.
+func joinNamespace(other *Process, name string, kind int) error {
+	// Our own child, not reaped: the number is its own.
+	path := fmt.Sprintf("/proc/%d/ns/%s", other.pid, name)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer func() { _ = unix.Close(fd) }() // the thread is there by now
+	if kind == unix.CLONE_NEWNS {
+		// The kernel wants a thread that shares its directories with no other.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare the directories: %w", err)
+		}
+	}
+	if err := unix.Setns(fd, kind); err != nil {
+		return fmt.Errorf("enter %s: %w", path, err)
+	}
+	return nil
+}
+
+// onThread runs f on a thread that ends afterwards, whatever f has done to it. It
+// is never the main thread, which Go cannot end.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		// While this goroutine holds the main thread the next one gets another.
+		onThread(f)
+		runtime.UnlockOSThread()
+	}()
+	<-done
+}
