@@ -3,9 +3,9 @@ package userscope
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,22 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asUser makes a command of the manager's user one of another user.
-func asUser(uid string) func(*linuxtest.Command) {
-	return func(c *linuxtest.Command) {
-		for i, arg := range c.Args {
-			if arg == "65534" {
-				c.Args[i] = uid
-			}
-		}
-	}
-}
-
 // One who came by su has the runtime directory of another, and no systemd.
 func TestUserWithoutAManager(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	m := linuxtest.UserManager{}.Start(t)
-	p := enter(t, m, Options{ID: "x"}, asUser("65533"))
+	p := start(t, m.CommandAs(t, 65533, command(t, Options{ID: "x"})...))
 	p.wantError(t, CauseNoManager, "sudo loginctl enable-linger 65533")
 	p.notMoved(t)
 	if want := "get pitvisor-run-x.scope from systemd: user 65533 has no systemd running: /run/user/65534/systemd/private: permission denied, "; !strings.HasPrefix(p.got.Err, want) {
@@ -38,7 +27,7 @@ func TestUserWithoutAManager(t *testing.T) {
 	p.end(t)
 	// Not booted with systemd at all.
 	rm(t, filepath.Join(m.Runtime, "../../systemd"))
-	p = enter(t, m, Options{ID: "x"}, asUser("65533"))
+	p = start(t, m.CommandAs(t, 65533, command(t, Options{ID: "x"})...))
 	p.wantError(t, CauseNoSystemd, "sudo pitvisor run --uid 65533 --gid 65533")
 	p.end(t)
 }
@@ -47,7 +36,7 @@ func TestUserWithoutAManager(t *testing.T) {
 func TestRootIsNotGivenToAUser(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	m := linuxtest.UserManager{}.Start(t)
-	p := enter(t, m, Options{ID: "x"}, asUser("0"))
+	p := start(t, m.CommandAs(t, 0, command(t, Options{ID: "x"})...))
 	p.wantError(t, CauseNoManager, "linger 0")
 	p.notMoved(t)
 	if want := "user 65534 listens there, not user 0"; strings.Count(p.got.Err, want) != 2 {
@@ -68,9 +57,9 @@ func TestBusWithoutSystemd(t *testing.T) {
 		return err == nil, "the bus does not come up"
 	})
 	rm(t, filepath.Join(m.Runtime, "systemd/private"))
-	p := enter(t, m, Options{ID: "x"}, func(c *linuxtest.Command) {
-		c.Env = append(c.Env, "DBUS_SESSION_BUS_ADDRESS="+address)
-	})
+	c := m.Command(t, command(t, Options{ID: "x"})...)
+	c.Env = append(c.Env, "DBUS_SESSION_BUS_ADDRESS="+address)
+	p := start(t, c)
 	p.wantError(t, CauseNoManager, "enable-linger")
 	if !strings.Contains(p.got.Err, "lonely: systemd is not on this bus") {
 		t.Errorf("Enter = %q", p.got.Err)
@@ -83,7 +72,7 @@ func TestManagerThatDoesNotAnswer(t *testing.T) {
 	m := linuxtest.UserManager{NoBus: true}.Start(t)
 	signal(t, m, unix.SIGSTOP)
 	begin := time.Now()
-	p := enter(t, m, Options{ID: "slow", Timeout: 200 * time.Millisecond}, nil)
+	p := enter(t, m, Options{ID: "slow", Timeout: 200 * time.Millisecond})
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -100,8 +89,8 @@ func TestManagerThatDoesNotAnswer(t *testing.T) {
 func TestScopeOfThatNameExists(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	m := linuxtest.UserManager{}.Start(t)
-	first := enter(t, m, Options{ID: "twice"}, nil)
-	second := enter(t, m, Options{ID: "twice"}, nil)
+	first := enter(t, m, Options{ID: "twice"})
+	second := enter(t, m, Options{ID: "twice"})
 	second.wantError(t, CauseRefused, "journalctl --user --unit pitvisor-run-twice.scope")
 	second.notMoved(t)
 	second.end(t)
@@ -117,7 +106,7 @@ func TestMoveThatFails(t *testing.T) {
 	if err := os.Chown(filepath.Join(m.Dir, "../cgroup.procs"), 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	p := enter(t, m, Options{ID: "x"}, nil)
+	p := enter(t, m, Options{ID: "x"})
 	p.wantError(t, CauseRefused, "journalctl")
 	p.notMoved(t)
 	p.end(t)
@@ -129,7 +118,7 @@ func TestScopeThatIsNotDelegated(t *testing.T) {
 	m := linuxtest.UserManager{NoBus: true, Units: map[string]string{
 		"pitvisor-run-.scope.d/no.conf": "[Scope]\nDelegate=no\n",
 	}}.Start(t)
-	p := enter(t, m, Options{ID: "x"}, nil)
+	p := enter(t, m, Options{ID: "x"})
 	p.wantError(t, CauseNotDelegated, "systemd-run --user --scope -p Delegate=yes pitvisor")
 	if p.got.Cgroup != p.got.Now || p.got.Now == p.got.Before || !strings.HasSuffix(p.got.Err, "; this process is in "+p.got.Now+" now") {
 		t.Errorf("it is in %s; the error says %q: %s", p.got.Now, p.got.Cgroup, p.got.Err)
@@ -142,18 +131,66 @@ func TestScopeThatIsNotDelegated(t *testing.T) {
 // where the container cannot look.
 func TestScopeOutsideOfTheContainer(t *testing.T) {
 	linuxtest.NoLeaks(t)
-	linuxtest.NeedCommand(t, "unshare")
+	linuxtest.NeedCommand(t, "unshare", "setpriv")
 	m := linuxtest.UserManager{NoBus: true}.Start(t)
-	p := enter(t, m, Options{ID: "x"}, func(c *linuxtest.Command) {
-		at := slices.Index(c.Args, "setpriv")
-		c.Args = slices.Insert(c.Args, at, "unshare", "--cgroup", "--")
-	})
+	p := start(t, m.CommandAs(t, 0, append([]string{
+		"unshare", "--cgroup", "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--",
+	}, command(t, Options{ID: "x"})...)...))
 	p.wantError(t, CauseNotDelegated, "")
 	if !strings.HasPrefix(p.got.Cgroup, "/../") || p.got.Cgroup != p.got.Now {
 		t.Errorf("it is in %s; the error says %q", p.got.Now, p.got.Cgroup)
 	}
 	p.end(t)
 	noUnits(t, m)
+}
+
+// The host's systemd keeps its units in cgroup v1, and cgroup v2 is there beside it.
+func TestScopeInCgroupV1(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	linuxtest.NeedRoot(t)
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "cgroup", 0, "none,name=pitvisor-test"); err != nil {
+		linuxtest.Skip(t, "needs to mount cgroup v1")
+	}
+	scope := filepath.Join(dir, "pitvisor-run-x.scope")
+	t.Cleanup(func() {
+		if err := errors.Join(unix.Rmdir(scope), unix.Unmount(dir, 0)); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Mkdir(scope, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		procs      string
+		want       Cause
+		wantCgroup string
+	}{
+		{"", CauseNotMoved, ""},
+		{filepath.Join(scope, "cgroup.procs"), CauseLegacy, "/pitvisor-run-x.scope"},
+	} {
+		got := linuxtest.Command{Args: linuxtest.Helper(t, "elsewhere", c.procs)}.Output(t, within)
+		if want := fmt.Sprintf("%v %q", c.want, c.wantCgroup); got != want {
+			t.Errorf("in %q: %s, want %s", c.procs, got, want)
+		}
+	}
+}
+
+// elsewhereMode enters a cgroup, if one is given, and says what Enter would say.
+func elsewhereMode(args []string) int {
+	if args[0] != "" {
+		fd, err := unix.Open(args[0], unix.O_WRONLY, 0)
+		if err == nil {
+			_, err = unix.Write(fd, []byte("0"))
+		}
+		if err != nil {
+			return complain(err)
+		}
+	}
+	s := &Scope{Unit: "pitvisor-run-x.scope"}
+	e := s.located(asError(context.Background(), s.elsewhere()))
+	fmt.Printf("%v %q\n", e.Cause, e.Cgroup)
+	return 0
 }
 
 func TestNamesThatNoScopeCanHave(t *testing.T) {

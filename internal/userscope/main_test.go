@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	linuxtest.Main(m, linuxtest.Modes{"enter": enterMode})
+	linuxtest.Main(m, linuxtest.Modes{"enter": enterMode, "elsewhere": elsewhereMode})
 }
 
 // within is how long a test waits for what must happen.
@@ -150,18 +150,20 @@ type caller struct {
 	got   result
 }
 
-// enter starts one as the manager's user. change may change how.
-func enter(t *testing.T, m *linuxtest.Manager, o Options, change func(*linuxtest.Command), dirs ...string) *caller {
+// enter starts one as the manager's user.
+func enter(t *testing.T, m *linuxtest.Manager, o Options, dirs ...string) *caller {
+	t.Helper()
+	return start(t, m.Command(t, command(t, o, dirs...)...))
+}
+
+// command is the command line of an enterMode process.
+func command(t *testing.T, o Options, dirs ...string) []string {
 	t.Helper()
 	options, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := m.Command(t, linuxtest.Helper(t, "enter", append([]string{string(options)}, dirs...)...)...)
-	if change != nil {
-		change(&c)
-	}
-	return start(t, c)
+	return linuxtest.Helper(t, "enter", append([]string{string(options)}, dirs...)...)
 }
 
 func start(t *testing.T, c linuxtest.Command) *caller {

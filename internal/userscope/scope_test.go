@@ -11,35 +11,47 @@ import (
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
-// ways are the ways to a user's systemd.
-func ways() map[string]func(*testing.T, *linuxtest.Manager, *linuxtest.Command) {
-	return map[string]func(*testing.T, *linuxtest.Manager, *linuxtest.Command){
-		"socket": func(*testing.T, *linuxtest.Manager, *linuxtest.Command) {},
-		"no environment, as under cron": func(_ *testing.T, _ *linuxtest.Manager, c *linuxtest.Command) {
-			c.Env = nil
-			c.Env = append(c.Env, "PATH="+os.Getenv("PATH"))
-		},
-		"bus of the runtime directory": func(t *testing.T, m *linuxtest.Manager, _ *linuxtest.Command) {
-			rm(t, filepath.Join(m.Runtime, "systemd/private"))
-		},
-		"bus of the session": func(t *testing.T, m *linuxtest.Manager, c *linuxtest.Command) {
-			rm(t, filepath.Join(m.Runtime, "systemd/private"))
+// way is one to a user's systemd.
+type way struct {
+	name    string
+	manager linuxtest.UserManager
+	prepare func(*testing.T, *linuxtest.Manager, *linuxtest.Command) // nil is nothing
+}
+
+func ways() []way {
+	noSocket := func(t *testing.T, m *linuxtest.Manager, _ *linuxtest.Command) {
+		rm(t, filepath.Join(m.Runtime, "systemd/private"))
+	}
+	return []way{
+		{name: "socket"},
+		{name: "socket, moved by PID 1", manager: linuxtest.UserManager{Booted: true}},
+		{name: "no environment, as under cron", prepare: func(_ *testing.T, _ *linuxtest.Manager, c *linuxtest.Command) {
+			c.Env = []string{"PATH=" + os.Getenv("PATH")}
+		}},
+		{name: "bus of the runtime directory", prepare: noSocket},
+		{name: "bus, moved by PID 1", manager: linuxtest.UserManager{Booted: true}, prepare: noSocket},
+		{name: "bus of the session", prepare: func(t *testing.T, m *linuxtest.Manager, c *linuxtest.Command) {
+			noSocket(t, m, c)
 			// systemd comes to the bus when somebody else has, and by that name.
 			m.Command(t, "busctl", "--user", "call", "org.freedesktop.systemd1", "/", "org.freedesktop.DBus.Peer", "Ping").Output(t, within)
 			if err := os.Rename(filepath.Join(m.Runtime, "bus"), filepath.Join(m.Runtime, "other")); err != nil {
 				t.Fatal(err)
 			}
 			c.Env = append(c.Env, "DBUS_SESSION_BUS_ADDRESS=unix:path=/nowhere;unix:path=/run/user/65534/%6fther,guid=00")
-		},
+		}},
 	}
 }
 
 func TestEnterGivesADelegatedCgroup(t *testing.T) {
-	for name, way := range ways() {
-		t.Run(name, func(t *testing.T) {
+	for _, way := range ways() {
+		t.Run(way.name, func(t *testing.T) {
 			linuxtest.NoLeaks(t)
-			m := linuxtest.UserManager{}.Start(t)
-			p := enter(t, m, Options{ID: "abc", Description: "the test"}, func(c *linuxtest.Command) { way(t, m, c) }, "run", "leaf")
+			m := way.manager.Start(t)
+			c := m.Command(t, command(t, Options{ID: "abc"}, "run", "leaf")...)
+			if way.prepare != nil {
+				way.prepare(t, m, &c)
+			}
+			p := start(t, c)
 			if p.got.Err != "" {
 				t.Fatalf("Enter: %s (%s)", p.got.Err, p.got.Hint)
 			}
@@ -60,10 +72,27 @@ func TestEnterGivesADelegatedCgroup(t *testing.T) {
 	}
 }
 
+// root gets one from the system's manager, when that is asked for.
+func TestEnterThroughTheSystem(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	m := linuxtest.UserManager{Booted: true}.Start(t)
+	p := start(t, m.CommandAs(t, 0, command(t, Options{ID: "abc", System: true}, "run")...))
+	if want := "/sys/fs/cgroup/system.slice/pitvisor-run-abc.scope"; p.got.Path != want || p.got.Root != cgroup.RootDelegated {
+		t.Errorf("Enter = %s, root %q, want %s: %s", p.got.Path, p.got.Root, want, p.got.Err)
+	}
+	p.end(t)
+	linuxtest.CgroupGone(t, filepath.Join(m.Dir, "../../../system.slice/pitvisor-run-abc.scope"), within)
+	// A user may not.
+	p = start(t, m.Command(t, command(t, Options{ID: "abc", System: true})...))
+	p.wantError(t, CauseRefused, "")
+	p.notMoved(t)
+	p.end(t)
+}
+
 func TestScopeShowsWhatItIsFor(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	m := linuxtest.UserManager{NoBus: true}.Start(t)
-	p := enter(t, m, Options{ID: "shown", Description: "make test"}, nil)
+	p := enter(t, m, Options{ID: "shown", Description: "make test"})
 	got := m.Systemctl(t, "show", "-p", "Description,Delegate,CollectMode,Transient,ActiveState", p.got.Unit)
 	for _, want := range []string{"Description=make test", "Delegate=yes", "CollectMode=inactive-or-failed", "Transient=yes", "ActiveState=active"} {
 		if !strings.Contains(got+"\n", want+"\n") {
@@ -78,7 +107,7 @@ func TestScopeShowsWhatItIsFor(t *testing.T) {
 func TestScopeLivesUntilItsLastProcessEnds(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	m := linuxtest.UserManager{NoBus: true}.Start(t)
-	p := enter(t, m, Options{ID: "daemon"}, nil)
+	p := enter(t, m, Options{ID: "daemon"})
 	dir := filepath.Join(m.Dir, "app.slice", p.got.Unit)
 	daemon := linuxtest.Command{Args: linuxtest.Helper(t, "run"), Cgroup: dir}.Start(t)
 	p.end(t)
@@ -94,7 +123,7 @@ func TestScopeLivesUntilItsLastProcessEnds(t *testing.T) {
 func TestKilledCallerLeavesNoUnit(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	m := linuxtest.UserManager{NoBus: true}.Start(t)
-	p := enter(t, m, Options{ID: "killed"}, nil, "run")
+	p := enter(t, m, Options{ID: "killed"}, "run")
 	p.Kill(t)
 	noUnits(t, m)
 }
@@ -104,7 +133,7 @@ func TestManyEnterAtOnce(t *testing.T) {
 	m := linuxtest.UserManager{}.Start(t)
 	all := make([]*caller, 20)
 	for i := range all {
-		all[i] = enter(t, m, Options{ID: fmt.Sprint("many-", i)}, nil)
+		all[i] = enter(t, m, Options{ID: fmt.Sprint("many-", i)})
 		if all[i].got.Err != "" {
 			t.Errorf("%d: %s", i, all[i].got.Err)
 		}
