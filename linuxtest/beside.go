@@ -10,7 +10,12 @@ import (
 
 // startBeside starts a program in the namespaces of another process: those that
 // decide what it sees of processes, cgroups and files. It is our child all the same.
+// nil is our own namespaces.
 func startBeside(other *Process, args []string, attr *syscall.ProcAttr) (pid int, err error) {
+	if other == nil {
+		pid, _, err = syscall.StartProcess(args[0], args, attr)
+		return pid, err
+	}
 	onThread(func() {
 		for _, ns := range []struct {
 			name string

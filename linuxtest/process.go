@@ -101,12 +101,7 @@ func (c Command) start() (*Process, error) {
 	for _, f := range c.Extra {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	if c.beside != nil {
-		p.pid, err = startBeside(c.beside, c.Args, attr)
-	} else {
-		p.pid, _, err = syscall.StartProcess(c.Args[0], c.Args, attr)
-	}
-	if err != nil {
+	if p.pid, err = startBeside(c.beside, c.Args, attr); err != nil {
 		return nil, err
 	}
 	return p, nil

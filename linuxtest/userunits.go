@@ -18,9 +18,8 @@ const (
 	target = "[Unit]\nDefaultDependencies=no\n"
 )
 
-// prepare makes the files and, without a PID 1, the cgroups that it and logind would
-// have made.
-func (c UserManager) prepare(run string, m *Manager) error {
+// units are the unit files, by their paths below /run.
+func (c UserManager) units() map[string]string {
 	units := map[string]string{"units/default.target": target}
 	if !c.NoBus {
 		units["units/default.target"] += "Wants=dbus.socket\n"
@@ -39,7 +38,13 @@ func (c UserManager) prepare(run string, m *Manager) error {
 			units["system/"+name+".target"] = target
 		}
 	}
-	for name, text := range units {
+	return units
+}
+
+// prepare makes the files and, without a PID 1, the cgroups that it and logind would
+// have made.
+func (c UserManager) prepare(run string, m *Manager) error {
+	for name, text := range c.units() {
 		path := filepath.Join(run, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err

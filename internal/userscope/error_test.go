@@ -149,7 +149,8 @@ func TestScopeInCgroupV1(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	linuxtest.NeedRoot(t)
 	dir := t.TempDir()
-	if err := unix.Mount("none", dir, "cgroup", 0, "none,name=pitvisor-test"); err != nil {
+	mount := func() error { return unix.Mount("none", dir, "cgroup", 0, "none,"+hierarchy) }
+	if mount() != nil {
 		linuxtest.Skip(t, "needs to mount cgroup v1")
 	}
 	scope := filepath.Join(dir, "pitvisor-run-x.scope")
@@ -157,6 +158,7 @@ func TestScopeInCgroupV1(t *testing.T) {
 		if err := errors.Join(unix.Rmdir(scope), unix.Unmount(dir, 0)); err != nil {
 			t.Error(err)
 		}
+		endHierarchy(t, dir, mount)
 	})
 	if err := os.Mkdir(scope, 0o755); err != nil {
 		t.Fatal(err)
@@ -174,6 +176,22 @@ func TestScopeInCgroupV1(t *testing.T) {
 			t.Errorf("in %q: %s, want %s", c.procs, got, want)
 		}
 	}
+}
+
+// hierarchy is what the test's cgroup v1 is called in /proc/self/cgroup.
+const hierarchy = "name=pitvisor-test"
+
+// endHierarchy waits until the hierarchy is gone. It goes with its last mount, but
+// not if a cgroup was removed from it a moment ago.
+func endHierarchy(t *testing.T, dir string, mount func() error) {
+	t.Helper()
+	linuxtest.Wait(t, within, func() (bool, string) {
+		text, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil || !strings.Contains(string(text), hierarchy) {
+			return err == nil, fmt.Sprint(err)
+		}
+		return false, fmt.Sprint(hierarchy, " is there: ", errors.Join(mount(), unix.Unmount(dir, 0)))
+	})
 }
 
 // elsewhereMode enters a cgroup, if one is given, and says what Enter would say.
