@@ -225,6 +225,19 @@ func mayLeak(tb testing.TB) bool {
 	return current.leaky[tb]
 }
 
+// KillCgroup ends every process in a cgroup below [Cgroup] and waits until none is
+// left. It works before Linux 5.14, too, where there is no cgroup.kill.
+func KillCgroup(tb testing.TB, path string) {
+	tb.Helper()
+	Wait(tb, 10*time.Second, func() (bool, string) {
+		members := membersBelow(path)
+		if len(members) > 0 {
+			killGroup(path)
+		}
+		return len(members) == 0, fmt.Sprintf("%s has %v", path, members)
+	})
+}
+
 func removeCgroup(tb testing.TB, path string) {
 	tb.Helper()
 	if !mayLeak(tb) {

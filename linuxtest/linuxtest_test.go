@@ -295,7 +295,9 @@ func TestNeedsSkipWithAReason(t *testing.T) {
 		{func(tb testing.TB) { NeedCommand(tb, "no-such-command") }, "needs the command no-such-command"},
 		{func(tb testing.TB) { NeedKernel(tb, 99, 1, "time travel") }, "needs Linux 99.1: time travel"},
 		{func(tb testing.TB) { NeedCapability(tb, 63, "CAP_FLY") }, "needs CAP_FLY"},
+		{NeedRealSpeed, "needs a processor that is not emulated"},
 	}
+	t.Setenv("PITVISOR_EMULATED", "1")
 	t.Setenv("PITVISOR_STRICT", "0")
 	for _, test := range tests {
 		r := try(t, test.need)
@@ -352,5 +354,22 @@ func TestStaleGroupIsRemovedThoughItsLockIsHeld(t *testing.T) {
 	removeStale(base)
 	if entries, err := os.ReadDir(base); err != nil || len(entries) != 2 || pathExists(stale) {
 		t.Errorf("left in %s: %v, %v, want all but %s", base, entries, err, stale)
+	}
+}
+
+func TestKillCgroupEndsWhatIsBelow(t *testing.T) {
+	dir := Cgroup(t)
+	below := dir + "/web"
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a := Command{Args: Helper(t, "run"), Cgroup: dir}.Start(t)
+	b := Command{Args: Helper(t, "ignore-term"), Cgroup: below}.Start(t)
+	outside := Start(t, Helper(t, "run")...)
+	KillCgroup(t, dir)
+	a.Wait(t, time.Second)
+	b.Wait(t, time.Second)
+	if !outside.Alive() {
+		t.Error("a process outside of it was killed")
 	}
 }

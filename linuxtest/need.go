@@ -64,6 +64,16 @@ func NeedCommand(tb testing.TB, names ...string) {
 	}
 }
 
+// NeedRealSpeed skips a test of how long something takes where the processor is
+// emulated: PITVISOR_EMULATED=1 in the environment says so, as in the guests of
+// linuxtest/vm without KVM.
+func NeedRealSpeed(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv("PITVISOR_EMULATED") == "1" {
+		Skip(tb, "needs a processor that is not emulated")
+	}
+}
+
 // NeedKernel skips a test that needs a feature which no probe can find out
 // about; why names it. Prefer trying the feature: kernels are patched.
 func NeedKernel(tb testing.TB, major, minor int, why string) {

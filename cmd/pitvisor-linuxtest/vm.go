@@ -79,6 +79,7 @@ func parse(args []string) (*options, error) {
 		f.Usage()
 		return nil, errUsage
 	}
+	o.verbose = o.verbose || len(o.packages) == 0 // a program is run for what it says
 	return &o, nil
 }
 

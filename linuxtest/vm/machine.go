@@ -90,7 +90,7 @@ func (m *Machine) Run(ctx context.Context) (*Run, error) {
 	if err != nil {
 		return r, err
 	}
-	initramfs, err := m.initramfs(self)
+	initramfs, err := m.initramfs(self, r.Accel)
 	if err != nil {
 		return r, err
 	}
@@ -155,7 +155,7 @@ func staticSelf() (string, error) {
 }
 
 // initramfs writes the first file system of the guest.
-func (m *Machine) initramfs(self string) (*os.File, error) {
+func (m *Machine) initramfs(self, accel string) (*os.File, error) {
 	f, err := memoryFile("initramfs")
 	if err != nil {
 		return nil, err
@@ -164,10 +164,13 @@ func (m *Machine) initramfs(self string) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	disk := "/dev/vd" + string(rune('a'+len(m.disks())-1))
+	env := []string{"PITVISOR_SCRATCH_DISK=/dev/vd" + string(rune('a'+len(m.disks())-1))}
+	if accel == "tcg" {
+		env = append(env, "PITVISOR_EMULATED=1")
+	}
 	text, err := json.Marshal(job{
 		Root: m.Root != nil, Payload: m.Payload != "",
-		Env: append([]string{"PITVISOR_SCRATCH_DISK=" + disk}, m.Env...), Programs: m.Programs,
+		Env: append(env, m.Env...), Programs: m.Programs,
 	})
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
