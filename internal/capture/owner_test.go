@@ -71,13 +71,7 @@ func TestOwnerDiesWhileAWorkerFloods(t *testing.T) {
 		if err := next.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := os.WriteFile(filepath.Join(group, "cgroup.kill"), []byte("1"), 0); err != nil {
-			t.Fatal(err)
-		}
-		linuxtest.Wait(t, soon, func() (bool, string) {
-			members, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
-			return err == nil && len(members) == 0, fmt.Sprintf("%s has %q, %v", group, members, err)
-		})
+		linuxtest.KillCgroup(t, group)
 	}
 }
 

@@ -252,5 +252,6 @@ func TestGRPCHealth(t *testing.T) {
 		r.notReady(700*time.Millisecond, want)
 	}
 	r, _ := portRig(t, Rules{GRPC: ":{port}"}, "answer") // HTTP/1 only
-	r.notReady(700*time.Millisecond, "call the health service: ")
+	// It answers and closes: which of the two is seen first is a matter of luck.
+	r.notReady(700*time.Millisecond, "call the health service: |connection reset|broken pipe")
 }
