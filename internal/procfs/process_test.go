@@ -122,6 +122,9 @@ func TestReadOfALongFile(t *testing.T) {
 	if err != nil || !strings.HasSuffix(string(b), "\x00"+long+"\x00") {
 		t.Errorf("Read gave %d bytes, %v, want the argument of %d at the end", len(b), err, len(long))
 	}
+	if b, err := hold(t, child.PID()).Read("cmdline", 5000); err != nil || len(b) != 5000 {
+		t.Errorf("Read of at most 5000 gave %d bytes, %v", len(b), err)
+	}
 }
 
 func TestSocketsUntilFound(t *testing.T) {

@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/internal/leftover"
+	"github.com/pitvisor/pitvisor/internal/sockdiag"
 	"github.com/pitvisor/pitvisor/resource"
+	"golang.org/x/sys/unix"
 )
 
 func TestForms(t *testing.T) {
@@ -36,6 +39,48 @@ func TestFormsOfACleanRun(t *testing.T) {
 	golden(t, "clean.json", r.WriteJSON)
 	golden(t, "clean.xml", r.WriteJUnit)
 	golden(t, "clean-stats.txt", plainStats(r))
+}
+
+func TestTimesAreUTC(t *testing.T) {
+	j := &js{}
+	j.time(time.Date(2026, 5, 4, 1, 30, 0, 0, time.FixedZone("", 2*60*60)))
+	if got, want := string(j.b), `"2026-05-03T23:30:00Z"`; got != want {
+		t.Errorf("time is %s, want %s", got, want)
+	}
+}
+
+// What keeps a run from being clean is said, whatever it is.
+func TestTextOfUncleanRuns(t *testing.T) {
+	for _, c := range []struct {
+		change func(*Report)
+		want   string
+	}{
+		{func(r *Report) { r.Removed = false }, "pitvisor: not clean: the cgroup of run 01jthc3p4vx0t7v9k2n8m5q6rs is still there\n"},
+		{func(r *Report) { r.Removed, r.RunID = false, "" }, ""},
+		{func(r *Report) { r.Removed, r.Weak = false, true }, "pitvisor: weak: this ran without a cgroup, so what escaped is not known\n"},
+		{func(r *Report) { r.Blocked = &cgroup.BlockedError{Path: "/x", Err: unix.EBUSY} }, "pitvisor: not clean: cgroup /x cannot be removed: device or resource busy\n"},
+		{
+			func(r *Report) {
+				r.Blocked = &cgroup.BlockedError{Path: "/x", Total: 2, Err: unix.ETIMEDOUT, Blockers: []cgroup.Blocker{{PID: 1, Comm: "a\n", State: "D"}}}
+			},
+			"pitvisor: not clean: 2 processes left in cgroup /x: connection timed out\n  1 a\\n D\n  and 1 more process\n",
+		},
+		{func(r *Report) { r.Left.Total = 1 }, "pitvisor: left behind by the command and killed: 1 process\n  and 1 more process\n"},
+	} {
+		r := clean()
+		c.change(r)
+		var b bytes.Buffer
+		if err := r.WriteText(&b, false); err != nil || b.String() != c.want {
+			t.Errorf("WriteText = %q, %v, want %q", &b, err, c.want)
+		}
+	}
+}
+
+func TestManySocketsInALine(t *testing.T) {
+	p := leftover.Process{Listening: make([]sockdiag.Socket, textSockets+3), ListeningLeftOut: 4}
+	if got := sockets(p); strings.Count(got, ",") != textSockets || !strings.HasSuffix(got, ", 7 more") {
+		t.Errorf("sockets = %q, want %d and 7 more", got, textSockets)
+	}
 }
 
 func TestCleanIsProven(t *testing.T) {

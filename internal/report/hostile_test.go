@@ -197,6 +197,17 @@ func TestVisible(t *testing.T) {
 	}
 }
 
+// The escapes are those of GitHub's own toolkit.
+func TestEscapesOfGitHub(t *testing.T) {
+	const text = "50%: a, b\r\nc"
+	if got, want := escapeData(text), "50%25: a, b%0D%0Ac"; got != want {
+		t.Errorf("escapeData = %q, want %q", got, want)
+	}
+	if got, want := escapeProperty(text), "50%25%3A a%2C b%0D%0Ac"; got != want {
+		t.Errorf("escapeProperty = %q, want %q", got, want)
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	for _, c := range []struct {
 		args []string
@@ -213,5 +224,8 @@ func TestCommandLine(t *testing.T) {
 		if got := commandLine(c.args, 40); got != c.want {
 			t.Errorf("commandLine(%q) = %q, want %q", c.args, got, c.want)
 		}
+	}
+	if got := commandLine(make([]string, 1000), 40); len(got) > 50 {
+		t.Errorf("commandLine of a thousand arguments has %d bytes, want about 40", len(got))
 	}
 }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -315,6 +316,10 @@ func TestSaveToPipesAndDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
+	fd := int(write.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -327,7 +332,7 @@ func TestSaveToPipesAndDevices(t *testing.T) {
 	// More than a pipe holds: it is waited for, also where the descriptor would not.
 	long := strings.Repeat("x", 300_000)
 	for path, from := range map[string]*os.File{
-		"/dev/fd/" + itoa(write.Fd()): read,
+		fmt.Sprintf("/dev/fd/%d", fd): read,
 		fifo:                          named,
 	} {
 		got := make(chan int)
@@ -349,11 +354,4 @@ func TestSaveToPipesAndDevices(t *testing.T) {
 			t.Errorf("descriptor(%s) = %d, want %d", path, got, want)
 		}
 	}
-}
-
-func itoa(fd uintptr) string {
-	if fd < 10 {
-		return string(rune('0' + fd))
-	}
-	return itoa(fd/10) + itoa(fd%10)
 }

@@ -50,10 +50,7 @@ func (ns *NS) Do(f func() error) error {
 		return f()
 	}
 	done := make(chan error)
-	go onOtherThread(func() {
-		// Never unlocked: the thread ends with the goroutine, so that no other
-		// goroutine can wake up in the wrong namespace.
-		runtime.LockOSThread()
+	go onThrowAway(func() {
 		if err := unix.Setns(ns.fd, unix.CLONE_NEWNET); err != nil {
 			done <- fmt.Errorf("enter a network namespace: %w", err)
 			return
@@ -63,19 +60,20 @@ func (ns *NS) Do(f func() error) error {
 	return <-done
 }
 
-// onOtherThread runs f in a goroutine that may keep its thread: not on the main
-// one, which never ends, and would show the process in the namespace for ever.
-func onOtherThread(f func()) {
-	runtime.LockOSThread()
+// onThrowAway runs f on a thread that ends with the goroutine, so that no other
+// goroutine can wake up in the wrong namespace. The main thread cannot end, and would
+// show the whole process in that namespace: it is held until f is done elsewhere.
+func onThrowAway(f func()) {
+	runtime.LockOSThread() // and never unlocked, by which the thread ends
 	if unix.Gettid() != os.Getpid() {
 		f()
 		return
 	}
 	done := make(chan struct{})
-	go func() {
+	go onThrowAway(func() {
 		defer close(done)
 		f()
-	}()
-	<-done // this goroutine keeps the main thread so long
+	})
+	<-done
 	runtime.UnlockOSThread()
 }

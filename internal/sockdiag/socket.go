@@ -65,17 +65,11 @@ func Listeners(port uint16) ([]Socket, error) {
 	if err == nil {
 		return all, nil
 	}
-	all, tableErr := tables{threadSelf}.tcp(nil)
+	all, tableErr := tables{threadSelf}.listeners(port)
 	if tableErr != nil {
 		return nil, errors.Join(err, tableErr)
 	}
-	mine := all[:0]
-	for _, s := range all {
-		if s.Port == port {
-			mine = append(mine, s)
-		}
-	}
-	return mine, nil
+	return all, nil
 }
 
 // All returns the sockets of the calling thread's network namespace.

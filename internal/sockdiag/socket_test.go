@@ -153,8 +153,7 @@ func TestOfAnotherNamespace(t *testing.T) {
 	end := make(chan struct{})
 	defer close(end)
 	tid := make(chan int)
-	go onOtherThread(func() {
-		runtime.LockOSThread() // for good: the thread ends with its namespace
+	go onThrowAway(func() {
 		defer close(want)
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			t.Error(err)
@@ -225,11 +224,66 @@ func TestNSOfOurselvesIsNil(t *testing.T) {
 func TestDoIsNeverOnTheMainThread(t *testing.T) {
 	for range 50 {
 		done := make(chan int)
-		go onOtherThread(func() { done <- unix.Gettid() })
+		go onThrowAway(func() { done <- unix.Gettid() })
 		if tid := <-done; tid == os.Getpid() {
 			t.Fatal("ran on the main thread")
 		}
 	}
+}
+
+// A thread that has been in another namespace must not serve anybody else.
+func TestDoLeavesNobodyElsewhere(t *testing.T) {
+	linuxtest.NeedRoot(t)
+	other := make(chan *NS)
+	end := make(chan struct{})
+	go onThrowAway(func() {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+		}
+		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		other <- &NS{fd}
+		<-end
+	})
+	ns := <-other
+	close(end)
+	defer ns.Close()
+	home, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		err := ns.Do(func() error {
+			if here, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || here == home {
+				t.Errorf("Do runs in %s, %v, want another than %s", here, err, home)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Every thread that there is gets one of these.
+	const n = 50
+	where := make(chan string, n)
+	hold := make(chan struct{})
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			here, _ := os.Readlink("/proc/thread-self/ns/net")
+			where <- here
+			<-hold
+		}()
+	}
+	for range n {
+		if here := <-where; here != home {
+			t.Errorf("a thread is left in %s, want %s", here, home)
+		}
+	}
+	close(hold)
 }
 
 func TestListenersOfAFreePort(t *testing.T) {
@@ -240,6 +294,14 @@ func TestListenersOfAFreePort(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	if all, err := Listeners(port); err != nil || len(all) != 1 || all[0].Inode != inodeOf(t, l) {
 		t.Errorf("Listeners = %v, %v, want the one", all, err)
+	}
+	stranger, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	if all, err := (tables{threadSelf}).listeners(port); err != nil || len(all) != 1 || all[0].Inode != inodeOf(t, l) {
+		t.Errorf("the tables = %v, %v, want the one", all, err)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

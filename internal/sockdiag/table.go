@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,6 +39,12 @@ func (t tables) all() ([]Socket, error) {
 		all, err = t.unix(all)
 	}
 	return all, err
+}
+
+// listeners returns the TCP sockets that listen on a port.
+func (t tables) listeners(port uint16) ([]Socket, error) {
+	all, err := t.tcp(nil)
+	return slices.DeleteFunc(all, func(s Socket) bool { return s.Port != port }), err
 }
 
 func (t tables) tcp(all []Socket) ([]Socket, error) {
