@@ -157,9 +157,9 @@ func TestOwnerGoesOnWithoutItsGuardian(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
 		root := linuxtest.Cgroup(t)
 		bystanders(t, root)
-		o := started(t, root, kind, "double-fork", "stay")
+		o := started(t, root, kind, "setsid-storm", "1")
 		guard := o.hold(t)
-		linuxtest.Wait(t, within, func() (bool, string) { return len(linuxtest.Members(o.run)) == 2, "no daemon" })
+		linuxtest.Wait(t, within, func() (bool, string) { return len(linuxtest.Members(o.run)) == 2, "no child" })
 		kill(t, guard)
 		gone(t, guard)
 		before := linuxtest.Identities(o.run)
@@ -242,6 +242,20 @@ func TestUnknownCgroupsAreEmptiedAndLeft(t *testing.T) {
 		t.Errorf("Sweep() = %+v, want one run", got)
 	}
 	linuxtest.CgroupGone(t, o.run, 0)
+}
+
+// A run that was ended while its guardian lived: there is nothing to do and to wait for.
+func TestGuardianOfARunThatIsGone(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		o := started(t, linuxtest.Cgroup(t), kind, "run")
+		guard := o.hold(t)
+		o.order(t, "remove")
+		if exited, err := guard.Exited(); err != nil || exited {
+			t.Errorf("the guardian has exited: %v, %v, though its owner lives", exited, err)
+		}
+		o.Kill(t)
+		gone(t, guard)
+	})
 }
 
 // killGroup is PIDFD_SIGNAL_PROCESS_GROUP of linux/pidfd.h, Linux 6.9.

@@ -59,6 +59,10 @@ func modeOwner(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
+	// A pipe that nothing may keep open: the guardian gets its number by chance only.
+	if err := unix.Dup3(1, 100, unix.O_CLOEXEC); err != nil {
+		return complain(err)
+	}
 	g, err := Start(Options{Root: root, Run: run.Dir(), Inner: inner[:], ForceProgram: args[1] == "program"})
 	if err != nil {
 		return complain(err)
@@ -93,6 +97,8 @@ func obey(run *registry.Run, g *Guardian) int {
 			err = run.Dir().Freeze(context.Background())
 		case "nest":
 			err = nest(run.Dir())
+		case "remove":
+			err = run.Close(context.Background())
 		case "stop":
 			if err = run.Close(context.Background()); err == nil {
 				err = g.Stop()
