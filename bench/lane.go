@@ -17,6 +17,7 @@ type lane struct {
 	stage     *stage
 	cell      *cell
 	null, log *os.File
+	session   bool // commands get a session of their own, to be without a terminal
 }
 
 func (l *lane) open(b *bench) error {
@@ -66,7 +67,8 @@ func (l *lane) fire(ctx context.Context, command []string, code int) (shot, erro
 	}
 	var status syscall.WaitStatus
 	s.Wall, status, err = l.stage.fire(firing{
-		argv: argv, env: append(shotEnv(), l.env...), box: l.cell.sup, in: l.null, out: l.log, limit: 20 * time.Second,
+		argv: argv, env: append(shotEnv(), l.env...), box: l.cell.sup, in: l.null, out: l.log,
+		session: l.session, limit: 20 * time.Second,
 	})
 	if err == nil && (!status.Exited() || status.ExitStatus() != code) {
 		err = fmt.Errorf("%s, want code %d", ending(status), code)
@@ -80,6 +82,18 @@ func (l *lane) fire(ctx context.Context, command []string, code int) (shot, erro
 	after, err := l.cell.box.cpu()
 	s.CPU = after - before
 	return s, err
+}
+
+// onTerminal tells whether this program has a controlling terminal. Without one no session of their own is needed to
+// keep commands from it; a session is a group of its own to the scheduler (autogroup), and whoever needs two processes
+// would be measured mostly by what else runs on the machine.
+func onTerminal() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	_ = tty.Close() // was only looked for
+	return true
 }
 
 // ending says in words how a process ended.

@@ -108,7 +108,7 @@ func (s stages) close() {
 func (b *bench) openLanes(ctx context.Context, stages stages) ([]*lane, error) {
 	var lanes []*lane
 	for _, w := range b.wrappers(ctx) {
-		l := &lane{wrapper: w, stage: stages.of(w.stage)}
+		l := &lane{wrapper: w, stage: stages.of(w.stage), session: onTerminal()}
 		err := l.open(b)
 		if err == nil {
 			err = b.try(ctx, l)

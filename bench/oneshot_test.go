@@ -138,6 +138,18 @@ func TestFireEndsACommandThatTakesTooLong(t *testing.T) {
 	}
 }
 
+func TestFireGivesASessionOnlyIfAsked(t *testing.T) {
+	b := newTestBench(t)
+	script := `read pid comm state parent group session rest </proc/self/stat; [ "$pid" = "$session" ]`
+	l := testLane(t, b, prefixed("shell", kindFloor))
+	for session, code := range map[bool]int{true: 0, false: 1} {
+		l.session = session
+		if _, err := l.fire(t.Context(), []string{"/bin/sh", "-c", script}, code); err != nil {
+			t.Errorf("session %v: %v", session, err)
+		}
+	}
+}
+
 func TestUnifiedStageHasCgroup2AtItsUsualPlaceForItselfOnly(t *testing.T) {
 	linuxtest.NeedRoot(t)
 	linuxtest.NeedCgroup2(t)

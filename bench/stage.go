@@ -65,6 +65,7 @@ type firing struct {
 	argv, env []string
 	box       *box
 	in, out   *os.File
+	session   bool // start it in a session of its own
 	limit     time.Duration
 }
 
@@ -86,7 +87,7 @@ func (f firing) run() (wall time.Duration, status syscall.WaitStatus, err error)
 	pidfd := -1
 	attr := &syscall.ProcAttr{
 		Dir: "/", Env: f.env, Files: []uintptr{f.in.Fd(), f.out.Fd(), f.out.Fd()},
-		Sys: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: f.box.fd, PidFD: &pidfd},
+		Sys: &syscall.SysProcAttr{Setsid: f.session, UseCgroupFD: true, CgroupFD: f.box.fd, PidFD: &pidfd},
 	}
 	runtime.GC() // now, rather than while it is measured
 	started := time.Now()
