@@ -10,6 +10,11 @@
 # Slurm comes): --kill-after plus the task's own time to stop must be below that.
 set -eu
 
+# Named, so that an ordinary user's pitvisor does not ask the user's systemd for a
+# cgroup: the task would leave that of its step, and with it Slurm's limits.
+: "${PITVISOR_CGROUP_ROOT:=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)}"
+export PITVISOR_CGROUP_ROOT
+
 task=${SLURM_JOB_ID:?to be started by srun}.${SLURM_STEP_ID:?}.${SLURM_PROCID:?}
 
 exec pitvisor run \
