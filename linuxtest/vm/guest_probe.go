@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,12 +101,27 @@ func (g *Guest) probeProcess(group int) error {
 	g.Features["PIDFD_GET_INFO"] = unix.IoctlPidfdInfo(p.pidfd, &info) == nil
 	_, _, err = unix.NameToHandleAt(p.pidfd, "", unix.AT_EMPTY_PATH)
 	g.Features["pidfd file handle"] = err == nil
+	g.Features["CLONE_PIDFD_AUTOKILL"] = autokillKnown()
 	if _, err := p.end(); err != nil {
 		return err
 	}
 	info = unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
 	g.Features["PIDFD_INFO_EXIT"] = unix.IoctlPidfdInfo(p.pidfd, &info) == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0
 	return unix.Close(p.pidfd)
+}
+
+// autokillKnown says whether clone3 knows CLONE_PIDFD_AUTOKILL, by a call that never
+// makes a process: the flags are looked at before the cgroup, which there is not.
+func autokillKnown() bool {
+	const autokill = unix.CLONE_PIDFD_AUTOKILL | unix.CLONE_AUTOREAP // together only, and without an exit signal
+	var pidfd int32
+	args := struct{ flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64 }{
+		flags:  autokill | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP,
+		pidfd:  uint64(uintptr(unsafe.Pointer(&pidfd))),
+		cgroup: 1<<31 - 1,
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
+	return errno == unix.EBADF
 }
 
 // probed is a running probeMain.
@@ -171,6 +187,7 @@ func since() map[string]version {
 		"cpu.pressure": {5, 2}, "io.pressure": {5, 2}, "memory.pressure": {5, 2},
 		"cgroup.kill": {5, 14}, "memory.peak": {5, 19}, "memory.reclaim": {5, 19}, "cgroup.pressure": {6, 1},
 		"pids.peak": {6, 2}, "pidfs": {6, 9}, "PIDFD_GET_INFO": {6, 13}, "pidfd file handle": {6, 14}, "PIDFD_INFO_EXIT": {6, 15},
+		"CLONE_PIDFD_AUTOKILL": {7, 1},
 	}
 }
 
