@@ -6,8 +6,8 @@
 # report of its own. Where Slurm gives the task's user no cgroup to write to, the run
 # is weak (see docs/run.md): Slurm's own cgroup of the step is then the second line.
 #
-# scancel sends TERM, which pitvisor forwards, and KILL after KillWait (30 s as
-# Slurm comes): --kill-after plus the task's own time to stop must be below that.
+# scancel sends TERM, which pitvisor forwards to the command, and after KillWait (30 s
+# as Slurm comes) KILL to all that is in the step.
 set -eu
 
 # Named, so that an ordinary user's pitvisor does not ask the user's systemd for a
@@ -20,6 +20,5 @@ task=${SLURM_JOB_ID:?to be started by srun}.${SLURM_STEP_ID:?}.${SLURM_PROCID:?}
 exec pitvisor run \
 	--name "slurm-$task" --label slurm_job="$SLURM_JOB_ID" \
 	--allow-weak \
-	--signal TERM --kill-after 20s \
 	--report "${REPORTS:-.}/pitvisor-$task.json" \
 	-- "$@"
