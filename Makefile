@@ -1,14 +1,19 @@
 # make            builds bin/pitvisor and libexec/pitvisor/pitvisor
 # make run        builds and runs the example pool of real workers
 # make test       all checks and tests, with a count of what was skipped and why
+# make test-vm    the tests again on Debian's kernels 5.10, 6.1, 6.12 and 7.x in QEMU
 #
 # Debian or Ubuntu with Go; what else is lacking is installed (as root) or named.
 
 export GOFLAGS += -buildvcs=false
 TOOL = go tool -modfile=tools.mod
+# Of test-vm: kernels (VM=6.12 for one), packages, and flags of the test binaries.
+VM = all
+VMTEST = ./cgroup ./pidfd ./spawn ./registry ./resource ./history ./supervise ./linuxtest ./internal/... ./cmd/pitvisor ./cmd/front
+VMFLAGS =
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
-.PHONY: build run check fmt test race fuzz bench cover soak clean
+.PHONY: build run check fmt test test-vm race fuzz bench cover soak clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
@@ -31,6 +36,12 @@ fmt:
 test:
 	@scripts/test
 
+# No KVM and no root needed. Downloads about 150 MB once; see docs/testing.md.
+test-vm:
+	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd
+	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
+	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
+
 race:
 	@scripts/need gcc
 	CGO_ENABLED=1 scripts/delegated --optional --leaf go test -race -shuffle=on -timeout 15m $(RACE)
@@ -51,6 +62,7 @@ cover:
 # The crash cycles ten times over.
 soak:
 	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run TestCrashCycles ./cmd/pitvisor -cycles 10000
+	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run "Killed|Cancelled" ./cmd/front -cycles 10000
 
 clean:
 	rm -rf bin libexec cover.out
