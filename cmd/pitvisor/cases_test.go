@@ -201,6 +201,7 @@ func TestH39H46TwoSupervisorsNeverTouchEachOther(t *testing.T) {
 }
 
 func TestR02OrphansThatIgnoreTermDoNotDelayTheStart(t *testing.T) {
+	linuxtest.NeedRealSpeed(t)
 	w := newWorld(t)
 	adoptOrphans(t)
 	stubborn := strings.Join(linuxtest.Helper(t, "ignore-term"), `", "`)
