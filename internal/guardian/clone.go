@@ -5,8 +5,6 @@ package guardian
 import (
 	"errors"
 	"fmt"
-	"runtime"
-	"unsafe"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/pidfd"
@@ -14,13 +12,14 @@ import (
 )
 
 // clone makes a process that shares the caller's memory and carries out the steps
-// from first on. It returns as the system call does: the number of the process, or
+// from first on, with the signals of masks[0] blocked: a handler of this program must
+// never run in it. It returns as the system call does: the number of the process, or
 // an errno below 0. The new process runs nothing but these few instructions of
 // assembly and system calls: it uses no stack, does not look at the g that it shares
 // with the calling thread, and can neither allocate nor be instrumented.
 //
 //go:noescape
-func clone(flags, stack uintptr, pidfd *int32, first *step) int
+func clone(flags, stack uintptr, pidfd *int32, first *step, masks *[2]uint64) int
 
 // startClone starts a guardian that is a clone. [errors.ErrUnsupported] says that
 // there cannot be one.
@@ -74,13 +73,8 @@ func (p *plan) clone() (int, error) {
 	// No exit signal: it is nobody's business but that of Stop.
 	const flags = unix.CLONE_VM | unix.CLONE_PIDFD
 	stack := address(&p.mapping[0]) + uintptr(len(p.mapping))&^15 // never used
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	// A handler of this program must never run in the clone.
-	all, old := ^uint64(0), uint64(0)
-	setMask(&all, &old)
-	r := clone(flags, stack, &p.mem.pidfd, &p.steps[0])
-	setMask(&old, nil)
+	masks := [2]uint64{^uint64(0)}                                // the second is for the caller's own
+	r := clone(flags, stack, &p.mem.pidfd, &p.steps[0], &masks)
 	if r >= 0 {
 		return r, nil
 	}
@@ -90,11 +84,4 @@ func (p *plan) clone() (int, error) {
 	default:
 		return 0, err
 	}
-}
-
-// setMask sets the calling thread's mask of blocked signals.
-func setMask(set, old *uint64) {
-	// It fails only for arguments that are wrong.
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), unsafe.Sizeof(*set), 0, 0)
 }

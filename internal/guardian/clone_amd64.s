@@ -1,10 +1,21 @@
 #include "go_asm.h"
 #include "textflag.h"
 
+#define SYS_rt_sigprocmask 14
 #define SYS_clone 56
+#define SIG_SETMASK 2
 
-// func clone(flags, stack uintptr, pidfd *int32, first *step) int
-TEXT ·clone(SB),NOSPLIT,$0-40
+// func clone(flags, stack uintptr, pidfd *int32, first *step, masks *[2]uint64) int
+TEXT ·clone(SB),NOSPLIT,$0-48
+	// masks[0] blocks everything; masks[1] gets what was blocked before.
+	MOVQ	masks+32(FP), R12
+	MOVL	$SIG_SETMASK, DI
+	MOVQ	R12, SI
+	LEAQ	8(R12), DX
+	MOVL	$8, R10
+	MOVL	$SYS_rt_sigprocmask, AX
+	SYSCALL
+
 	MOVQ	flags+0(FP), DI
 	MOVQ	stack+8(FP), SI
 	MOVQ	pidfd+16(FP), DX
@@ -15,7 +26,15 @@ TEXT ·clone(SB),NOSPLIT,$0-40
 	SYSCALL
 	TESTQ	AX, AX
 	JEQ	next
-	MOVQ	AX, ret+32(FP)
+
+	MOVQ	AX, R13
+	MOVL	$SIG_SETMASK, DI
+	LEAQ	8(R12), SI
+	XORL	DX, DX
+	MOVL	$8, R10
+	MOVL	$SYS_rt_sigprocmask, AX
+	SYSCALL
+	MOVQ	R13, ret+40(FP)
 	RET
 
 	// The clone. BX is its step; a system call changes AX, CX and R11 only.

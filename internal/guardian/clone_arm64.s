@@ -1,10 +1,21 @@
 #include "go_asm.h"
 #include "textflag.h"
 
+#define SYS_rt_sigprocmask 135
 #define SYS_clone 220
+#define SIG_SETMASK 2
 
-// func clone(flags, stack uintptr, pidfd *int32, first *step) int
-TEXT ·clone(SB),NOSPLIT,$0-40
+// func clone(flags, stack uintptr, pidfd *int32, first *step, masks *[2]uint64) int
+TEXT ·clone(SB),NOSPLIT,$0-48
+	// masks[0] blocks everything; masks[1] gets what was blocked before.
+	MOVD	masks+32(FP), R10
+	MOVD	$SIG_SETMASK, R0
+	MOVD	R10, R1
+	ADD	$8, R10, R2
+	MOVD	$8, R3
+	MOVD	$SYS_rt_sigprocmask, R8
+	SVC
+
 	MOVD	flags+0(FP), R0
 	MOVD	stack+8(FP), R1
 	MOVD	pidfd+16(FP), R2
@@ -14,7 +25,15 @@ TEXT ·clone(SB),NOSPLIT,$0-40
 	MOVD	$SYS_clone, R8
 	SVC
 	CBZ	R0, next
-	MOVD	R0, ret+32(FP)
+
+	MOVD	R0, R11
+	MOVD	$SIG_SETMASK, R0
+	ADD	$8, R10, R1
+	MOVD	ZR, R2
+	MOVD	$8, R3
+	MOVD	$SYS_rt_sigprocmask, R8
+	SVC
+	MOVD	R11, ret+40(FP)
 	RET
 
 	// The clone. R9 is its step; a system call changes R0 only.

@@ -6,7 +6,7 @@
 // The guardian is a second process with the memory of the first: a clone that has
 // neither a stack nor a Go runtime of its own, and carries out a list of system calls
 // that was made before. It costs a page of memory and what the kernel needs for a
-// process, and no exec. It is not in the run, has a session of its own, no standard
+// process, and no exec. It is not in the run, has a process group of its own, no standard
 // files and not the run's lock; all signals are blocked in it, so that only SIGKILL
 // and SIGSTOP by somebody of the same user or root reach it. What the run can do as
 // another user does not.

@@ -65,6 +65,16 @@ func (g *Guardian) PID() int { return g.handle.PID() }
 // has killed it. It is valid until Stop.
 func (g *Guardian) Handle() *pidfd.Process { return g.handle }
 
+// Kill ends the guardian like Stop, but does not wait for that: for an owner that has
+// seen its run empty and has something to do meanwhile. Stop must follow.
+func (g *Guardian) Kill() error {
+	err := g.handle.Signal(unix.SIGKILL)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop the guardian: %w", err)
+	}
+	return nil
+}
+
 // Stop ends the guardian and reaps it: the run is gone, or somebody else's business
 // from now on. A second Stop does nothing.
 func (g *Guardian) Stop() error {
@@ -73,9 +83,8 @@ func (g *Guardian) Stop() error {
 	if g.stopped {
 		return nil
 	}
-	err := g.handle.Signal(unix.SIGKILL)
-	if err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop the guardian: %w", err)
+	if err := g.Kill(); err != nil {
+		return err
 	}
 	if err := reap(g.handle.FD()); err != nil {
 		return fmt.Errorf("reap the guardian, process %d: %w", g.PID(), err)

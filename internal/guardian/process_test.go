@@ -2,6 +2,7 @@ package guardian
 
 import (
 	"bytes"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,6 +115,7 @@ func TestStopOfOneThatWasKilled(t *testing.T) {
 
 // Whoever waits for any child does not meet a clone, nor does SIGCHLD tell of it.
 func TestCloneIsNobodysChildToReap(t *testing.T) {
+	needClone(t)
 	noLeaks(t)
 	g := mustStart(t, newRun(t))
 	kill(t, g.Handle())
@@ -133,7 +135,7 @@ func TestCloneIsNobodysChildToReap(t *testing.T) {
 type guardProc struct {
 	comm, cwd, cgroup string
 	status            map[string]string
-	session           int
+	group             int
 	fds               []string
 	locks             bool
 }
@@ -159,7 +161,7 @@ func readGuard(t *testing.T, pid int) guardProc {
 		}
 	}
 	var err error
-	if p.session, err = unix.Getsid(pid); err != nil {
+	if p.group, err = unix.Getpgid(pid); err != nil {
 		t.Fatal(err)
 	}
 	if p.cwd, err = os.Readlink(proc + "cwd"); err != nil {
@@ -199,9 +201,9 @@ func TestGuardianHoldsOnToLittle(t *testing.T) {
 			}
 		}
 		own := readGuard(t, o.PID())
-		if p.session != o.guard || p.locks || p.cgroup != own.cgroup || p.status["Threads"] != "1" && kind == "clone" {
-			t.Errorf("session %d, locks %v, cgroup %s, %s threads; want session %d, no locks, cgroup %s",
-				p.session, p.locks, p.cgroup, p.status["Threads"], o.guard, own.cgroup)
+		if p.group != o.guard || p.locks || p.cgroup != own.cgroup || p.status["Threads"] != "1" && kind == "clone" {
+			t.Errorf("process group %d, locks %v, cgroup %s, %s threads; want group %d, no locks, cgroup %s",
+				p.group, p.locks, p.cgroup, p.status["Threads"], o.guard, own.cgroup)
 		}
 		if !own.locks {
 			t.Error("the owner has no lock either: that would be seen nowhere")
@@ -321,6 +323,7 @@ func TestCommandOfAnotherUserCannotHarmIt(t *testing.T) {
 const kcmpVM = 1
 
 func TestTwoHundredGuardiansCostLittle(t *testing.T) {
+	needClone(t)
 	noLeaks(t)
 	o := newRun(t)
 	const n = 200
@@ -398,6 +401,7 @@ func TestStartRefusesWhatItCannotDo(t *testing.T) {
 	if _, err := Start(o); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Start without Main = %v, want ErrUnsupported", err)
 	}
+	needClone(t)
 	o.ForceProgram = false
 	for _, name := range []string{"job/0.1", "job", ""} {
 		if err := unix.Rmdir(filepath.Join(o.Run.Path(), name)); err != nil {
@@ -409,10 +413,13 @@ func TestStartRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
+//go:embed clone_amd64.s clone_arm64.s
+var assembly embed.FS
+
 // A clone carries out what is behind this label: no call, no stack, no g.
 func TestAssemblyUsesNothingOfGo(t *testing.T) {
 	for _, name := range []string{"clone_amd64.s", "clone_arm64.s"} {
-		text, err := os.ReadFile(name)
+		text, err := assembly.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}

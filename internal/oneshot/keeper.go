@@ -44,6 +44,7 @@ type cell struct {
 	guard *guardian.Guardian
 	home  *home.Home // where pitvisor itself had to move, nil if it had not
 	moved *string    // tells the result
+	clear bool       // the kernel has said that nothing is left
 	leafs []*cgroup.Dir
 }
 
@@ -167,10 +168,11 @@ func (c *cell) holds(pid int) bool {
 
 func (c *cell) empty() (bool, error) {
 	events, err := c.place.Run.Events()
-	if isGone(err) { // somebody else has ended the run
-		return true, nil
+	if err != nil && !isGone(err) {
+		return false, err
 	}
-	return !events.Populated, err
+	c.clear = err != nil || !events.Populated // or somebody else has ended the run
+	return c.clear, nil
 }
 
 func (c *cell) watch(w *waiter) error { return w.watchEvents(c.place.Run) }
@@ -226,6 +228,12 @@ func (c *cell) end() error {
 
 // closeRun removes the run, and gives it up to the next sweep if that cannot be done.
 func (c *cell) closeRun() error {
+	if c.clear && c.guard != nil {
+		// It ends on another processor meanwhile. A crash now leaves empty directories.
+		if err := c.guard.Kill(); err != nil {
+			return err
+		}
+	}
 	if c.removeEmpty() {
 		return c.run.Close(context.Background()) // it has nothing to wait for
 	}
