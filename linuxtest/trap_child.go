@@ -19,7 +19,7 @@ func ownModes() []builtin {
 	return []builtin{
 		{usage: "trap-exec", run: modeTrapExec},
 		{usage: "pidns-init", run: modePIDNSInit},
-		{usage: "user-manager", run: modeUserManager},
+		{usage: "systemd", run: modeSystemd},
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,22 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UserManager says how to run the systemd of an ordinary user, as on a host that was
-// booted with systemd, for one test. The zero value works.
+// UserManager says how to run the systemd of an ordinary user for one test, below a
+// systemd as PID 1, as on a host that was booted with it. The zero value works.
 //
-// The manager and the commands of its user see namespaces of their own: a /run that
-// belongs to the test, and the test's cgroup as the root of /sys/fs/cgroup, with
+// They and the commands of the user see namespaces of their own: a /run and a /proc
+// that belong to the test, and the test's cgroup as the root of /sys/fs/cgroup, with
 // user.slice/user-UID.slice below it. Nothing else of the machine is hidden, and
-// nothing of it can be changed by accident: / is read-only there.
+// nothing of it can be changed by accident: / is read-only there. Of units there is
+// only what is needed: no login manager, no journal.
 type UserManager struct {
 	UID   int               // 0 is 65534
-	NoBus bool              // no dbus-daemon: systemd has only its own socket
+	NoBus bool              // no bus of the user: systemd has only its own socket
 	Units map[string]string // more unit files and drop-ins of the user, by their names
-
-	// Booted runs a systemd as PID 1 as well, which starts that of the user, in a PID
-	// namespace. It moves processes on the user's behalf, over a system bus. Without
-	// it the user's systemd may do that itself, which is faster to start.
-	Booted bool
 }
 
 // Manager is a running UserManager.
@@ -40,7 +35,7 @@ type Manager struct {
 	Runtime string
 
 	uid  int
-	proc *Process // the user's systemd, or PID 1
+	proc *Process // PID 1
 	log  string   // what systemd says
 	root string   // the cgroup that holds it all
 }
@@ -55,10 +50,7 @@ func (c UserManager) Start(tb testing.TB) *Manager {
 	tb.Helper()
 	NeedRoot(tb)
 	NeedCapability(tb, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
-	NeedCommand(tb, systemdPath, "systemctl")
-	if !c.NoBus || c.Booted {
-		NeedCommand(tb, "dbus-daemon")
-	}
+	NeedCommand(tb, systemdPath, "systemctl", "dbus-daemon")
 	if c.UID == 0 {
 		c.UID = 65534
 	}
@@ -68,8 +60,12 @@ func (c UserManager) Start(tb testing.TB) *Manager {
 		Runtime: filepath.Join(run, "user", fmt.Sprint(c.UID)),
 	}
 	m.Dir = filepath.Join(m.slice(), fmt.Sprintf("user@%d.service", c.UID))
-	tb.Cleanup(func() { m.end(tb) })
-	if err := c.prepare(run, m); err != nil {
+	tb.Cleanup(func() {
+		if err := destroyGroup(m.root); err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := c.prepare(run, m.Runtime); err != nil {
 		tb.Fatalf("prepare a user manager: %v", err)
 	}
 	log, err := os.Create(m.log)
@@ -77,21 +73,12 @@ func (c UserManager) Start(tb testing.TB) *Manager {
 		tb.Fatal(err)
 	}
 	defer func() { _ = log.Close() }() // systemd has its own
-	command := Command{
-		Args:   Helper(tb, "user-manager", run, fmt.Sprint(c.UID), strings.TrimPrefix(m.Dir, m.root)),
-		Cgroup: m.root, Stdout: log, Stderr: log,
-	}
-	if c.Booted {
-		command.cloneflags = unix.CLONE_NEWPID
-	}
-	m.proc = command.Start(tb)
-	m.await(tb, "systemd/private")
-	if !c.NoBus {
-		m.await(tb, "bus")
-	}
-	if err := os.MkdirAll(m.session(), 0o755); err != nil {
-		tb.Fatal(err)
-	}
+	m.proc = Command{
+		Args: Helper(tb, "systemd", run), Cgroup: m.root, Stdout: log, Stderr: log, cloneflags: unix.CLONE_NEWPID,
+	}.Start(tb)
+	// PID 1 is killed after that, and all others with it.
+	tb.Cleanup(func() { m.checkLeft(tb) })
+	m.await(tb)
 	return m
 }
 
@@ -103,15 +90,29 @@ func (m *Manager) slice() string {
 // session is where a login of the user would be.
 func (m *Manager) session() string { return filepath.Join(m.slice(), "session-1.scope") }
 
-// await waits for a socket below the user's runtime directory.
-func (m *Manager) await(tb testing.TB, name string) {
+// await waits until the user's systemd has started all that it should, and makes a
+// session for its user.
+func (m *Manager) await(tb testing.TB) {
 	tb.Helper()
+	command := m.Command(tb, "systemctl", "--user", "is-system-running")
 	ok, _ := poll(20*time.Second, func() (bool, string) {
-		return pathExists(filepath.Join(m.Runtime, name)) || !m.proc.Alive(), ""
+		if !m.proc.Alive() {
+			return true, ""
+		}
+		if !pathExists(filepath.Join(m.Runtime, "systemd/private")) || os.MkdirAll(m.session(), 0o755) != nil {
+			return false, ""
+		}
+		p, err := command.start()
+		if err != nil {
+			return false, ""
+		}
+		defer p.end(tb)
+		status, exited, err := p.wait(10 * time.Second)
+		return err == nil && exited && status == 0, ""
 	})
 	if !ok || !m.proc.Alive() {
 		log, _ := os.ReadFile(m.log) // may be missing, and is for people
-		tb.Fatalf("the user's systemd does not come up: no %s\n%s", name, log)
+		tb.Fatalf("the user's systemd does not come up:\n%s", log)
 	}
 }
 
@@ -146,25 +147,37 @@ func (m *Manager) Systemctl(tb testing.TB, args ...string) string {
 	return c.Output(tb, 20*time.Second)
 }
 
-// Process returns the manager itself, or PID 1 if that was booted.
-func (m *Manager) Process() *Process { return m.proc }
-
-// end ends what the test did not.
-func (m *Manager) end(tb testing.TB) {
+// Signal sends a signal to the user's systemd.
+func (m *Manager) Signal(tb testing.TB, sig unix.Signal) {
 	tb.Helper()
-	left := membersBelow(m.root)
-	if m.proc != nil {
-		m.proc.end(tb)
+	dir := filepath.Join(m.Dir, "init.scope")
+	members := Members(dir)
+	if len(members) != 1 {
+		tb.Fatalf("in %s are %v, want the user's systemd", dir, members)
 	}
-	if !mayLeak(tb) {
-		for _, p := range left {
-			if !m.service(p.Cgroup) {
-				tb.Errorf("left with the user's systemd: process %s", p)
-			}
+	fd, err := unix.PidfdOpen(members[0].PID, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }() // the signal is what counts
+	if path, ok := cgroupOf(members[0].PID); !ok || path != dir {
+		tb.Fatalf("the user's systemd is in %s now", path)
+	}
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// checkLeft fails the test if a process is left in a unit or a session.
+func (m *Manager) checkLeft(tb testing.TB) {
+	tb.Helper()
+	if mayLeak(tb) {
+		return
+	}
+	for _, p := range membersBelow(m.root) {
+		if !m.service(p.Cgroup) {
+			tb.Errorf("left with the user's systemd: process %s", p)
 		}
-	}
-	if err := destroyGroup(m.root); err != nil {
-		tb.Error(err)
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 func TestUserManagerRunsUnitsOfItsUser(t *testing.T) {
-	for name, c := range map[string]UserManager{"bus": {}, "no bus": {NoBus: true}, "booted": {Booted: true}} {
+	for name, c := range map[string]UserManager{"bus": {}, "no bus": {NoBus: true}} {
 		t.Run(name, func(t *testing.T) {
 			NoLeaks(t)
 			m := c.Start(t)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/linuxtest"
-	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -227,14 +226,6 @@ func (p *caller) notMoved(t *testing.T) {
 func rm(t *testing.T, path string) {
 	t.Helper()
 	if err := os.RemoveAll(path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// signal sends one to the manager.
-func signal(t *testing.T, m *linuxtest.Manager, sig unix.Signal) {
-	t.Helper()
-	if err := m.Process().Signal(sig); err != nil {
 		t.Fatal(err)
 	}
 }

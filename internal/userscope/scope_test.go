@@ -14,7 +14,6 @@ import (
 // way is one to a user's systemd.
 type way struct {
 	name    string
-	manager linuxtest.UserManager
 	prepare func(*testing.T, *linuxtest.Manager, *linuxtest.Command) // nil is nothing
 }
 
@@ -24,12 +23,10 @@ func ways() []way {
 	}
 	return []way{
 		{name: "socket"},
-		{name: "socket, moved by PID 1", manager: linuxtest.UserManager{Booted: true}},
 		{name: "no environment, as under cron", prepare: func(_ *testing.T, _ *linuxtest.Manager, c *linuxtest.Command) {
 			c.Env = []string{"PATH=" + os.Getenv("PATH")}
 		}},
 		{name: "bus of the runtime directory", prepare: noSocket},
-		{name: "bus, moved by PID 1", manager: linuxtest.UserManager{Booted: true}, prepare: noSocket},
 		{name: "bus of the session", prepare: func(t *testing.T, m *linuxtest.Manager, c *linuxtest.Command) {
 			noSocket(t, m, c)
 			// systemd comes to the bus when somebody else has, and by that name.
@@ -46,7 +43,7 @@ func TestEnterGivesADelegatedCgroup(t *testing.T) {
 	for _, way := range ways() {
 		t.Run(way.name, func(t *testing.T) {
 			linuxtest.NoLeaks(t)
-			m := way.manager.Start(t)
+			m := linuxtest.UserManager{}.Start(t)
 			c := m.Command(t, command(t, Options{ID: "abc"}, "run", "leaf")...)
 			if way.prepare != nil {
 				way.prepare(t, m, &c)
@@ -75,7 +72,7 @@ func TestEnterGivesADelegatedCgroup(t *testing.T) {
 // root gets one from the system's manager, when that is asked for.
 func TestEnterThroughTheSystem(t *testing.T) {
 	linuxtest.NoLeaks(t)
-	m := linuxtest.UserManager{Booted: true}.Start(t)
+	m := linuxtest.UserManager{NoBus: true}.Start(t)
 	p := start(t, m.CommandAs(t, 0, command(t, Options{ID: "abc", System: true}, "run")...))
 	if want := "/sys/fs/cgroup/system.slice/pitvisor-run-abc.scope"; p.got.Path != want || p.got.Root != cgroup.RootDelegated {
 		t.Errorf("Enter = %s, root %q, want %s: %s", p.got.Path, p.got.Root, want, p.got.Err)
