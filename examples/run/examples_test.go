@@ -55,6 +55,7 @@ func TestExamples(t *testing.T) {
 	t.Run("ci-job.sh", func(t *testing.T) { testCIJob(t, bin) })
 	t.Run("slurm-step.sh", func(t *testing.T) { testSlurmStep(t, bin) })
 	t.Run("crontab", func(t *testing.T) { testCrontab(t, bin) })
+	t.Run("docs/run.md", func(t *testing.T) { testPage(t, bin) })
 }
 
 // place is where the runs of one example are made, and what its programs see.
