@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -77,7 +78,7 @@ func sockets(address string) []string {
 
 // connect connects to the first endpoint where systemd answers.
 func connect(ctx context.Context, system bool) (*dbus.Conn, error) {
-	var tried []error
+	var tried []error // but what is not there, which is no news
 	for _, e := range endpoints(system, os.Getenv, os.Geteuid()) {
 		conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return e.dial(ctx) })
 		if err == nil {
@@ -86,7 +87,9 @@ func connect(ctx context.Context, system bool) (*dbus.Conn, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		tried = append(tried, fmt.Errorf("%s: %w", e.socket, err))
+		if !errors.Is(err, fs.ErrNotExist) {
+			tried = append(tried, fmt.Errorf("%s: %w", e.socket, err))
+		}
 	}
 	cause := CauseNoManager
 	// What sd_booted(3) looks at.
