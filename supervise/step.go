@@ -250,7 +250,7 @@ func (t *turn) kill() {
 	t.state = StateKilling
 	t.due = t.in.at + killWait
 	t.act(doKill)
-	t.report(action{kind: kind, escalated: t.escalated})
+	t.report(action{kind: kind, escalated: t.escalated, elapsed: t.in.at - t.stopAt})
 }
 
 func (t *turn) markStop() {

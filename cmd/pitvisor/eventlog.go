@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pitvisor/pitvisor/history"
@@ -30,6 +31,8 @@ type eventLog struct {
 	status  chan string // newest sd_notify message; old ones are dropped
 
 	allReady chan struct{} // closed when every worker was ready once
+	stopping atomic.Bool   // everything is to stop
+	killing  atomic.Bool   // and at once
 
 	mu       sync.Mutex // guards progress
 	progress *progress
@@ -40,6 +43,7 @@ type poolCount struct {
 	size, ready int
 	seen        map[int]bool // slots that were ready once
 	announced   bool
+	escalated   int // killed after their grace, while everything stops
 }
 
 func newEventLog(log *slog.Logger, cfg *config.Config, records *history.Log, run registry.RunID) *eventLog {
@@ -100,7 +104,8 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 	case supervise.EventStopping:
 		return slog.LevelDebug, "stopping", nil
 	case supervise.EventEscalated:
-		return slog.LevelWarn, "did not stop within its grace: killing", []any{"elapsed", ev.Elapsed.Round(time.Millisecond)}
+		level, text := e.escalation(ev.Worker.Pool)
+		return level, text, []any{"elapsed", ev.Elapsed.Round(time.Millisecond)}
 	case supervise.EventStopped:
 		return slog.LevelDebug, "stopped: " + exitText(ev), exitAttrs(ev)
 	case supervise.EventGaveUp:
@@ -121,6 +126,27 @@ func (e *eventLog) single(pool string) slog.Level {
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo
+}
+
+// escalation is what there is to say of one worker that has to be killed. Of a
+// thousand not each is told: that takes longer than their end.
+func (e *eventLog) escalation(pool string) (slog.Level, string) {
+	const most, text = 10, "did not stop within its grace: killing"
+	count := e.pools[pool]
+	switch {
+	case e.killing.Load():
+		return slog.LevelDebug, "killing" // as has been said of all
+	case count == nil || !e.stopping.Load():
+		return slog.LevelWarn, text
+	}
+	count.escalated++
+	if count.escalated == most && count.size > most {
+		return slog.LevelWarn, text + ", and others of the pool with it"
+	}
+	if count.escalated > most {
+		return slog.LevelDebug, text
+	}
+	return slog.LevelWarn, text
 }
 
 func causeText(err error) string {
@@ -186,7 +212,7 @@ func (e *eventLog) record(ev supervise.Event) {
 		Kind: ev.Kind.String(), Elapsed: ev.Elapsed,
 	}
 	switch ev.Kind {
-	case supervise.EventStarting, supervise.EventUp, supervise.EventBackoff, supervise.EventStopping:
+	case supervise.EventStarting, supervise.EventUp, supervise.EventBackoff, supervise.EventStopping, supervise.EventEscalated:
 		return // steps on the way to what is kept
 	case supervise.EventStartFailed:
 		rec.Cause = failureText(ev.Failure)
@@ -195,6 +221,9 @@ func (e *eventLog) record(ev supervise.Event) {
 		}
 	default:
 		rec.Cause = strings.TrimPrefix(causeText(ev.Err), ": ")
+		if ev.Kind == supervise.EventStopped && ev.Escalated {
+			rec.Cause = "killed after its grace" + causeText(ev.Err)
+		}
 	}
 	if ev.Exit != nil {
 		rec.Exit = ev.Exit.String()

@@ -50,10 +50,12 @@ func (s *session) handleSignals(ctx context.Context, stop context.CancelCauseFun
 				stopping = true
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 				s.log.Info("stopping", "cause", errSignalled{sig}.Error())
+				s.events.stopping.Store(true)
 				s.events.startProgress(s.app, sup)
 				stop(errSignalled{sig})
 			case sig == unix.SIGINT:
 				s.log.Warn("second INT: killing what is left")
+				s.events.killing.Store(true)
 				sup.KillNow()
 			}
 		}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/history"
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+// deafPool is a pool of workers that only a kill ends.
+func deafPool(tb testing.TB, size int, grace string) string {
+	tb.Helper()
+	command := strings.Join(linuxtest.Helper(tb, "ignore-term"), `", "`)
+	return fmt.Sprintf("[pool.s]\ncommand = [\"%s\"]\nsize = %d\nstop_grace = %q\n[pool.s.ready]\nstdout = \".\"\n", command, size, grace)
+}
+
+// TestManyKillsAreSummedUp: of many workers that have to be killed some are named,
+// and the history knows of each.
+func TestManyKillsAreSummedUp(t *testing.T) {
+	w := newWorld(t)
+	const size = 14
+	u := w.up(w.config(deafPool(t, size, "300ms")))
+	u.ready(names("s", size)...)
+	u.send(unix.SIGTERM)
+	if code := u.wait(); code != exitUnclean {
+		t.Errorf("exit code = %d, want %d", code, exitUnclean)
+	}
+	loud := u.loud()
+	if len(loud) != 11 || !strings.Contains(loud[9], "and others of the pool") || !strings.Contains(loud[10], "14 killed after their grace") {
+		t.Errorf("above info are %d lines, want 9 of workers, one that says that there are more, and the verdict:\n%s", len(loud), strings.Join(loud, "\n"))
+	}
+	records, err := history.Read(filepath.Join(w.state, "history.db"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]int{}
+	for _, r := range records {
+		kinds[r.Kind+" "+r.Cause]++
+	}
+	if kinds["stopped killed after its grace"] != size || len(kinds) != 2 {
+		t.Errorf("history: %v, want %d of each: ready, stopped because killed after its grace", kinds, size)
+	}
+}
+
+// TestSecondIntIsToldOnce: not once for each worker.
+func TestSecondIntIsToldOnce(t *testing.T) {
+	w := newWorld(t)
+	u := w.up(w.config(deafPool(t, 3, "1h")))
+	u.ready(names("s", 3)...)
+	u.send(unix.SIGINT)
+	u.waitLog("stopping", func(log []logLine) bool { return log[len(log)-1].Msg == "stopping" })
+	u.send(unix.SIGINT)
+	u.wait()
+	loud := u.loud()
+	if len(loud) != 2 || !strings.Contains(loud[0], "second INT") || !strings.Contains(loud[1], "3 killed after their grace") {
+		t.Errorf("above info:\n%s\nwant that there was a second INT, and the verdict", strings.Join(loud, "\n"))
+	}
+}
