@@ -118,7 +118,7 @@ func (id Identity) openByHandle() (*Process, error) {
 		fd, err = openHandle(self.fd, id.Inode)
 	}
 	switch {
-	case errors.Is(err, unix.ESTALE):
+	case errors.Is(err, unix.ESTALE) && handlesWork():
 		return nil, ErrGone
 	case err != nil: // no such handles, or a sandbox forbids them: there are other ways
 		return nil, fmt.Errorf("open_by_handle_at: %w: %w", err, ErrNotSupported)
@@ -128,6 +128,26 @@ func (id Identity) openByHandle() (*Process, error) {
 		inode, err := p.inode()
 		return inode == id.Inode, err
 	})
+}
+
+// handlesWork says whether pidfs opens handles at all. From 6.9 to 6.13 it calls
+// every handle stale, also those of the living, such as the calling process.
+func handlesWork() bool {
+	self, err := Self()
+	if err != nil {
+		return false
+	}
+	defer func() { _ = self.Close() }() // read-only; nothing to lose
+	inode, err := self.inode()
+	if err != nil {
+		return false
+	}
+	fd, err := openHandle(self.fd, inode)
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd) // nothing to lose
+	return true
 }
 
 // openByInode opens by PID and compares the inode. Linux 6.9.
