@@ -9,7 +9,22 @@ import (
 const (
 	busSocket  = "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=%s\n"
 	busService = "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\nSlice=%s\n" +
-		"ExecStart=/usr/bin/dbus-daemon %s --address=systemd: --nofork --nopidfile --systemd-activation --syslog-only\n"
+		"ExecStart=/usr/bin/dbus-daemon --config-file=/run/%s-bus.conf --address=systemd: --nofork --nopidfile --systemd-activation --syslog-only\n"
+	// Everybody may do everything, so that nothing has to be installed but the daemon.
+	busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>%s</type>
+  <listen>unix:tmpdir=/run</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+  </policy>
+</busconfig>
+`
 	userService = "[Unit]\nDefaultDependencies=no\nAfter=dbus.service\n[Service]\nType=notify\nUser=%d\nGroup=%d\nSlice=user-%d.slice\n" +
 		"Delegate=yes\nKillMode=mixed\nEnvironment=HOME=/nonexistent XDG_RUNTIME_DIR=/run/user/%d SYSTEMD_UNIT_PATH=/run/units\n" +
 		"ExecStart=" + systemdPath + " --user --log-target=console\n"
@@ -17,21 +32,24 @@ const (
 	target = "[Unit]\nDefaultDependencies=no\n"
 )
 
-// units are the unit files, by their paths below /run.
+// units are the unit files and what they need, by their paths below /run.
 func (c UserManager) units() map[string]string {
 	units := map[string]string{"units/default.target": target}
 	if !c.NoBus {
 		units["units/default.target"] += "Wants=dbus.socket\n"
 		units["units/dbus.socket"] = fmt.Sprintf(busSocket, "%t/bus")
-		units["units/dbus.service"] = fmt.Sprintf(busService, "session.slice", "--session")
+		units["units/dbus.service"] = fmt.Sprintf(busService, "session.slice", "session")
 	}
 	for name, text := range c.Units {
 		units["units/"+name] = text
 	}
 	units["system/dbus.socket"] = fmt.Sprintf(busSocket, "/run/dbus/system_bus_socket")
-	units["system/dbus.service"] = fmt.Sprintf(busService, "system.slice", "--system")
+	units["system/dbus.service"] = fmt.Sprintf(busService, "system.slice", "system")
 	units["system/user@.service"] = fmt.Sprintf(userService, c.UID, c.UID, c.UID, c.UID)
 	units["system/default.target"] = target + fmt.Sprintf("Wants=dbus.service user@%d.service\n", c.UID)
+	for _, name := range []string{"system", "session"} {
+		units[name+"-bus.conf"] = fmt.Sprintf(busConfig, name)
+	}
 	for _, name := range []string{"sysinit", "basic", "shutdown"} {
 		units["system/"+name+".target"] = target
 	}
