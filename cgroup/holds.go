@@ -1,6 +1,9 @@
 package cgroup
 
 import (
+	"fmt"
+	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,4 +94,32 @@ func cgroupOf(pid int) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// search looks for the caller in every cgroup that the mount shows.
+func (m Mount) search() (string, error) {
+	top, err := Open(m.Path)
+	if err != nil {
+		return "", err
+	}
+	defer closeFD(top.fd)
+	found := ""
+	self := os.Getpid()
+	err = top.walkNamed(func(dirfd int, way []level) error {
+		pids, err := pidsAt(dirfd, nil)
+		if err == nil && slices.Contains(pids, self) {
+			found = m.Path
+			for _, l := range way {
+				found = path.Join(found, l.name)
+			}
+		}
+		return nil // what may not be read, or is gone, does not hold us
+	})
+	if err != nil {
+		return "", err
+	}
+	if found == "" {
+		return "", fmt.Errorf("no cgroup below %s lists this process: %w", m.Path, ErrNotSupported)
+	}
+	return found, nil
 }

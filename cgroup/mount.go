@@ -195,6 +195,11 @@ func SelfPath() (string, error) {
 // selfPath is where the caller was when the mount was found.
 func (m Mount) selfPath() (string, error) {
 	p, err := m.locate(m.own)
+	if err != nil && strings.HasPrefix(m.Root, "/..") {
+		// The mount is of another cgroup namespace, from which ours was made: the way
+		// from its top down to us has names that we are not told.
+		p, err = m.search()
+	}
 	if err != nil {
 		return "", fmt.Errorf("find our own cgroup: %w", err)
 	}

@@ -16,13 +16,19 @@ import (
 
 // HelperMain must be called first in main, and first in TestMain of tests that
 // start something. In the helper that [Start] has made of this program it never
-// returns. Else it marks every inherited descriptor above 2 close-on-exec, so that
-// a process gets the files it was meant to get and no others, and returns.
+// returns. Else it does what [BecomeHelper] and [KeepInherited] do.
+func HelperMain() {
+	BecomeHelper()
+	KeepInherited()
+}
+
+// BecomeHelper is HelperMain for a program that passes on to its children what it
+// has inherited, as a wrapper of a command does. A start with the helper cannot pass
+// on the first few of these descriptors: it has its own in their place.
 //
 // The helper knows itself by argv[0] and by an inherited file that nobody else has.
-func HelperMain() {
+func BecomeHelper() {
 	if len(os.Args) == 0 || os.Args[0] != helperName {
-		keepInherited()
 		helperReady.Store(true)
 		return
 	}
@@ -34,8 +40,9 @@ func HelperMain() {
 	os.Exit(helperFailed)
 }
 
-// keepInherited marks every descriptor above 2 close-on-exec.
-func keepInherited() {
+// KeepInherited marks every descriptor above 2 close-on-exec, so that a process gets
+// the files that it was meant to get and no others. It is for the begin of a program.
+func KeepInherited() {
 	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return
 	}

@@ -30,8 +30,8 @@ import (
 func main() {
 	// It does one thing after the other. A second thread at work would only cost wake-ups.
 	runtime.GOMAXPROCS(1)
-	spawn.HelperMain() // becomes the spawn helper when it was started as one
-	guardian.Main()    // and so on
+	spawn.BecomeHelper() // it was started as one
+	guardian.Main()      // likewise
 	if len(os.Args) > 1 && os.Args[1] == "run" {
 		if code, done := run(os.Args[2:]); done {
 			os.Exit(code)

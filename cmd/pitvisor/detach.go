@@ -16,6 +16,7 @@ import (
 	"github.com/pitvisor/pitvisor/internal/detach"
 	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/internal/runverb"
+	"github.com/pitvisor/pitvisor/spawn"
 )
 
 const detachLong = `Start a server that outlives the run it is started from.
@@ -57,7 +58,8 @@ func (a *app) detachCommand() *cobra.Command {
 }
 
 func (a *app) detach(v *runverb.Verb, args []string) error {
-	root, err := cgroup.FindTopRoot(a.cgroupRoot)
+	spawn.KeepInherited() // a server that held a file of the job would hold up its readers
+	root, err := a.detachRoot(v.Flags.Name)
 	if err != nil {
 		return fail(exitSelf, err)
 	}
@@ -77,6 +79,19 @@ func (a *app) detach(v *runverb.Verb, args []string) error {
 	}
 	fmt.Fprintf(a.stdout, "%s run-%s\n", v.Flags.Name, id)
 	return nil
+}
+
+// detachRoot is where a server is started: a place that outlives the run that the
+// caller may be in, from systemd if need be.
+func (a *app) detachRoot(name string) (cgroup.Root, error) {
+	root, err := cgroup.FindTopRoot(a.cgroupRoot)
+	if err == nil || a.cgroupRoot != "" || os.Geteuid() == 0 || cgroup.InRun() {
+		return root, err
+	}
+	if scopeErr := enterScope(name); scopeErr != nil {
+		return root, fmt.Errorf("%w; and systemd gave none: %w", err, scopeErr)
+	}
+	return cgroup.FindTopRoot("")
 }
 
 // afterVerb is what was said behind the verb.
@@ -143,32 +158,45 @@ func (a *app) endCommand() *cobra.Command {
 }
 
 func (a *app) end(names []string) error {
-	root, reg, err := a.registry()
+	all, err := a.places()
 	if err != nil {
 		return err
 	}
-	defer root.Dir.Close()
+	defer all.close()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	var errs []error
 	for _, name := range names {
-		found, all, err := detach.Find(ctx, reg, name)
-		if err != nil {
-			return exit.AsSelf(err)
-		}
-		if len(found) == 0 {
-			errs = append(errs, fmt.Errorf("end %s: %w below %s%s", name, detach.ErrUnknown, root.Dir.Path(), there(all)))
-		}
-		for _, run := range found {
-			if err := detach.End(ctx, reg, run); err != nil {
-				errs = append(errs, fmt.Errorf("end %s: %w", name, err))
-			}
+		if err := all.end(ctx, name); err != nil {
+			errs = append(errs, fmt.Errorf("end %s: %w", name, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fail(exitFailed, err)
 	}
 	return nil
+}
+
+// end ends every server of that name.
+func (p places) end(ctx context.Context, name string) error {
+	ended := 0
+	var known []string
+	var errs []error
+	for _, reg := range p {
+		found, names, err := detach.Find(ctx, reg, name)
+		if err != nil {
+			return err
+		}
+		known = append(known, names...)
+		for _, run := range found {
+			ended++
+			errs = append(errs, detach.End(ctx, reg, run))
+		}
+	}
+	if ended == 0 {
+		return fmt.Errorf("%w below %s%s", detach.ErrUnknown, p, there(known))
+	}
+	return errors.Join(errs...)
 }
 
 // there lists what could have been meant.

@@ -9,10 +9,12 @@ package main
 import (
 	"os"
 
+	"github.com/pitvisor/pitvisor/internal/guardian"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
 func main() {
-	spawn.HelperMain() // becomes the spawn helper when it was started as one
+	spawn.BecomeHelper() // it was started as one
+	guardian.Main()      // likewise
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }

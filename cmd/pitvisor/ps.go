@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pitvisor/pitvisor/internal/detach"
-	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/registry"
 )
 
@@ -32,23 +31,20 @@ func (a *app) psCommand() *cobra.Command {
 }
 
 func (a *app) ps(asJSON, processes bool) error {
-	root, reg, err := a.registry()
+	all, err := a.places()
 	if err != nil {
 		return err
 	}
-	defer root.Dir.Close()
-	runs, err := reg.List(context.Background())
+	defer all.close()
+	runs, err := all.list(context.Background())
 	if err != nil {
-		return exit.AsSelf(fmt.Errorf("list the runs below %s: %w", root.Dir.Path(), err))
+		return err
 	}
 	if asJSON {
-		if runs == nil {
-			runs = []registry.RunView{}
-		}
 		return a.printJSON(runs)
 	}
 	if len(runs) == 0 {
-		fmt.Fprintf(a.stdout, "no runs below %s\n", root.Dir.Path())
+		fmt.Fprintf(a.stdout, "no runs below %s\n", all)
 		return nil
 	}
 	return a.printRuns(runs, processes)

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/internal/runverb"
+	"github.com/pitvisor/pitvisor/internal/userscope"
 	"github.com/pitvisor/pitvisor/registry"
 )
 
@@ -72,12 +76,62 @@ func (a *app) settle(flags *pflag.FlagSet) error {
 	return fail(exitUsage, fmt.Errorf("--color %q is none of auto, always, never", a.color))
 }
 
-// registry finds the root of the cgroup tree and the runs in it, for the verbs
-// that look at all of them. The caller closes the root.
-func (a *app) registry() (cgroup.Root, *registry.Registry, error) {
+// places are the cgroups that hold runs: the root of the tree, and the scopes that
+// systemd has made for runs of ordinary users.
+type places []*registry.Registry
+
+// places finds the runs for the verbs that look at all of them. The caller closes it.
+func (a *app) places() (places, error) {
+	var all places
 	root, err := cgroup.FindTopRoot(a.cgroupRoot)
-	if err != nil {
-		return cgroup.Root{}, nil, fail(exitSelf, err)
+	if err == nil {
+		all = append(all, registry.New(root.Dir))
 	}
-	return root, registry.New(root.Dir), nil
+	if a.cgroupRoot != "" || cgroup.InRun() {
+		return all, exit.AsSelf(err)
+	}
+	mount, mountErr := cgroup.FindMount()
+	if mountErr != nil {
+		return all, exit.AsSelf(err)
+	}
+	for _, dir := range userscope.Find(mount.Path) {
+		if err == nil && dir == root.Dir.Path() {
+			continue
+		}
+		if d, openErr := cgroup.Open(dir); openErr == nil { // else it has ended meanwhile
+			all = append(all, registry.New(d))
+		}
+	}
+	if len(all) == 0 {
+		return nil, exit.AsSelf(err)
+	}
+	return all, nil
+}
+
+// String names them for people.
+func (p places) String() string {
+	var paths []string
+	for _, reg := range p {
+		paths = append(paths, reg.Root().Path())
+	}
+	return strings.Join(paths, ", ")
+}
+
+func (p places) close() {
+	for _, reg := range p {
+		_ = reg.Root().Close() // was only used to look and to sweep
+	}
+}
+
+// list describes the runs of all places.
+func (p places) list(ctx context.Context) ([]registry.RunView, error) {
+	runs := []registry.RunView{}
+	for _, reg := range p {
+		found, err := reg.List(ctx)
+		if err != nil {
+			return nil, exit.AsSelf(fmt.Errorf("list the runs below %s: %w", reg.Root().Path(), err))
+		}
+		runs = append(runs, found...)
+	}
+	return runs, nil
 }

@@ -88,7 +88,7 @@ func (a *app) writeReports(f *runverb.Flags, out *runverb.Outcome) error {
 	if !f.Quiet && out.Err == nil {
 		errs = append(errs, r.WriteText(a.stderr, color))
 	}
-	if f.Stats {
+	if f.Stats && out.Err == nil {
 		errs = append(errs, r.WriteStats(a.stderr, color))
 	}
 	if f.GitHub {
@@ -129,13 +129,13 @@ func (a *app) fillHost(r *report.Report, out *runverb.Outcome) {
 		r.Tier = pidfd.TierE.String()
 		return
 	}
-	root, reg, err := a.registry()
+	all, err := a.places()
 	if err != nil {
 		return // the report then names no tier
 	}
-	defer root.Dir.Close()
-	r.Tier = hostTier(root.Dir)
-	runs, err := reg.List(context.Background())
+	defer all.close()
+	r.Tier = hostTier(all[0].Root())
+	runs, err := all.list(context.Background())
 	if err != nil {
 		return
 	}

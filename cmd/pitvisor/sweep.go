@@ -43,20 +43,20 @@ func (a *app) sweep(dryRun, asJSON bool, perRun time.Duration) error {
 	if perRun <= 0 {
 		return fail(exitUsage, fmt.Errorf("--timeout %s is not a positive time", perRun))
 	}
-	root, reg, err := a.registry()
+	all, err := a.places()
 	if err != nil {
 		return err
 	}
-	defer root.Dir.Close()
+	defer all.close()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	options := registry.SweepOptions{DryRun: dryRun, PerRun: perRun}
 	if !asJSON {
 		options.Observe = a.printSweepEvent
 	}
-	result, err := reg.Sweep(ctx, options)
+	result, err := all.sweep(ctx, options)
 	if err != nil {
-		return exit.AsSelf(fmt.Errorf("sweep below %s: %w", root.Dir.Path(), err))
+		return err
 	}
 	if asJSON {
 		if err := a.printJSON(result); err != nil {
@@ -69,6 +69,27 @@ func (a *app) sweep(dryRun, asJSON bool, perRun time.Duration) error {
 		return fail(exitFailed, fmt.Errorf("%d stale runs would not die", result.Blocked))
 	}
 	return nil
+}
+
+// sweep sweeps one place after the other and adds up what became of them.
+func (p places) sweep(ctx context.Context, o registry.SweepOptions) (registry.SweepResult, error) {
+	total := registry.SweepResult{Runs: []registry.SweepEvent{}}
+	for _, reg := range p {
+		r, err := reg.Sweep(ctx, o)
+		if err != nil {
+			return total, exit.AsSelf(fmt.Errorf("sweep below %s: %w", reg.Root().Path(), err))
+		}
+		total.Swept += r.Swept
+		total.Blocked += r.Blocked
+		total.Foreign += r.Foreign
+		total.Alive += r.Alive
+		total.Skipped += r.Skipped
+		total.Leaves += r.Leaves
+		total.Processes += r.Processes
+		total.Elapsed += r.Elapsed
+		total.Runs = append(total.Runs, r.Runs...)
+	}
+	return total, nil
 }
 
 // printSweepEvent prints what became of one directory.
@@ -91,6 +112,14 @@ func (a *app) sweepSummary(r registry.SweepResult, dryRun bool) {
 	if dryRun {
 		verb = "would sweep"
 	}
-	fmt.Fprintf(a.stdout, "%s %d runs with %d processes in %s; %d alive, %d blocked, %d not ours\n",
-		verb, r.Swept, r.Processes, r.Elapsed.Round(time.Millisecond), r.Alive, r.Blocked, r.Foreign)
+	fmt.Fprintf(a.stdout, "%s %s with %s in %s; %d alive, %d blocked, %d not ours\n",
+		verb, count(r.Swept, "run", "runs"), count(r.Processes, "process", "processes"), r.Elapsed.Round(time.Millisecond), r.Alive, r.Blocked, r.Foreign)
+}
+
+// count says how many there are in words.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

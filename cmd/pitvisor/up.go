@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/spawn"
 )
 
 const upLong = `Start the pools of a configuration and keep them, in the foreground.
@@ -55,6 +56,7 @@ func (a *app) upCommand() *cobra.Command {
 }
 
 func (a *app) up(f upFlags) error {
+	spawn.KeepInherited() // workers get what their pool says
 	cfg, err := loadConfig(f.file)
 	if err != nil {
 		return err

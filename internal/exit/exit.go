@@ -102,7 +102,7 @@ func Hint(err error) string {
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return "free some space there, or name another place with --state-dir"
+		return "free some space there, or name another place (for logs and history: --state-dir)"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"
 	case errors.Is(err, syscall.EROFS):

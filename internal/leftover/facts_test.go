@@ -126,6 +126,15 @@ func TestManySockets(t *testing.T) {
 	if p := found.Processes[0]; len(p.Listening) != MaxListening || p.ListeningLeftOut != 100-MaxListening {
 		t.Errorf("%d sockets and %d more, want %d and %d", len(p.Listening), p.ListeningLeftOut, MaxListening, 100-MaxListening)
 	}
+	// A table that cannot be had, and descriptors that cannot be read, are not none.
+	name, err := self(t).Link("ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown := ports{left: 1000, tables: map[string]table{name: nil}}
+	if _, _, ok := unknown.of(self(t)); ok {
+		t.Error("no table, and nothing is said to be unknown")
+	}
 	held := ports{left: 10, tables: map[string]table{}}
 	if _, _, ok := held.of(self(t)); ok {
 		t.Error("more descriptors than are looked at, and nothing is said to be unknown")
@@ -356,6 +365,8 @@ func TestReadEnvironment(t *testing.T) {
 		{"XPITVISOR_RUN_ID=7\x00", environment{kind: envWithout}},
 		{big + "\x00PITVISOR_RUN_ID=7\x00", environment{envWith, "7"}},
 		{big + "PITVISOR_RUN_ID=7\x00A=B\x00", environment{kind: envWithout}},
+		// The buffer has 64 bytes: the name stands at the beginning of its second one.
+		{"X=" + strings.Repeat("x", 62) + "PITVISOR_RUN_ID=7\x00", environment{kind: envWithout}},
 		{"\x00\x00\x00", environment{}},
 		{"nginx: worker process\x00\x00\x00", environment{}},
 		{"=x\x00", environment{}},

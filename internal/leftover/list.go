@@ -100,23 +100,32 @@ type members struct {
 
 func (m *members) read() error {
 	m.paths = make(map[uint64]string)
-	err := m.run.Groups(func(g cgroup.Group) {
-		m.paths[g.ID] = g.Path
-		for _, pid := range g.PIDs {
-			if pid == 0 {
-				m.hidden++
-				continue
-			}
-			m.pids = append(m.pids, pid)
-			seen := func(c candidate) bool { return c.pid == pid } // it has moved meanwhile
-			if len(m.first) < 2*MaxProcesses && !slices.ContainsFunc(m.first, seen) {
-				m.first = append(m.first, candidate{pid, g.Path})
-			}
+	err := m.run.Groups(m.add)
+	m.sort()
+	return err
+}
+
+// add adds what is in a cgroup.
+func (m *members) add(g cgroup.Group) {
+	m.paths[g.ID] = g.Path
+	for _, pid := range g.PIDs {
+		if pid == 0 {
+			m.hidden++
+			continue
 		}
-	})
+		m.pids = append(m.pids, pid)
+		seen := func(c candidate) bool { return c.pid == pid }
+		if len(m.first) < 2*MaxProcesses && !slices.ContainsFunc(m.first, seen) {
+			m.first = append(m.first, candidate{pid, g.Path})
+		}
+	}
+}
+
+// sort makes the numbers ready to be searched, each once: a process that has moved
+// while the tree was read may have been seen twice.
+func (m *members) sort() {
 	slices.Sort(m.pids)
 	m.pids = slices.Compact(m.pids)
-	return err
 }
 
 func (m *members) contains(pid int) bool {

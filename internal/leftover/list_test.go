@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/pidfd"
 	"golang.org/x/sys/unix"
@@ -141,6 +142,64 @@ func TestSubCgroups(t *testing.T) {
 				t.Errorf("left by %v, in %q, run %q, want %v, %q, %q", p.Left, p.Cgroup, p.Run, c.want, c.path, c.run)
 			}
 		})
+	}
+}
+
+// A process that moves while the tree is read can be seen in two cgroups.
+func TestMembersAreCountedOnce(t *testing.T) {
+	m := &members{paths: map[uint64]string{}}
+	m.add(cgroup.Group{Path: "job/0.1", ID: 1, PIDs: []int{30, 10, 0, 20}})
+	m.add(cgroup.Group{Path: "job/0.1/new", ID: 2, PIDs: []int{10, 0, 5}})
+	m.sort()
+	if want := []int{5, 10, 20, 30}; !slices.Equal(m.pids, want) || m.hidden != 2 {
+		t.Errorf("numbers are %v and %d hidden, want %v and 2", m.pids, m.hidden, want)
+	}
+	want := []candidate{{30, "job/0.1"}, {10, "job/0.1"}, {20, "job/0.1"}, {5, "job/0.1/new"}}
+	if !slices.Equal(m.first, want) {
+		t.Errorf("candidates are %v, want %v", m.first, want)
+	}
+	for pid := range 40 {
+		if got, want := m.contains(pid), pid == 5 || pid == 10 || pid == 20 || pid == 30; got != want {
+			t.Errorf("contains(%d) = %v, want %v", pid, got, want)
+		}
+	}
+}
+
+// The command was number 10, leader of group 10 in session 7, and its run has the
+// processes 20 to 29.
+func TestLineage(t *testing.T) {
+	l := &lister{
+		command: Command{Session: 7, Group: 10},
+		inRun:   func(pid int) bool { return pid >= 20 && pid < 30 },
+	}
+	for _, c := range []struct {
+		name string
+		p    Process
+		want []Way
+	}{
+		{"child of a child", Process{PID: 21, PPID: 20, Session: 7, Group: 10}, nil},
+		{"background job", Process{PID: 21, PPID: 1, Session: 7, Group: 10}, []Way{Reparented}},
+		{"outside our PID namespace", Process{PID: 21, PPID: 0, Session: 7, Group: 10}, []Way{Reparented}},
+		{"job of a job shell", Process{PID: 21, PPID: 20, Session: 7, Group: 21}, []Way{Setpgid}},
+		{"its second process", Process{PID: 22, PPID: 20, Session: 7, Group: 21}, []Way{Setpgid}},
+		{"the same, with the shell gone", Process{PID: 22, PPID: 1, Session: 7, Group: 21}, []Way{Setpgid, Reparented}},
+		{"and with the first one gone", Process{PID: 22, PPID: 1, Session: 7, Group: 11}, []Way{DoubleFork, Setpgid, Reparented}},
+		{"setsid", Process{PID: 21, PPID: 20, Session: 21, Group: 21}, []Way{Setsid}},
+		{"daemon that forks once", Process{PID: 21, PPID: 1, Session: 21, Group: 21}, []Way{Setsid, Reparented}},
+		{"daemon that forks twice", Process{PID: 21, PPID: 1, Session: 11, Group: 11}, []Way{DoubleFork, Setsid, Reparented}},
+		{"child of the daemon", Process{PID: 22, PPID: 21, Session: 11, Group: 11}, []Way{Setsid}},
+		{"session of an outsider", Process{PID: 21, PPID: 1, Session: 0, Group: 0}, []Way{Setsid, Reparented}},
+		{"the command's number again", Process{PID: 10, PPID: 20, Session: 7, Group: 10}, []Way{Setpgid}},
+		{"the session's number again", Process{PID: 7, PPID: 20, Session: 7, Group: 7}, []Way{Setsid}},
+	} {
+		if got := l.lineage(&c.p); !slices.Equal(got, c.want) {
+			t.Errorf("%s: lineage = %v, want %v", c.name, got, c.want)
+		}
+	}
+	l.command = Command{}
+	p := Process{PID: 21, PPID: 1, Session: 11, Group: 11}
+	if got := l.lineage(&p); !slices.Equal(got, []Way{Reparented}) {
+		t.Errorf("lineage of a command of which nothing is known = %v, want only %s", got, Reparented)
 	}
 }
 

@@ -131,6 +131,12 @@ func modeManySockets(args []string) int {
 			return 1
 		}
 		defer l.Close()
+		again, err := l.(*net.TCPListener).File() // one socket may have several descriptors
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		defer again.Close()
 	}
 	fmt.Println("ready")
 	return rest()

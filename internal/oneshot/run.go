@@ -2,7 +2,6 @@ package oneshot
 
 import (
 	"errors"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -91,9 +90,6 @@ func (j *job) open() error {
 
 // openTerminal remembers how the terminal is, so that it can be left like that.
 func (j *job) openTerminal() error {
-	if os.Getpid() == 1 {
-		return nil // nobody to hand the terminal back to
-	}
 	term, err := terminal.Open()
 	if err != nil {
 		return nil // no controlling terminal

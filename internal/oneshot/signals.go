@@ -15,7 +15,7 @@ import (
 func forwarded() []unix.Signal {
 	return []unix.Signal{
 		unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT,
+		unix.SIGALRM, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT,
 	}
 }
 
@@ -65,6 +65,9 @@ func (j *job) followStop() error {
 	stopped, err := j.proc.Stopped()
 	if err != nil || !stopped {
 		return err
+	}
+	if os.Getpid() == 1 {
+		return j.proc.Signal(unix.SIGCONT) // there is no shell to do it
 	}
 	return j.term.StopSelf()
 }

@@ -196,6 +196,22 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
+func TestParseUID(t *testing.T) {
+	for text, want := range map[string]uint32{
+		"Name:\tsh\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n": 2,
+		"Uid:\t0\t4294967295\t0\t0\n":                     4294967295,
+	} {
+		if got, ok := parseUID([]byte(text)); !ok || got != want {
+			t.Errorf("parseUID(%q) = %d, %v, want the effective user %d", text, got, ok, want)
+		}
+	}
+	for _, text := range []string{"", "Uid:\t1\n", "Uid:\tx\tx\tx\tx\n", "Name:\tUid:\t1\t2\t3\t4\n"} {
+		if got, ok := parseUID([]byte(text)); ok {
+			t.Errorf("parseUID(%q) = %d, want none", text, got)
+		}
+	}
+}
+
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("7 (sh) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"))
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })

@@ -77,15 +77,21 @@ func (p *Process) UID() (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	for line := range bytes.Lines(b) {
+	uid, ok := parseUID(b)
+	if !ok {
+		return 0, fmt.Errorf("read /proc/%d/status: no user in %q", p.pid, b)
+	}
+	return uid, nil
+}
+
+// parseUID finds "Uid: real effective saved file-system".
+func parseUID(status []byte) (uint32, bool) {
+	for line := range bytes.Lines(status) {
 		rest, ok := bytes.CutPrefix(line, []byte("Uid:"))
-		if !ok {
-			continue
-		}
-		if ids := bytes.Fields(rest); len(ids) == 4 { // real, effective, saved, file system
+		if ids := bytes.Fields(rest); ok && len(ids) == 4 {
 			n, err := strconv.ParseUint(string(ids[1]), 10, 32)
-			return uint32(n), err
+			return uint32(n), err == nil
 		}
 	}
-	return 0, fmt.Errorf("read /proc/%d/status: no user in %q", p.pid, b)
+	return 0, false
 }

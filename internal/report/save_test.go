@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -310,6 +311,20 @@ func openFor(t *testing.T, dir string) {
 	}
 }
 
+// fill writes to a pipe that does not block until it is full.
+func fill(t *testing.T, fd int) {
+	t.Helper()
+	for {
+		_, err := unix.Write(fd, make([]byte, 4096))
+		if err == unix.EAGAIN {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestSaveToPipesAndDevices(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -344,6 +359,21 @@ func TestSaveToPipesAndDevices(t *testing.T) {
 		if n := <-got; n != len(long) {
 			t.Errorf("%s gave %d bytes, want %d", path, n, len(long))
 		}
+	}
+	for range 20 {
+		fill(t, fd)
+		got := make(chan bool)
+		go func() {
+			buf := make([]byte, 4096)
+			for err := error(nil); err == nil && !bytes.HasSuffix(buf, []byte("end")); {
+				var n int
+				n, err = read.Read(buf[:cap(buf)])
+				buf = buf[:n]
+			}
+			close(got)
+		}()
+		mustSave(t, fmt.Sprintf("/dev/fd/%d", fd), "the end")
+		<-got
 	}
 	if err := write.Close(); err != nil {
 		t.Fatal(err)

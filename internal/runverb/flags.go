@@ -231,8 +231,14 @@ func (f *Flags) measured() bool {
 // duration is a flag that takes Go's and systemd's way of writing times.
 type duration time.Duration
 
-func (d *duration) String() string { return time.Duration(*d).String() }
-func (d *duration) Type() string   { return "duration" }
+func (d *duration) String() string {
+	if *d == 0 {
+		return "0" // help does not show it as a default
+	}
+	return time.Duration(*d).String()
+}
+
+func (d *duration) Type() string { return "duration" }
 
 func (d *duration) Set(text string) error {
 	parsed, err := units.Duration(text)

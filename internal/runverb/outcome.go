@@ -108,6 +108,9 @@ func (v *Verb) say(out *Outcome) {
 		}
 		v.print("stopped after %v, its time limit%s", f.Timeout.Round(time.Millisecond), how)
 	}
+	if r.Cause == oneshot.CauseLifeline && out.Err == nil {
+		v.print("stopped: the lifeline was cut")
+	}
 	if out.Err == nil && (out.Weak || !r.Clean()) && v.Extras.Report == nil {
 		_ = out.Report(r.Run.Name).WriteText(v.Stderr, f.Colored(2)) // there is nobody else to tell
 	}

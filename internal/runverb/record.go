@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/internal/oneshot"
+	"github.com/pitvisor/pitvisor/internal/report"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,6 +17,7 @@ import (
 type recorder struct {
 	path string
 	fd   int
+	done bool // the start could not be written, so there is nothing to end
 }
 
 // recordLine is one line of the file.
@@ -27,7 +29,7 @@ type recordLine struct {
 	Command []string  `json:"command,omitempty"` // of a start
 
 	// Of an end:
-	Outcome  string  `json:"outcome,omitempty"`   // "exited", "timed-out", "lifeline", "interrupted", "failed"
+	Outcome  string  `json:"outcome,omitempty"`   // as in the report, and "failed"
 	ExitCode *int    `json:"exit_code,omitempty"` // of the command, when it exited by itself
 	Signal   string  `json:"signal,omitempty"`    // that ended the command
 	Left     int     `json:"left,omitempty"`      // processes that it left behind
@@ -44,15 +46,17 @@ func openRecord(path string) (*recorder, error) {
 }
 
 func (r *recorder) started(res *oneshot.Result, args []string) error {
-	return r.append(recordLine{
+	err := r.append(recordLine{
 		Event: "start", At: res.Run.Started, Run: res.Run.ID.String(), Name: res.Run.Name, Command: args,
 	})
+	r.done = err != nil
+	return err
 }
 
 // ended writes the last line and closes the file. A run that was never made has
 // no start to end.
 func (r *recorder) ended(res *oneshot.Result, failure error) error {
-	if res.Run.ID.IsZero() {
+	if res.Run.ID.IsZero() || r.done {
 		return unix.Close(r.fd)
 	}
 	line := recordLine{
@@ -64,6 +68,9 @@ func (r *recorder) ended(res *oneshot.Result, failure error) error {
 		line.Outcome, line.Error = "failed", failure.Error()
 	case res.Exit.Signal != 0:
 		line.Signal = unix.SignalName(res.Exit.Signal)
+		if res.Cause == oneshot.CauseExited {
+			line.Outcome = string(report.Signalled)
+		}
 	default:
 		line.ExitCode = &res.Exit.Code
 	}

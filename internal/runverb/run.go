@@ -175,7 +175,8 @@ func (v *Verb) root(out *Outcome) (place, error) {
 	}
 	hint := exit.Hint(err)
 	// From inside a run a scope would be a way out of it.
-	if v.Flags.CgroupRoot == "" && os.Geteuid() != 0 && !cgroup.InRun() {
+	// And so it would be out of the limits of a batch job.
+	if v.Flags.CgroupRoot == "" && os.Geteuid() != 0 && !cgroup.InRun() && os.Getenv("SLURM_JOB_ID") == "" {
 		scopeErr := v.Extras.Scope(v.Flags.name(out.Args))
 		if scopeErr == nil {
 			root, err = cgroup.FindRoot("")

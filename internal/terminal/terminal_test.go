@@ -260,10 +260,8 @@ func modeBare([]string) int {
 	if _, err := Open(); !errors.Is(err, unix.ENXIO) {
 		return complain(fmt.Errorf("Open() = %w, want ENXIO", err))
 	}
-	for _, send := range []func() error{stopThread, stopByPipe} {
-		if err := stopSelf(send); err != nil {
-			return complain(err)
-		}
+	if err := errors.Join(new(Terminal).StopSelf(), stopSelf(stopByPipe)); err != nil {
+		return complain(err)
 	}
 	return 0
 }

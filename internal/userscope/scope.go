@@ -37,7 +37,7 @@ const defaultTimeout = 10 * time.Second
 // The error is an *[Error]; its Cgroup says where the process is if it was moved all
 // the same. When systemd does not answer in time it may still move the process later.
 func Enter(ctx context.Context, o Options) (*Scope, error) {
-	s := &Scope{Unit: "pitvisor-run-" + o.ID + ".scope"}
+	s := &Scope{Unit: prefix + o.ID + suffix}
 	if o.ID == "" || strings.Trim(o.ID, idChars) != "" || len(o.ID) > 200 {
 		return nil, &Error{Unit: s.Unit, Err: fmt.Errorf("%q is no name for a scope", o.ID)}
 	}

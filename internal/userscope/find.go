@@ -1,0 +1,60 @@
+package userscope
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// prefix and suffix make the name of a scope.
+const (
+	prefix = "pitvisor-run-"
+	suffix = ".scope"
+)
+
+// depth is how far below the top systemd puts a user's scopes, with room to spare:
+// user.slice/user-1000.slice/user@1000.service/app.slice/pitvisor-run-x.scope.
+const depth = 7
+
+// Find returns the directories of the scopes of [Enter] in a mount of cgroup2 that
+// belong to the caller, to root those of everybody. Each holds the runs that were made
+// in it. A scope may be gone by the time it is opened.
+func Find(mount string) []string {
+	top := filepath.Join(mount, "user.slice")
+	if _, err := os.Stat(top); err != nil {
+		top = mount // a user's manager that was not started by a login
+	}
+	return find(top, depth)
+}
+
+func find(dir string, depth int) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // gone, or not ours to see
+	}
+	var found []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		below := filepath.Join(dir, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), suffix):
+			if owned(below) {
+				found = append(found, below)
+			}
+		case depth > 1:
+			found = append(found, find(below, depth-1)...)
+		}
+	}
+	return found
+}
+
+// owned says whether a directory is the caller's to work in.
+func owned(dir string) bool {
+	var st unix.Stat_t
+	uid := os.Geteuid()
+	return uid == 0 || unix.Stat(dir, &st) == nil && int(st.Uid) == uid
+}
