@@ -2,7 +2,6 @@ package leftover
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -370,31 +369,42 @@ func TestListHeld(t *testing.T) {
 	}
 }
 
-// modeList prints how many processes are left in a cgroup.
+// modeList starts a program in a cgroup and prints what List says of it there.
 func modeList(args []string) int {
-	r, err := openRun(args[0])
+	r, err := cgroup.Open(args[0])
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	found, err := List(r, Command{Leaf: "job/0.1"})
-	fmt.Printf("found %d %d %v\n", found.Total, len(found.Processes), err)
+	cmd := exec.Command(args[1], args[2:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: r.FD()}
+	if err := cmd.Start(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	found, err := List(r, Command{})
+	fmt.Println("found", found.Total, err)
+	for _, p := range found.Processes {
+		fmt.Printf("%d: comm %q args %q uid %d unknown %v\n", p.PID-cmd.Process.Pid, p.Comm, p.Args, p.UID, p.Unknown)
+	}
 	return 0
 }
 
-// Processes outside our PID namespace have no number, but they are there.
-func TestOutsideThePIDNamespace(t *testing.T) {
+// Processes outside our PID namespace have no number, but they are there. Where /proc
+// is not of our namespace its numbers mean others, and nothing is taken from there.
+func TestInAPIDNamespaceOfOurOwn(t *testing.T) {
 	linuxtest.NeedRoot(t)
 	r := newRun(t)
-	r.left(program(t)...)
-	argv := linuxtest.Helper(t, "list", r.dir.Path())
+	linuxtest.Command{Args: linuxtest.Helper(t, "run"), Cgroup: r.dir.Path()}.Start(t)
+	argv := linuxtest.Helper(t, "list", append([]string{r.dir.Path()}, linuxtest.Helper(t, "run")...)...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
 	out, err := cmd.Output()
-	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "found 1 0 <nil>\n"; string(out) != want {
+	want := "found 2 <nil>\n" + `0: comm "" args [] uid 0 unknown [state args environment listening]` + "\n"
+	if string(out) != want {
 		t.Errorf("it printed %q, want %q", out, want)
 	}
 }

@@ -299,8 +299,6 @@ func (o *output) word(first string) string {
 // procfsProcess is what a reader of memory gets.
 type procfsProcess = procfs.Process
 
-func openRun(path string) (*cgroup.Dir, error) { return cgroup.Open(path) }
-
 func self(t *testing.T) *procfsProcess {
 	t.Helper()
 	p, err := procfs.Open(os.Getpid())
