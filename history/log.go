@@ -13,6 +13,7 @@ import (
 const (
 	queueSize  = 4096                   // records that wait for the writer
 	gatherTime = 500 * time.Millisecond // from the first record of a batch to its write
+	gatherSize = 512                    // records that are worth a write before that
 	retryTime  = time.Second            // from a write that failed to the next try
 	maxDetail  = 1 << 10                // bytes of Record.Detail that are kept
 )
@@ -45,6 +46,7 @@ type Log struct {
 	file boltFile // the writer's own
 
 	queue chan Record
+	full  chan struct{} // has an element when gatherSize records wait
 	stop  chan struct{} // closed by Close: write what there is, then end
 	done  chan struct{} // closed when the writer has ended
 
@@ -66,6 +68,7 @@ func Open(path string, warn func(error)) *Log {
 		warn:  warn,
 		file:  boltFile{path: path},
 		queue: make(chan Record, queueSize),
+		full:  make(chan struct{}, 1),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 	}
@@ -82,6 +85,7 @@ func (l *Log) Add(rec Record) {
 		select {
 		case l.queue <- rec:
 			l.mu.Unlock()
+			l.hurry()
 			return
 		default:
 		}
@@ -91,6 +95,18 @@ func (l *Log) Add(rec Record) {
 	l.mu.Unlock()
 	if first {
 		l.warn(fmt.Errorf("add to history %s: %d records are waiting already: this one is dropped, as are others from now on", l.path, queueSize))
+	}
+}
+
+// hurry lets the writer write when there is enough for it, so that the end of a
+// thousand workers is not all written when they are gone.
+func (l *Log) hurry() {
+	if len(l.queue) < gatherSize {
+		return
+	}
+	select {
+	case l.full <- struct{}{}:
+	default:
 	}
 }
 
@@ -134,14 +150,14 @@ func (l *Log) write() {
 			l.report(err)
 		}
 		if err == nil {
-			batch = batch[:0]
+			batch = nil // a burst must not stay in memory
 		}
 		if l.stopping() && (err != nil || len(l.queue) == 0) {
 			l.drop(len(batch) + len(l.queue))
 			return
 		}
 		if err != nil {
-			l.wait(retryTime)
+			l.wait(retryTime, nil)
 		}
 	}
 }
@@ -153,7 +169,7 @@ func (l *Log) gather(batch []Record) []Record {
 		select {
 		case rec := <-l.queue:
 			batch = append(batch, rec)
-			l.wait(gatherTime)
+			l.wait(gatherTime, l.full)
 		case <-l.stop:
 		}
 	}
@@ -178,12 +194,13 @@ func (l *Log) stopping() bool {
 	}
 }
 
-// wait lets time pass, but not when the Log is to end.
-func (l *Log) wait(d time.Duration) {
+// wait lets time pass, but not when the Log is to end, or when there is enough.
+func (l *Log) wait(d time.Duration, enough <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-enough:
 	case <-l.stop:
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
@@ -87,6 +88,30 @@ func TestHistoryKeepsRecords(t *testing.T) {
 	if err != nil || fmt.Sprint(starts(got)) != "[4 5]" {
 		t.Errorf("Read(2) = %v, %v, want the newest two", starts(got), err)
 	}
+}
+
+// TestManyRecordsDoNotWaitForMore: time stands still here until everybody waits for it.
+func TestManyRecordsDoNotWaitForMore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	synctest.Test(t, func(t *testing.T) {
+		l := Open(path, func(err error) { t.Error(err) })
+		want := gatherSize + 1 // the first may be taken before the others are there
+		for n := range want {
+			l.Add(record(n))
+		}
+		synctest.Wait()
+		if got, err := Read(path, 0); err != nil || len(got) != want {
+			t.Errorf("Read() = %d records, %v, want %d", len(got), err, want)
+		}
+		l.Add(record(want))
+		synctest.Wait()
+		if got, err := Read(path, 0); err != nil || len(got) != want {
+			t.Errorf("Read() after one more = %d records, %v, want %d: a few wait for more", len(got), err, want)
+		}
+		if err := closeLog(t, l); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestReadHistoryThatIsNotThere(t *testing.T) {
