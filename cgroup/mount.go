@@ -195,9 +195,10 @@ func SelfPath() (string, error) {
 // selfPath is where the caller was when the mount was found.
 func (m Mount) selfPath() (string, error) {
 	p, err := m.locate(m.own)
-	if err != nil && strings.HasPrefix(m.Root, "/..") {
+	if err != nil && strings.HasPrefix(m.Root, "/..") && !strings.Contains(m.own, "0::/..") {
 		// The mount is of another cgroup namespace, from which ours was made: the way
-		// from its top down to us has names that we are not told.
+		// from its top down to us has names that we are not told. (Who was moved out of
+		// its own namespace is not looked for: that place is not its own.)
 		p, err = m.search()
 	}
 	if err != nil {
