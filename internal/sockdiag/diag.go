@@ -16,6 +16,7 @@ const (
 	inetDiagCgroupID  = 21
 	unixDiagName      = 0
 	udiagShowName     = 1
+	stateEstablished  = 1
 	stateClose        = 7 // not connected
 	stateListen       = 10
 	sizeofInetRequest = 56 // struct inet_diag_req_v2
@@ -78,7 +79,8 @@ func inetRequest(family, proto byte, state int, port uint16) []byte {
 func unixRequest() []byte {
 	message, r := request(sizeofUnixRequest)
 	r[0] = unix.AF_UNIX
-	binary.NativeEndian.PutUint32(r[4:], 1<<stateListen|1<<stateClose)
+	// For datagrams, established says that somebody was connected to the socket once.
+	binary.NativeEndian.PutUint32(r[4:], 1<<stateListen|1<<stateClose|1<<stateEstablished)
 	binary.NativeEndian.PutUint32(r[12:], udiagShowName)
 	return message
 }
