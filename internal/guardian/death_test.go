@@ -72,6 +72,7 @@ func bystanders(t *testing.T, root string) {
 	linuxtest.Bystander(t, linuxtest.Command{Args: linuxtest.Helper(t, "run"), Cgroup: linuxtest.Cgroup(t)})
 	other := started(t, root, "program", "run")
 	t.Cleanup(func() {
+		linuxtest.SurvivesAs(t, other.Process)
 		other.Kill(t)
 		linuxtest.CgroupGone(t, other.run, second)
 	})
