@@ -136,6 +136,11 @@ type lane struct {
 }
 
 func prepare(ctx context.Context, o *options, out *printer) (*lane, error) {
+	for _, name := range o.names() {
+		if err := vm.Known(name); err != nil {
+			return nil, err
+		}
+	}
 	began := time.Now()
 	l := &lane{o: o, out: out, cache: vm.Cache{Dir: o.cache, Update: o.update, Log: func(line string) { out.line("%s", line) }}}
 	var err error

@@ -64,13 +64,12 @@ func runProgram(p Program, env []string, out io.Writer) (*Exit, []string, error)
 		return nil, nil, fmt.Errorf("open %s: %w", jobGroup, err)
 	}
 	began := time.Now()
-	exit, err := runChild(p, env, out, group)
+	exit, left, err := runChild(p, env, out, group)
 	_ = unix.Close(group) // only named a place
 	if exit != nil {
 		exit.Seconds = time.Since(began).Seconds()
 	}
-	left, cleanErr := cleanUp()
-	return exit, left, errors.Join(err, cleanErr)
+	return exit, left, errors.Join(err, cleanUp())
 }
 
 // guestEnv is what programs see.
@@ -81,15 +80,15 @@ func guestEnv(more ...string) []string {
 	}, more...)
 }
 
-func runChild(p Program, env []string, out io.Writer, group int) (*Exit, error) {
+func runChild(p Program, env []string, out io.Writer, group int) (*Exit, []string, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = null.Close() }() // nothing to lose
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = r.Close() }() // read to its end, or given up
 	pidfd := -1
@@ -101,7 +100,7 @@ func runChild(p Program, env []string, out io.Writer, group int) (*Exit, error) 
 	})
 	_ = w.Close() // the child has it
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.Path, err)
+		return nil, nil, fmt.Errorf("start %s: %w", p.Path, err)
 	}
 	defer func() { _ = unix.Close(pidfd) }() // only held the process
 	copied := make(chan struct{})
@@ -110,12 +109,17 @@ func runChild(p Program, env []string, out io.Writer, group int) (*Exit, error) 
 		close(copied)
 	}()
 	exit := watch(pid, pidfd, p.limit())
+	var left []string
+	within(100*time.Millisecond, func() bool { // to end by themselves
+		left = living()
+		return len(left) == 0
+	})
 	killAll()
 	select {
 	case <-copied:
 	case <-time.After(10 * time.Second): // a process that does not die has it open
 	}
-	return exit, nil
+	return exit, left, nil
 }
 
 // watch waits for the end of the child and enforces its limit.
@@ -193,34 +197,34 @@ func killAll() {
 	}
 }
 
-// cleanUp names what is left, ends it and removes all cgroups.
-func cleanUp() ([]string, error) {
-	var left []string
-	name := func() bool {
-		for {
-			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && !errors.Is(err, unix.EINTR) {
-				break
-			}
+// living reaps what has ended and names what has not.
+func living() []string {
+	for {
+		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && !errors.Is(err, unix.EINTR) {
+			break
 		}
-		left = nil
-		for _, pid := range processes() {
-			left = append(left, fmt.Sprintf("%d (%s, %s)", pid, statusField(pid, "Name:"), statusField(pid, "State:")))
-		}
-		return len(left) == 0
 	}
-	within(100*time.Millisecond, name)
-	outlived := left
+	var names []string
+	for _, pid := range processes() {
+		names = append(names, fmt.Sprintf("%d (%s, %s)", pid, statusField(pid, "Name:"), statusField(pid, "State:")))
+	}
+	return names
+}
+
+// cleanUp ends what is left and removes all cgroups.
+func cleanUp() error {
+	var left []string
 	var failed error
 	ok := within(10*time.Second, func() bool {
 		killAll()
-		name()
+		left = living()
 		failed = removeGroups()
 		return len(left) == 0 && failed == nil
 	})
 	if !ok && failed == nil {
 		failed = fmt.Errorf("cannot be killed: %s", strings.Join(left, ", "))
 	}
-	return outlived, failed
+	return failed
 }
 
 // removeGroups removes every cgroup, deepest first.

@@ -45,6 +45,12 @@ func Names() []string {
 	return names
 }
 
+// Known says what is wrong with the name of a kernel.
+func Known(name string) error {
+	_, err := suiteOf(name)
+	return err
+}
+
 // suiteOf finds the suite for a name.
 func suiteOf(name string) (string, error) {
 	if suite, ok := strings.CutPrefix(name, "suite:"); ok && regexp.MustCompile(`^[a-z-]+$`).MatchString(suite) {

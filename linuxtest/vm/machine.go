@@ -103,7 +103,7 @@ func (m *Machine) Run(ctx context.Context) (*Run, error) {
 	if err := scratch.Truncate(scratchSize); err != nil {
 		return r, err
 	}
-	g, err := startGuarded(self, m.arguments(r.Accel, m.disks()), initramfs, scratch)
+	g, err := start(m.arguments(r.Accel, m.disks()), initramfs, scratch)
 	if err != nil {
 		return r, err
 	}
@@ -112,7 +112,7 @@ func (m *Machine) Run(ctx context.Context) (*Run, error) {
 		r.Guest, r.Boot = guest, time.Since(started)
 	})
 	if err != nil {
-		err = fmt.Errorf("%w; the console ends with:\n%s", err, lastLines(g.console.String(), 25))
+		err = fmt.Errorf("%w; the console ends with:\n%s", err, lastLines(g.console.String(), 60))
 	}
 	err = errors.Join(err, g.stop())
 	r.Complaints = g.console.found()
@@ -198,7 +198,7 @@ func (m *Machine) initramfs(self, accel string) (*os.File, error) {
 }
 
 // follow reads what the guest says until it says goodbye, or until a limit.
-func (m *Machine) follow(ctx context.Context, g *guarded, ready func(*Guest)) error {
+func (m *Machine) follow(ctx context.Context, g *emulation, ready func(*Guest)) error {
 	w := wait{m.Boot, "the guest to be ready"}
 	if w.limit == 0 {
 		w.limit = 2 * time.Minute

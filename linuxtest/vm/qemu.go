@@ -6,17 +6,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // emulator is the program that runs the guest.
 const emulator = "qemu-system-x86_64"
-
-// qemuFiles is how many descriptors QEMU inherits: the port to the guest, the
-// initramfs and the scratch disk, as 3, 4 and 5.
-const qemuFiles = 3
 
 // acceleration finds out how to run the guest's instructions: "kvm" where the
 // processor helps, else "tcg", and why.
@@ -79,16 +78,18 @@ func memoryFile(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// guarded is a running QEMU below its guard.
-type guarded struct {
-	cmd     *exec.Cmd
-	line    *os.File // while it is open, QEMU runs
+// emulation is a running QEMU.
+type emulation struct {
+	pidfd   int
 	port    *os.File // the guest's messages
 	console *tail
+	ended   chan error // gets how QEMU ended, once
 }
 
-// startGuarded starts QEMU below a guard.
-func startGuarded(self string, argv []string, initramfs, scratch *os.File) (*guarded, error) {
+// start starts QEMU so that the kernel ends it when this program ends, however that
+// goes. Its descriptors 3, 4 and 5 are the port to the guest, the initramfs and the
+// scratch disk.
+func start(argv []string, initramfs, scratch *os.File) (*emulation, error) {
 	if _, err := exec.LookPath(emulator); err != nil {
 		return nil, fmt.Errorf("install the package qemu-system-x86: %w", err)
 	}
@@ -96,33 +97,47 @@ func startGuarded(self string, argv []string, initramfs, scratch *os.File) (*gua
 	if err != nil {
 		return nil, fmt.Errorf("make a socket pair: %w", err)
 	}
+	theirs := os.NewFile(uintptr(pair[1]), "port of the guest")
+	defer func() { _ = theirs.Close() }() // QEMU has it
 	// Without non-blocking mode a read could not be given up.
 	if err := unix.SetNonblock(pair[0], true); err != nil {
 		return nil, fmt.Errorf("prepare a socket: %w", err)
 	}
-	port, theirs := os.NewFile(uintptr(pair[0]), "port"), os.NewFile(uintptr(pair[1]), "port of the guest")
-	r, line, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(err, port.Close(), theirs.Close())
+	e := &emulation{pidfd: -1, port: os.NewFile(uintptr(pair[0]), "port"), console: &tail{}, ended: make(chan error, 1)}
+	cmd := exec.Command(emulator, argv...)
+	cmd.Stdout, cmd.Stderr = e.console, e.console
+	cmd.ExtraFiles = []*os.File{theirs, initramfs, scratch}
+	cmd.WaitDelay = 5 * time.Second
+	// A session of its own: a Ctrl-C at the terminal is for us.
+	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &e.pidfd, Setsid: true, Pdeathsig: unix.SIGKILL}
+	started := make(chan error)
+	go func() {
+		// The signal comes when the thread ends that has started QEMU. It is ours
+		// alone, and ends with this goroutine.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			e.ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", emulator, err), e.port.Close())
 	}
-	g := &guarded{line: line, port: port, console: &tail{}}
-	g.cmd = exec.Command(self)
-	g.cmd.Args = append([]string{guardName, emulator}, argv...)
-	g.cmd.Stdout, g.cmd.Stderr = g.console, g.console
-	g.cmd.ExtraFiles = []*os.File{r, theirs, initramfs, scratch}
-	err = g.cmd.Start()
-	_, _ = r.Close(), theirs.Close() // the guard has them
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the guard of QEMU: %w", err), line.Close(), port.Close())
-	}
-	return g, nil
+	return e, nil
 }
 
-// stop ends QEMU and its guard, and returns when they are gone.
-func (g *guarded) stop() error {
-	err := errors.Join(g.line.Close(), g.port.Close())
-	if waitErr := g.cmd.Wait(); waitErr != nil {
-		err = errors.Join(err, fmt.Errorf("QEMU: %w: %s", waitErr, lastLines(g.console.String(), 10)))
+// stop ends QEMU and returns when it is gone. That it was killed is no error; that
+// it ended in any other way than by a guest which switched off, is one.
+func (e *emulation) stop() error {
+	killed := unix.PidfdSendSignal(e.pidfd, unix.SIGKILL, nil, 0) == nil
+	err := <-e.ended
+	var exit *exec.ExitError
+	if killed && errors.As(err, &exit) && !exit.Exited() {
+		err = nil
 	}
-	return err
+	if err != nil {
+		err = fmt.Errorf("%s: %w", emulator, err)
+	}
+	return errors.Join(err, unix.Close(e.pidfd), e.port.Close())
 }
