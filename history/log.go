@@ -46,7 +46,7 @@ type Log struct {
 	file boltFile // the writer's own
 
 	queue chan Record
-	full  chan struct{} // has an element when gatherSize records wait
+	full  chan struct{} // has an element when the writer is not to wait for more
 	stop  chan struct{} // closed by Close: write what there is, then end
 	done  chan struct{} // closed when the writer has ended
 
@@ -85,7 +85,10 @@ func (l *Log) Add(rec Record) {
 		select {
 		case l.queue <- rec:
 			l.mu.Unlock()
-			l.hurry()
+			if len(l.queue) >= gatherSize {
+				// So that what a thousand workers did is not all written at the end.
+				l.Hurry()
+			}
 			return
 		default:
 		}
@@ -98,12 +101,8 @@ func (l *Log) Add(rec Record) {
 	}
 }
 
-// hurry lets the writer write when there is enough for it, so that the end of a
-// thousand workers is not all written when they are gone.
-func (l *Log) hurry() {
-	if len(l.queue) < gatherSize {
-		return
-	}
+// Hurry lets what was added be written now: no more is to be expected soon. It does not wait.
+func (l *Log) Hurry() {
 	select {
 	case l.full <- struct{}{}:
 	default:

@@ -108,6 +108,11 @@ func TestManyRecordsDoNotWaitForMore(t *testing.T) {
 		if got, err := Read(path, 0); err != nil || len(got) != want {
 			t.Errorf("Read() after one more = %d records, %v, want %d: a few wait for more", len(got), err, want)
 		}
+		l.Hurry()
+		synctest.Wait()
+		if got, err := Read(path, 0); err != nil || len(got) != want+1 {
+			t.Errorf("Read() after Hurry = %d records, %v, want %d", len(got), err, want+1)
+		}
 		if err := closeLog(t, l); err != nil {
 			t.Error(err)
 		}

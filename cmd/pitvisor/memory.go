@@ -2,13 +2,47 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+const (
+	// settleTime is how long after the last worker was ready for the first time the
+	// memory of the start is returned: nothing hangs on it, so it may come after
+	// everything that does.
+	settleTime = 100 * time.Millisecond
+	// startTime is how long a start keeps its memory if some worker is never ready.
+	startTime = time.Minute
+)
+
+// slimDown waits until everything is up, and then sees to it that all is done that
+// the start has left to do, and returns the memory that it needed. From then on a
+// supervisor sleeps until something happens.
+func (s *session) slimDown(ctx context.Context) {
+	timer := time.NewTimer(startTime)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	case <-s.events.allReady:
+	}
+	s.history.Hurry()
+	timer.Reset(settleTime)
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+		if err := releaseStartup(); err != nil {
+			s.log.Debug("keep the memory of the start: " + err.Error())
+		}
+	}
+}
 
 // releaseStartup gives back the memory that only the start needed: free heap,
 // and the pages of the program itself that were touched on the way. Code that

@@ -262,29 +262,6 @@ func (s *session) startHelpers(ctx context.Context) {
 	}
 }
 
-// settleTime is how long after the last worker was ready for the first time the
-// memory of the start is returned: nothing hangs on it, so it may come after
-// everything that does.
-const settleTime = time.Second
-
-// slimDown waits until everything is up and then returns what the start needed.
-func (s *session) slimDown(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-s.events.allReady:
-	}
-	settled := time.NewTimer(settleTime)
-	defer settled.Stop()
-	select {
-	case <-ctx.Done():
-	case <-settled.C:
-		if err := releaseStartup(); err != nil {
-			s.log.Debug("keep the memory of the start: " + err.Error())
-		}
-	}
-}
-
 // sweepStale removes what dead owners left, beside the starts.
 func (s *session) sweepStale(ctx context.Context) {
 	result, err := s.reg.Sweep(ctx, registry.SweepOptions{Observe: func(e registry.SweepEvent) {
