@@ -61,18 +61,21 @@ func (c *cell) open(spec *Spec, r *Result) error {
 	if err := c.makeLeaf(leafName); err != nil {
 		return err
 	}
+	// Controllers cannot be handed down by a cgroup that holds processes, and the
+	// guardian stays where it is made.
+	if spec.Job != nil {
+		if err := c.settle(); err != nil {
+			return err
+		}
+	}
 	c.guard, err = guardian.Start(guardian.Options{Root: spec.Root, Run: c.run.Dir(), Inner: []string{jobName, leafName}})
 	if err != nil {
 		return fmt.Errorf("start the guardian of %s: %w", r.Cgroup, err)
 	}
-	if spec.Job == nil {
-		return nil
+	if spec.Job != nil {
+		return spec.Job(c.place)
 	}
-	// Controllers cannot be handed down by a cgroup that holds processes.
-	if err := c.settle(); err != nil {
-		return err
-	}
-	return spec.Job(c.place)
+	return nil
 }
 
 // settle moves pitvisor itself out of where it is in the way.
