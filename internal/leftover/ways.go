@@ -32,7 +32,7 @@ func (l *lister) lineage(p *Process) []Way {
 	group := differs(p.Group, l.command.Group, p.PID)
 	// A session and a process group have the number of the process that made them,
 	// and nobody else can get that number as long as they last.
-	goneMaker := func(maker int) bool { return maker != 0 && maker != p.PID && !l.inRun(maker) }
+	goneMaker := func(maker int) bool { return maker != 0 && !l.inRun(maker) }
 	if reparented && (session && goneMaker(p.Session) || group && goneMaker(p.Group)) {
 		ways = append(ways, DoubleFork)
 	}
