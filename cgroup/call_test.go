@@ -150,6 +150,15 @@ func changeMounts(setup, arg string) error {
 		return unix.Unmount(m.Path, unix.MNT_DETACH)
 	case "read-only":
 		return unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+	case "strict": // as ProtectControlGroups=strict of systemd 257
+		if err := errors.Join(
+			unix.Unshare(unix.CLONE_NEWCGROUP),
+			unix.Unmount(m.Path, unix.MNT_DETACH),
+			unix.Mount("cgroup2", m.Path, "cgroup2", 0, ""),
+		); err != nil {
+			return err
+		}
+		return unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 	case "bind": // the mount shows the cgroup arg and what is below it
 		return unix.Mount(arg, m.Path, "", unix.MS_BIND, "")
 	case "cover": // a second one elsewhere, and something else over the first
@@ -178,7 +187,7 @@ func findRoot(find func(string) (Root, error), explicit string) {
 	root, err := find(explicit)
 	if err == nil {
 		defer root.Dir.Close()
-		fmt.Printf("path: %s\nsource: %s\nroot: %s\n", root.Dir.Path(), root.Source, root.Mount.Root)
+		fmt.Printf("path: %s\nsource: %s\nroot: %s\nundelegated: %s\n", root.Dir.Path(), root.Source, root.Mount.Root, root.Undelegated)
 		return
 	}
 	var no *NoRootError

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,6 +33,10 @@ type Root struct {
 	Dir    *Dir
 	Source RootSource
 	Mount  Mount
+
+	// Undelegated tells root who runs as a service of systemd without Delegate= that
+	// what it starts is outside of the unit, and how to change that. It is "" otherwise.
+	Undelegated string
 }
 
 // NoRootError says why there is no cgroup to work in.
@@ -111,20 +116,24 @@ func chooseRoot(mounts []Mount, explicit string) (Root, error) {
 	}
 	m := mounts[0]
 	if m.ReadOnly {
-		return Root{}, rootError(m.Path, unix.EROFS)
+		return Root{}, m.rootError(m.Path, unix.EROFS)
 	}
 	if d := m.delegatedRoot(); d != nil {
 		return Root{Dir: d, Source: RootDelegated, Mount: m}, nil
 	}
 	owned := path.Join(m.Path, ownedName)
 	if os.Geteuid() != 0 {
-		return Root{}, rootError(owned, fs.ErrPermission)
+		return Root{}, m.rootError(owned, errUndelegated)
 	}
 	d, err := m.makePath(owned)
 	if err != nil {
-		return Root{}, rootError(owned, err)
+		return Root{}, m.rootError(owned, err)
 	}
-	return Root{Dir: d, Source: RootOwned, Mount: m}, nil
+	r := Root{Dir: d, Source: RootOwned, Mount: m}
+	if u, ok := m.startedUnit(); ok && u.name != "" {
+		r.Undelegated = u.hint(errUndelegated)
+	}
+	return r, nil
 }
 
 func explicitRoot(mounts []Mount, explicit string) (Root, error) {
@@ -135,7 +144,7 @@ func explicitRoot(mounts []Mount, explicit string) (Root, error) {
 	}
 	m := mounts[i]
 	if m.ReadOnly {
-		return Root{}, rootError(explicit, unix.EROFS)
+		return Root{}, m.rootError(explicit, unix.EROFS)
 	}
 	d, err := m.makePath(explicit)
 	if err != nil {
@@ -151,7 +160,19 @@ func explicitRoot(mounts []Mount, explicit string) (Root, error) {
 var (
 	errNotBelow = errors.New("the path is not below a cgroup2 mount")
 	errOutside  = errors.New("the caller runs outside of it and may not put processes into it")
+
+	errUndelegated = fmt.Errorf("%w", fs.ErrPermission) // told from others to blame systemd's unit for it
 )
+
+// rootError is a refusal whose hint names the setting of systemd that is to blame, if
+// one is.
+func (m Mount) rootError(tried string, err error) *NoRootError {
+	e := rootError(tried, err)
+	if u, ok := m.startedUnit(); ok {
+		e.hint = cmp.Or(u.hint(err), e.hint)
+	}
+	return e
+}
 
 func rootError(tried string, err error) *NoRootError {
 	e := &NoRootError{Path: tried, Err: err}
@@ -218,7 +239,7 @@ func (m Mount) delegatedRoot() *Dir {
 		return nil // root of the hierarchy, or of a container: <mount>/pitvisor serves
 	}
 	candidates := []string{self}
-	if name := path.Base(self); name == "supervisor" || strings.HasPrefix(name, "supervisor-") {
+	if isSupervisor(path.Base(self)) {
 		candidates = []string{path.Dir(self), self}
 	}
 	for _, p := range candidates {
@@ -232,6 +253,11 @@ func (m Mount) delegatedRoot() *Dir {
 		closeFD(d.fd)
 	}
 	return nil
+}
+
+// isSupervisor knows the names of the cgroups that supervisors live in.
+func isSupervisor(name string) bool {
+	return name == "supervisor" || strings.HasPrefix(name, "supervisor-")
 }
 
 // delegated says whether the cgroup was meant to be managed by us. systemd marks

@@ -104,6 +104,9 @@ func (s *session) open() error {
 		return err
 	}
 	s.onClose(s.root.Dir.Close)
+	if cure := s.root.Undelegated; cure != "" {
+		s.log.Warn("workers are in "+s.root.Dir.Path()+", outside of the unit: "+cure, "cgroup", s.root.Dir.Path())
+	}
 	s.reg = registry.New(s.root.Dir)
 	place, err := home.Settle(s.root.Dir)
 	if err != nil {
