@@ -148,9 +148,13 @@ func TestCausesOfReadinessAreToldApart(t *testing.T) {
 		p.Readiness, p.Restart, p.StartTimeout = ready, RestartNever, patience
 		return p
 	}
-	fails := func(err error) rule {
-		return func(context.Context, StartInfo, *pidfd.Process, *cgroup.Dir) (ReadyInfo, error) {
-			return ReadyInfo{}, err
+	fails := func(err error) rule { // once the shell has said hello
+		return func(ctx context.Context, _ StartInfo, p *pidfd.Process, _ *cgroup.Dir) (ReadyInfo, error) {
+			said := func() bool {
+				exited, err := p.Exited()
+				return exited || err != nil || statusField(p.PID(), "Name") == "sleep"
+			}
+			return ReadyInfo{}, errors.Join(poll(ctx, said), err)
 		}
 	}
 	slow := pool("slow", "exec sleep 600", never)
