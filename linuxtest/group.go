@@ -268,7 +268,8 @@ func destroyGroup(path string) error {
 		return nil
 	}
 	var last error
-	ok, _ := poll(10*time.Second, func() (bool, string) {
+	// Thousands of processes take long to die where the processor is emulated.
+	ok, _ := poll(30*time.Second, func() (bool, string) {
 		if len(membersBelow(path)) > 0 {
 			killGroup(path)
 		}
