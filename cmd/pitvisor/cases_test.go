@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,18 +206,22 @@ func TestR02OrphansThatIgnoreTermDoNotDelayTheStart(t *testing.T) {
 	w := newWorld(t)
 	adoptOrphans(t)
 	stubborn := strings.Join(linuxtest.Helper(t, "ignore-term"), `", "`)
-	config := w.config("[pool.old]\ncommand = [\"" + stubborn + "\"]\nsize = 8\n[pool.old.ready]\nstdout = \".\"\n")
-	first := w.up(config)
-	first.ready(names("old", 8)...)
-	first.kill()
-
-	fresh := w.config(sleepers("new", 1))
-	delayed := firstReady(t, w, fresh)
-	w.tool("sweep") // whatever the first left; the supervisor swept it already
-	undisturbed := firstReady(t, w, fresh)
-	t.Logf("first start ready after %s beside 8 orphans, after %s without", delayed, undisturbed)
-	if delay := delayed - undisturbed; delay > 50*time.Millisecond {
-		t.Errorf("8 orphans that ignore TERM delayed the first start by %s, want less than 50ms", delay)
+	// One pair says nothing on a machine that has something else to do, too.
+	const pairs = 7
+	var delays []time.Duration
+	for range pairs {
+		old := w.up(w.config("[pool.old]\ncommand = [\"" + stubborn + "\"]\nsize = 8\n[pool.old.ready]\nstdout = \".\"\n"))
+		old.ready(names("old", 8)...)
+		old.kill()
+		fresh := w.config(sleepers("new", 1))
+		delayed := firstReady(t, w, fresh)
+		w.tool("sweep") // whatever the first left; the supervisor swept it already
+		delays = append(delays, delayed-firstReady(t, w, fresh))
+	}
+	slices.Sort(delays)
+	t.Logf("8 orphans delayed the first start by %v", delays)
+	if delay := delays[pairs/2]; delay > 50*time.Millisecond {
+		t.Errorf("8 orphans that ignore TERM delayed the first start by %s (median), want less than 50ms", delay)
 	}
 }
 
