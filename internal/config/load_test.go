@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"golang.org/x/sys/unix"
 )
