@@ -77,6 +77,9 @@ func TestListWithoutRecords(t *testing.T) {
 	if len(workers) != 2 || workers[0].Slot != 2 || workers[1].Slot != 10 || workers[1].Worker.Start != 7 || workers[1].Pool != "api" {
 		t.Errorf("workers = %+v, want slots 2 and 10", workers)
 	}
+	if got := workers[0].Worker.State; got != "starting" {
+		t.Errorf("state without a record = %q, want starting", got)
+	}
 	if err := run.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -230,6 +233,9 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 	v := mustList(t, r)[0]
 	if v.Name != "x" || v.State != RunRunning || len(v.Pools) != 1 || v.Pools[0].Name != "web" || len(v.Pools[0].Workers) != 1 {
 		t.Errorf("List() = %+v", v)
+	}
+	if got := v.Pools[0].Workers[0].Worker.State; got != "" {
+		t.Errorf("state with a record that cannot be read = %q, want none", got)
 	}
 	if err := run.Dir().SetXattr(xattrInfo, []byte("not JSON")); err != nil {
 		t.Fatal(err)

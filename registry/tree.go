@@ -95,6 +95,9 @@ func viewLeaf(pool string, leaf *cgroup.Dir) (WorkerView, int, bool) {
 	}
 	if !ok {
 		record = Worker{Pool: pool, Slot: slot, Start: start}
+		if _, err := leaf.Xattr(xattrWorker); err != nil {
+			record.State = "starting" // its owner writes the record when there is a process
+		}
 	}
 	view := WorkerView{Worker: record, Leaf: leaf.Name(), Memory: memoryOf(leaf)}
 	if !record.Started.IsZero() {

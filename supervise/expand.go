@@ -20,7 +20,19 @@ func newExpander(c Command) expander {
 	if args == nil {
 		args = []string{c.Path}
 	}
-	return expander{args: args, env: c.Env, argsVary: hasPlaceholder(args), envVary: hasPlaceholder(c.Env)}
+	e := expander{args: args, env: c.Env, argsVary: hasPlaceholder(args), envVary: hasPlaceholder(c.Env)}
+	if !e.envVary {
+		e.env = without(c.Env, identity("", "", "", "", "")) // now rather than at each start
+	}
+	return e
+}
+
+// identity tells a worker who it is.
+func identity(run, pool, slot, worker, start string) []string {
+	return []string{
+		"PITVISOR_RUN_ID=" + run, "PITVISOR_POOL=" + pool, "PITVISOR_SLOT=" + slot,
+		"PITVISOR_WORKER=" + worker, "PITVISOR_START=" + start,
+	}
 }
 
 func hasPlaceholder(texts []string) bool {
@@ -43,25 +55,27 @@ func (e expander) expand(run registry.RunID, id WorkerID, start uint64, more []s
 		r := strings.NewReplacer("{pool}", id.Pool, "{slot}", slot, "{worker}", worker, "{start}", number, "{run}", runID)
 		args, env = replaceAll(r, args), replaceAll(r, env)
 	}
-	return args, override(env, append(more[:len(more):len(more)],
-		"PITVISOR_RUN_ID="+runID,
-		"PITVISOR_POOL="+id.Pool,
-		"PITVISOR_SLOT="+slot,
-		"PITVISOR_WORKER="+worker,
-		"PITVISOR_START="+number))
+	own := identity(runID, id.Pool, slot, worker, number)
+	if e.envVary {
+		env = without(env, own)
+	}
+	if len(more) > 0 {
+		env = slices.Concat(without(env, more), more)
+	}
+	return args, slices.Concat(env, own)
 }
 
-// override returns env with the variables of more, which replace those of the
-// same name: of two, programs take the first or the last as they like. It is
+// without returns env without the variables that more has, which are to replace
+// them: of two of a name, programs take the first or the last as they like. It is
 // for the few variables that a supervisor or a readiness rule adds.
-func override(env, more []string) []string {
-	full := make([]string, 0, len(env)+len(more))
+func without(env, more []string) []string {
+	rest := make([]string, 0, len(env))
 	for _, v := range env {
 		if !slices.ContainsFunc(more, func(m string) bool { return sameName(v, m) }) {
-			full = append(full, v)
+			rest = append(rest, v)
 		}
 	}
-	return append(full, more...)
+	return rest
 }
 
 // sameName says whether two variables, "NAME=value" each, have one name.

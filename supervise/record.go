@@ -6,9 +6,10 @@ import (
 	"github.com/pitvisor/pitvisor/registry"
 )
 
-// The records are for ps to read. Each is written by the spawner while it makes
-// the leaf, and by one goroutine from then on; what it writes is what holds
-// when it comes to it, so that any number of changes costs one write.
+// The records are for ps to read; a leaf without one is of a worker that starts.
+// Each is written by the spawner when it has made the process, and by one
+// goroutine from then on; what it writes is what holds when it comes to it, so
+// that any number of changes costs one write.
 
 // maxWaiting bounds the waiting slots in a pool's record.
 const maxWaiting = 64

@@ -34,7 +34,6 @@ type making struct {
 	attempt Attempt
 	events  *os.File
 	proc    *spawn.Process
-	record  registry.Worker
 }
 
 // spawn is what a spawner does with an order. It answers with exactly one
@@ -73,11 +72,6 @@ func (m *making) prepare() *StartFailure {
 	if err := m.limit(); err != nil {
 		return failed(PhasePrepare, CauseLeaf, err)
 	}
-	m.record = registry.Worker{
-		Pool: m.pool.spec.Name, Slot: slot, Start: m.start,
-		State: StateStarting.String(), Started: time.Now(),
-	}
-	_ = registry.SetWorker(leaf, m.record) // for ps only
 	return m.prepareRule()
 }
 
@@ -184,12 +178,14 @@ func spawnCause(err error) FailureCause {
 // finish writes the record and hands everything to the engine.
 func (m *making) finish() message {
 	m.closeOutput()
-	m.record.State = StateUp.String()
-	m.record.Ready = m.attempt == nil
-	if id, err := m.proc.Handle().Identity(); err == nil {
-		m.record.Process = id
+	record := registry.Worker{
+		Pool: m.info.Worker.Pool, Slot: m.info.Worker.Slot, Start: m.start,
+		State: StateUp.String(), Ready: m.attempt == nil, Started: m.at(m.began),
 	}
-	_ = registry.SetWorker(m.leaf, m.record) // for ps only
+	if id, err := m.proc.Handle().Identity(); err == nil {
+		record.Process = id
+	}
+	_ = registry.SetWorker(m.leaf, record) // for ps only
 	msg := message{
 		i: m.i, proc: m.proc, leafID: m.leaf.ID(),
 		in: input{kind: inSpawned, start: m.start, began: m.began},

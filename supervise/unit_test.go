@@ -61,9 +61,17 @@ func TestPlaceholdersAndEnvironment(t *testing.T) {
 	if !slices.Equal(env, wantEnv) {
 		t.Errorf("env = %q, want %q", env, wantEnv)
 	}
-	plain := newExpander(Command{Path: "/bin/w"})
-	if args, _ := plain.expand(run, WorkerID{"web", 0}, 1, nil); !slices.Equal(args, []string{"/bin/w"}) {
+	plain := newExpander(Command{Path: "/bin/w", Env: []string{"PITVISOR_SLOT=9", "A=1"}})
+	args, env = plain.expand(run, WorkerID{"web", 0}, 1, []string{"A=2"})
+	if !slices.Equal(args, []string{"/bin/w"}) {
 		t.Errorf("args without Args = %q, want the path", args)
+	}
+	wantEnv = []string{
+		"A=2", "PITVISOR_RUN_ID=" + run.String(),
+		"PITVISOR_POOL=web", "PITVISOR_SLOT=0", "PITVISOR_WORKER=web/0", "PITVISOR_START=1",
+	}
+	if !slices.Equal(env, wantEnv) {
+		t.Errorf("env without placeholders = %q, want %q", env, wantEnv)
 	}
 }
 
