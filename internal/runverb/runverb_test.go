@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -37,6 +38,7 @@ func parse(t testing.TB, args ...string) (*Flags, []string) {
 
 // The short way around the flags must mean what the flags mean.
 func TestNoneIsLikeNoFlags(t *testing.T) {
+	noTwins(t)
 	for _, test := range []struct {
 		args []string
 		ok   bool
@@ -70,6 +72,21 @@ func TestNoneIsLikeNoFlags(t *testing.T) {
 	t.Setenv("PITVISOR_TIMEOUT", "1s")
 	if _, ok := None([]string{"make"}); ok {
 		t.Error("None is true with a flag in the environment, want false")
+	}
+}
+
+// noTwins takes flags out of the environment for one test.
+func noTwins(t testing.TB) {
+	t.Helper()
+	for _, v := range os.Environ() {
+		name, value, _ := strings.Cut(v, "=")
+		if !strings.HasPrefix(name, twinPrefix) {
+			continue
+		}
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Setenv(name, value) }) // it was just so
 	}
 }
 
