@@ -18,15 +18,25 @@ const (
 // user.slice/user-1000.slice/user@1000.service/app.slice/pitvisor-run-x.scope.
 const depth = 7
 
-// Find returns the directories of the scopes of [Enter] in a mount of cgroup2 that
-// belong to the caller, to root those of everybody. Each holds the runs that were made
-// in it. A scope may be gone by the time it is opened.
+// depthOfServices is that of system.slice/system-pitvisor.slice/pitvisor@ci.service.
+const depthOfServices = 2
+
+// Find returns the directories of the scopes of [Enter], and of the services called
+// pitvisor or pitvisor@NAME, in a mount of cgroup2 that belong to the caller, to root
+// those of everybody. Each holds the runs that were made in it. A scope may be gone by
+// the time it is opened.
 func Find(mount string) []string {
 	top := filepath.Join(mount, "user.slice")
 	if _, err := os.Stat(top); err != nil {
-		top = mount // a user's manager that was not started by a login
+		return find(mount, depth) // a user's manager that was not started by a login
 	}
-	return find(top, depth)
+	return append(find(top, depth), find(filepath.Join(mount, "system.slice"), depthOfServices)...)
+}
+
+// ours knows the names of scopes and services of pitvisor.
+func ours(name string) bool {
+	return strings.HasPrefix(name, prefix) && strings.HasSuffix(name, suffix) ||
+		name == "pitvisor.service" || strings.HasPrefix(name, "pitvisor@") && strings.HasSuffix(name, ".service")
 }
 
 func find(dir string, depth int) []string {
@@ -41,7 +51,7 @@ func find(dir string, depth int) []string {
 		}
 		below := filepath.Join(dir, e.Name())
 		switch {
-		case strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), suffix):
+		case ours(e.Name()):
 			if owned(below) {
 				found = append(found, below)
 			}
