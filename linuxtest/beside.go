@@ -17,34 +17,50 @@ func startBeside(other *Process, args []string, attr *syscall.ProcAttr) (pid int
 		return pid, err
 	}
 	onThread(func() {
-		for _, ns := range []struct {
-			name string
-			kind int
-		}{{"pid", unix.CLONE_NEWPID}, {"cgroup", unix.CLONE_NEWCGROUP}, {"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"mnt", unix.CLONE_NEWNS}} {
-			if err = joinNamespace(other, ns.name, ns.kind); err != nil {
-				return
-			}
+		if err = joinNamespaces(other); err == nil {
+			pid, _, err = syscall.StartProcess(args[0], args, attr)
 		}
-		pid, _, err = syscall.StartProcess(args[0], args, attr)
 	})
 	return pid, err
 }
 
-// joinNamespace changes the calling thread for good.
-func joinNamespace(other *Process, name string, kind int) error {
+// joinNamespaces changes the calling thread for good.
+func joinNamespaces(other *Process) error {
 	// Our own child, not reaped: the number is its own.
-	path := fmt.Sprintf("/proc/%d/ns/%s", other.pid, name)
+	proc := fmt.Sprintf("/proc/%d/", other.pid)
+	// The top of a mount namespace need not be the root of those who live there.
+	root, err := unix.Open(proc+"root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %sroot: %w", proc, err)
+	}
+	defer func() { _ = unix.Close(root) }() // a path; nothing to lose
+	// The kernel wants a thread that shares its directories with no other.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare the directories: %w", err)
+	}
+	for _, ns := range []struct {
+		name string
+		kind int
+	}{{"pid", unix.CLONE_NEWPID}, {"cgroup", unix.CLONE_NEWCGROUP}, {"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"mnt", unix.CLONE_NEWNS}} {
+		if err := joinNamespace(proc+"ns/"+ns.name, ns.kind); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchdir(root); err != nil {
+		return fmt.Errorf("enter the root of process %d: %w", other.pid, err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("take the root of process %d: %w", other.pid, err)
+	}
+	return nil
+}
+
+func joinNamespace(path string, kind int) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	defer func() { _ = unix.Close(fd) }() // the thread is there by now
-	if kind == unix.CLONE_NEWNS {
-		// The kernel wants a thread that shares its directories with no other.
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			return fmt.Errorf("unshare the directories: %w", err)
-		}
-	}
 	if err := unix.Setns(fd, kind); err != nil {
 		return fmt.Errorf("enter %s: %w", path, err)
 	}

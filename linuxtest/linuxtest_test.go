@@ -297,7 +297,7 @@ func TestNeedsSkipWithAReason(t *testing.T) {
 		{func(tb testing.TB) { NeedCapability(tb, 63, "CAP_FLY") }, "needs CAP_FLY"},
 		{NeedRealSpeed, "needs a processor that is not emulated"},
 	}
-	t.Setenv("PITVISOR_EMULATED", "1")
+	t.Setenv("LINUXTEST_EMULATED", "1")
 	t.Setenv("PITVISOR_STRICT", "0")
 	for _, test := range tests {
 		r := try(t, test.need)

@@ -24,7 +24,7 @@ func modeSystemd(args []string) int {
 	if err := mountForSystemd(args[0]); err != nil {
 		return complain(err)
 	}
-	err := unix.Exec(systemdPath, []string{systemdPath, "--system", "--log-target=console"},
+	err := unix.Exec(systemdPath, []string{systemdPath, "--system", "--log-target=null"},
 		[]string{"PATH=" + os.Getenv("PATH"), "container=linuxtest", "SYSTEMD_UNIT_PATH=/run/system"})
 	return complain(fmt.Errorf("execute %s: %w", systemdPath, err))
 }
@@ -45,6 +45,8 @@ func mountForSystemd(run string) error {
 		flags    uintptr
 	}{
 		{run, "/run", unix.MS_BIND},
+		// As PID 1 it would take the machine's console for its own.
+		{os.DevNull, "/dev/console", unix.MS_BIND},
 		{"/proc/sys", "/proc/sys", unix.MS_BIND},
 		{"", "/proc/sys", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},
 		{"", "/", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},

@@ -65,11 +65,11 @@ func NeedCommand(tb testing.TB, names ...string) {
 }
 
 // NeedRealSpeed skips a test of how long something takes where the processor is
-// emulated: PITVISOR_EMULATED=1 in the environment says so, as in the guests of
+// emulated: LINUXTEST_EMULATED=1 in the environment says so, as in the guests of
 // linuxtest/vm without KVM.
 func NeedRealSpeed(tb testing.TB) {
 	tb.Helper()
-	if os.Getenv("PITVISOR_EMULATED") == "1" {
+	if os.Getenv("LINUXTEST_EMULATED") == "1" {
 		Skip(tb, "needs a processor that is not emulated")
 	}
 }

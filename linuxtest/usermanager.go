@@ -95,7 +95,8 @@ func (m *Manager) session() string { return filepath.Join(m.slice(), "session-1.
 func (m *Manager) await(tb testing.TB) {
 	tb.Helper()
 	command := m.Command(tb, "systemctl", "--user", "is-system-running")
-	ok, _ := poll(20*time.Second, func() (bool, string) {
+	// A second as a rule; a minute in a machine that is emulated.
+	ok, _ := poll(1*time.Minute, func() (bool, string) {
 		if !m.proc.Alive() {
 			return true, ""
 		}
@@ -107,13 +108,43 @@ func (m *Manager) await(tb testing.TB) {
 			return false, ""
 		}
 		defer p.end(tb)
-		status, exited, err := p.wait(10 * time.Second)
+		status, exited, err := p.wait(time.Minute)
 		return err == nil && exited && status == 0, ""
 	})
 	if !ok || !m.proc.Alive() {
-		log, _ := os.ReadFile(m.log) // may be missing, and is for people
-		tb.Fatalf("the user's systemd does not come up:\n%s", log)
+		tb.Fatalf("the user's systemd does not come up:\n%s", m.state())
 	}
+}
+
+// state is what there is to say of systemd, for people.
+func (m *Manager) state() string {
+	text, _ := os.ReadFile(m.log) // what it said before it was systemd
+	for _, p := range membersBelow(m.root) {
+		text = append(text, "process "+p.String()+"\n"...)
+	}
+	path, err := exec.LookPath("systemctl")
+	if err != nil {
+		return string(text)
+	}
+	out, err := os.Create(m.log)
+	if err != nil {
+		return string(text)
+	}
+	defer func() { _ = out.Close() }() // read below
+	for _, args := range [][]string{{"list-jobs"}, {"--failed"}, {"status", "user@*", "dbus*"}} {
+		c := Command{Args: append([]string{path, "--no-pager"}, args...), Cgroup: m.root, Stdout: out, Stderr: out, beside: m.proc}
+		p, err := c.start()
+		if err != nil {
+			text = append(text, err.Error()+"\n"...)
+		} else {
+			_, _, _ = p.wait(time.Minute) // what it has said by then is better than nothing
+			_ = unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0)
+			_, _, _ = p.wait(time.Minute)
+			_ = unix.Close(p.fd)
+		}
+	}
+	more, _ := os.ReadFile(m.log)
+	return string(text) + string(more)
 }
 
 // Command returns a command that runs as the user in a login session: outside of the

@@ -27,7 +27,7 @@ const (
 `
 	userService = "[Unit]\nDefaultDependencies=no\nAfter=dbus.service\n[Service]\nType=notify\nUser=%d\nGroup=%d\nSlice=user-%d.slice\n" +
 		"Delegate=yes\nKillMode=mixed\nEnvironment=HOME=/nonexistent XDG_RUNTIME_DIR=/run/user/%d SYSTEMD_UNIT_PATH=/run/units\n" +
-		"ExecStart=" + systemdPath + " --user --log-target=console\n"
+		"ExecStart=" + systemdPath + " --user --log-target=null\n"
 	// With what systemd itself asks for, and finds missing.
 	target = "[Unit]\nDefaultDependencies=no\n"
 )

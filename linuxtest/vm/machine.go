@@ -120,7 +120,7 @@ func (m *Machine) Run(ctx context.Context) (*Run, error) {
 	return r, err
 }
 
-// scratchSize is the disk at /dev/vdX that $PITVISOR_SCRATCH_DISK names.
+// scratchSize is the disk at /dev/vdX that $LINUXTEST_SCRATCH_DISK names.
 const scratchSize = 64 << 20
 
 // disks are QEMU's drives in the order of the guest's names.
@@ -164,9 +164,9 @@ func (m *Machine) initramfs(self, accel string) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	env := []string{"PITVISOR_SCRATCH_DISK=/dev/vd" + string(rune('a'+len(m.disks())-1))}
+	env := []string{"LINUXTEST_SCRATCH_DISK=/dev/vd" + string(rune('a'+len(m.disks())-1))}
 	if accel == "tcg" {
-		env = append(env, "PITVISOR_EMULATED=1")
+		env = append(env, "LINUXTEST_EMULATED=1")
 	}
 	text, err := json.Marshal(job{
 		Root: m.Root != nil, Payload: m.Payload != "",
