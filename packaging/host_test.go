@@ -5,8 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -138,41 +136,10 @@ func (h host) runs(dir string) []string {
 	return found
 }
 
-// processes are the members of a cgroup and of all below it.
-func (h host) processes(dir string) []int {
-	h.t.Helper()
-	var pids []int
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || e.Name() != "cgroup.procs" {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil // gone meanwhile
-		}
-		for _, field := range strings.Fields(string(data)) {
-			pid, err := strconv.Atoi(field)
-			if err != nil {
-				return err
-			}
-			pids = append(pids, pid)
-		}
-		return nil
-	})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	slices.Sort(pids)
-	return pids
-}
-
 // gone checks that nothing of a unit is left.
 func (h host) gone(dir string) {
 	h.t.Helper()
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		h.t.Errorf("%s is still there, with processes %v (%v)", dir, h.processes(dir), err)
+		h.t.Errorf("%s is still there, with processes %v (%v)", dir, linuxtest.Members(dir), err)
 	}
 }

@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,10 +35,10 @@ func (h host) up(unit, dir string) string {
 	if len(runs) != 1 {
 		h.t.Fatalf("runs in %s: %v, want one", dir, runs)
 	}
-	if pids := h.processes(runs[0]); len(pids) != everyone {
+	if pids := linuxtest.Members(runs[0]); len(pids) != everyone {
 		h.t.Errorf("processes in %s: %v, want %d", runs[0], pids, everyone)
 	}
-	if pids := h.processes(dir); len(pids) != everyone+1 {
+	if pids := linuxtest.Members(dir); len(pids) != everyone+1 {
 		h.t.Errorf("processes in %s: %v, want one more, the supervisor", dir, pids)
 	}
 	if leaf, err := filepath.Glob(filepath.Join(dir, "supervisor*")); err != nil || len(leaf) != 1 {
@@ -48,9 +49,9 @@ func (h host) up(unit, dir string) string {
 
 // killMain kills the supervisor, and waits until systemd has started another one whose
 // workers are ready. It returns who was there before.
-func (h host) killMain(unit, dir string) (before []int) {
+func (h host) killMain(unit, dir string) (before []linuxtest.Identity) {
 	h.t.Helper()
-	before = h.processes(dir)
+	before = linuxtest.Identities(dir)
 	h.root("systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
 	linuxtest.Wait(h.t, patience, func() (bool, string) {
 		state := h.property(unit, "NRestarts") + " " + h.property(unit, "StatusText") + " " + h.property(unit, "ActiveState")
@@ -60,12 +61,12 @@ func (h host) killMain(unit, dir string) (before []int) {
 }
 
 // none checks that none of some processes is in a cgroup.
-func (h host) none(dir string, of []int) {
+func (h host) none(dir string, of []linuxtest.Identity) {
 	h.t.Helper()
 	linuxtest.Wait(h.t, patience, func() (bool, string) {
-		for _, pid := range h.processes(dir) {
-			if slices.Contains(of, pid) {
-				return false, "a process from before is still there"
+		for _, id := range linuxtest.Identities(dir) {
+			if slices.Contains(of, id) {
+				return false, fmt.Sprintf("process %d from before is still there", id.PID)
 			}
 		}
 		return true, ""
@@ -74,11 +75,10 @@ func (h host) none(dir string, of []int) {
 
 const unit = "pitvisor.service"
 
-// The life of the package on a machine, as an operator leads it.
-func TestPackageOnAHostWithSystemd(t *testing.T) {
+// testHost is the life of the package on a machine, as an operator leads it.
+func testHost(t *testing.T, deb string) {
 	linuxtest.NoLeaks(t)
 	h := boot(t)
-	deb := one(t, build(t), "*.deb")
 	h.install(deb)
 	step := func(name string, f func(t *testing.T, h host)) {
 		t.Helper()
@@ -106,8 +106,8 @@ func testNoPool(t *testing.T, h host) {
 	if out, code := h.try("systemctl", "start", unit); code != 1 {
 		t.Errorf("start without a pool = %d: %s", code, out)
 	}
-	if status, restarts := h.property(unit, "ExecMainStatus"), h.property(unit, "NRestarts"); status != "2" || restarts != "0" {
-		t.Errorf("exit status %s after %s restarts, want 2 and none", status, restarts)
+	if status, state := h.property(unit, "ExecMainStatus"), h.property(unit, "ActiveState"); status != "2" || state != "failed" {
+		t.Errorf("exit status %s, %s, want 2 and no restart", status, state)
 	}
 	if said := h.said(); !strings.Contains(said, "/etc/pitvisor/pitvisor.toml:1:1: no [pool.NAME] table") {
 		t.Errorf("it says %q", said)
@@ -192,7 +192,7 @@ func testNoDelegate(t *testing.T, h host) {
 		t.Errorf("it says %s", said)
 	}
 	owned := filepath.Join(h.top, "pitvisor")
-	if pids := h.processes(owned); len(pids) != everyone {
+	if pids := linuxtest.Members(owned); len(pids) != everyone {
 		t.Errorf("processes in %s: %v, want %d", owned, pids, everyone)
 	}
 	h.root("systemctl", "stop", unit)
@@ -229,8 +229,8 @@ func testUserService(t *testing.T, h host) {
 	h.Systemctl(t, "daemon-reload")
 	h.Systemctl(t, "start", unit)
 	dir := filepath.Join(h.Dir, "app.slice", unit)
-	if runs := h.runs(dir); len(runs) != 1 || len(h.processes(dir)) != everyone+1 {
-		t.Errorf("runs in %s: %v, processes %v", dir, runs, h.processes(dir))
+	if runs := h.runs(dir); len(runs) != 1 || len(linuxtest.Members(dir)) != everyone+1 {
+		t.Errorf("runs in %s: %v, processes %v", dir, runs, linuxtest.Members(dir))
 	}
 	h.Systemctl(t, "stop", unit)
 	h.gone(dir)
@@ -239,11 +239,11 @@ func testUserService(t *testing.T, h host) {
 func testUpgradeAndRemove(t *testing.T, h host, deb string) {
 	h.configure("pitvisor.toml", workers)
 	h.root("systemctl", "start", unit)
-	before := h.processes(h.cgroup(unit))
+	before := linuxtest.Identities(h.cgroup(unit))
 	if out := h.root("dpkg", "-i", "--no-triggers", deb); !strings.Contains(out, "systemctl restart pitvisor") {
 		t.Errorf("the upgrade does not say that the old version runs on:\n%s", out)
 	}
-	if after := h.processes(h.cgroup(unit)); !slices.Equal(after, before) {
+	if after := linuxtest.Identities(h.cgroup(unit)); !slices.Equal(after, before) {
 		t.Errorf("processes after the upgrade: %v, before: %v", after, before)
 	}
 	h.root("dpkg", "-r", "--no-triggers", "pitvisor")
