@@ -10,7 +10,7 @@ TOOL = go tool -modfile=tools.mod
 # Of test-vm: kernels (VM=6.12 for one), packages, and flags of the test binaries.
 VM = all
 VMTEST = ./cgroup ./pidfd ./spawn ./registry ./resource ./history ./supervise ./linuxtest ./internal/... ./cmd/pitvisor ./cmd/front
-VMFLAGS =
+VMFLAGS = -test.short
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
 .PHONY: build run check fmt test test-vm race fuzz bench cover soak clean
@@ -40,7 +40,7 @@ test:
 test-vm:
 	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
-	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
+	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 5m -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
 
 race:
 	@scripts/need gcc
