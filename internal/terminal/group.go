@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// occupied says whether a process group has a member that has not exited. When that
-// cannot be seen it says so too.
-func occupied(group int) bool {
+// occupied says whether a process group has a member that has not exited, beside one
+// that is known. When that cannot be seen it says so too.
+func occupied(group, known int) bool {
 	if group <= 0 {
 		return false
 	}
@@ -29,15 +29,19 @@ func occupied(group int) bool {
 	if err != nil {
 		return true
 	}
-	zombies := false
+	explained := false // by zombies, and by the known one
 	for _, name := range names {
+		if name == strconv.Itoa(known) {
+			explained = true
+			continue
+		}
 		member, alive := memberOf(group, name)
 		if alive {
 			return true
 		}
-		zombies = zombies || member
+		explained = explained || member
 	}
-	return !zombies
+	return !explained
 }
 
 // memberOf says whether a process is in a group, and alive. The number is only used

@@ -165,14 +165,21 @@ func spoil(fd int) error {
 	return unix.IoctlSetTermios(fd, unix.TCSETS, &modes)
 }
 
-// modeSpoil is an editor that is killed.
-func modeSpoil([]string) int {
+// modeSpoil is an editor that is killed, that exits as stty does, or that lives on.
+func modeSpoil(args []string) int {
 	t, err := Open()
 	if err == nil {
 		err = spoil(t.fd)
 	}
 	if err != nil {
 		return complain(err)
+	}
+	fmt.Println("ready")
+	switch args[0] {
+	case "exit":
+		return 0
+	case "live":
+		return rest()
 	}
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err == nil {
@@ -196,10 +203,16 @@ func modeGroup(args []string) int {
 	}
 	fmt.Println("ready")
 	if args[0] == "live" {
-		timer := time.NewTimer(linuxtest.HelperLife)
-		defer timer.Stop()
-		<-timer.C
+		return rest()
 	}
+	return 0
+}
+
+// rest waits to be killed.
+func rest() int {
+	timer := time.NewTimer(linuxtest.HelperLife)
+	defer timer.Stop()
+	<-timer.C
 	return 0
 }
 

@@ -59,17 +59,25 @@ func (t *Terminal) Foreground() bool {
 // Restore brings the terminal back to what [Terminal.Save] has seen, if this process
 // was in the foreground then. A foreground process group that has no living member,
 // such as that of a killed job, is replaced by this process's own; a living one is
-// left in peace, and the modes with it. Nothing is written where nothing differs, and
-// a terminal that was hung up is no error.
-func (t *Terminal) Restore() error {
+// left in peace, and the modes with it. So are they while the process group of this
+// process has another member, such as the pager of a pipeline, and if they were those
+// of a program that reads single keys in the first place. Nothing is written where
+// nothing differs, and a terminal that was hung up is no error.
+func (t *Terminal) Restore() error { return t.restore(t.restoreModes) }
+
+// RestoreGroup is [Terminal.Restore] without the modes: for a command that has ended by
+// itself, and may have been started to change them.
+func (t *Terminal) RestoreGroup() error { return t.restore(nil) }
+
+func (t *Terminal) restore(modes func() error) error {
 	if !t.saved.known || !t.saved.ours {
 		return nil
 	}
 	err := quietly(func() error {
-		if err := t.restoreGroup(); err != nil {
+		if err := t.restoreGroup(); err != nil || modes == nil {
 			return err
 		}
-		return t.restoreModes()
+		return modes()
 	})
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOTTY) {
 		return nil // hung up, or not ours any more
@@ -82,18 +90,18 @@ func (t *Terminal) Restore() error {
 
 func (t *Terminal) restoreGroup() error {
 	group, err := t.group()
-	if err != nil || group == unix.Getpgrp() || occupied(group) {
+	if err != nil || group == unix.Getpgrp() || occupied(group, 0) {
 		return err
 	}
 	return ignoringEINTR(func() error { return unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, unix.Getpgrp()) })
 }
 
 func (t *Terminal) restoreModes() error {
-	if !t.Foreground() {
+	if !t.Foreground() || t.saved.modes.Lflag&unix.ICANON == 0 {
 		return nil
 	}
 	modes, err := t.modes()
-	if err != nil || modes == t.saved.modes {
+	if err != nil || modes == t.saved.modes || occupied(unix.Getpgrp(), os.Getpid()) {
 		return err
 	}
 	// After what was written has been sent: it was meant for the modes before.

@@ -38,7 +38,10 @@ func modeJob(args []string) int {
 
 func scenarios() map[string]func(*Terminal) error {
 	return map[string]func(*Terminal) error{
-		"killed editor":    func(t *Terminal) error { return playKilled(t, "spoil") },
+		"killed editor":    func(t *Terminal) error { return playKilled(t, "spoil", "die") },
+		"stty":             playStty,
+		"pager beside":     playPager,
+		"pager before":     playPagerBefore,
 		"dead group":       func(t *Terminal) error { return playKilled(t, "group", "exit") },
 		"zombie group":     playZombie,
 		"living group":     playLiving,
@@ -150,6 +153,44 @@ func playLiving(t *Terminal) error {
 	}
 	err = t.Restore()
 	return errors.Join(err, unix.PidfdSendSignal(c.fd, unix.SIGKILL, nil, 0), c.wait(0))
+}
+
+// playStty has modes changed on purpose.
+func playStty(t *Terminal) error {
+	c, err := command("spoil", "exit")
+	if err == nil {
+		err = c.wait(0)
+	}
+	if err == nil {
+		err = forbidWrites()
+	}
+	return errors.Join(err, t.RestoreGroup())
+}
+
+// playPager has somebody else in the process group who is at work.
+func playPager(t *Terminal) error {
+	c, err := command("spoil", "live")
+	if err != nil {
+		return err
+	}
+	if _, err := c.output.ReadString('\n'); err != nil {
+		return err
+	}
+	if err := forbidWrites(); err != nil {
+		return err
+	}
+	err = t.Restore()
+	return errors.Join(err, unix.PidfdSendSignal(c.fd, unix.SIGKILL, nil, 0), c.wait(0))
+}
+
+// playPagerBefore saves what somebody else in the process group has made of the
+// terminal, who is through with it before the end.
+func playPagerBefore(t *Terminal) error {
+	before := t.saved.modes
+	if err := errors.Join(spoil(t.fd), t.Save(), unix.IoctlSetTermios(t.fd, unix.TCSETSW, &before), forbidWrites()); err != nil {
+		return err
+	}
+	return t.Restore()
 }
 
 func playNothing(t *Terminal) error {
@@ -301,6 +342,17 @@ func TestRestoreLeavesAlone(t *testing.T) {
 		f.order(t, "state", "echo true, another's")
 		f.quit(t)
 	})
+	for scenario, state := range map[string]string{
+		"stty": "echo false, the job's", "pager beside": "echo false, the job's", "pager before": "echo true, the job's",
+	} {
+		t.Run(scenario, func(t *testing.T) {
+			linuxtest.NoLeaks(t)
+			f := start(t, "foreground", scenario)
+			f.order(t, "wait", "exit 0")
+			f.order(t, "state", state)
+			f.quit(t)
+		})
+	}
 	for _, where := range []string{"foreground", "background"} {
 		t.Run("shell, job in the "+where, func(t *testing.T) {
 			linuxtest.NoLeaks(t)
