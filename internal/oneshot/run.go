@@ -99,8 +99,18 @@ func (j *job) openTerminal() error {
 		return nil // one that is hung up
 	}
 	j.term = term
-	j.onClose(term.Restore)
+	j.onClose(j.restoreTerminal)
 	return nil
+}
+
+// restoreTerminal takes back what the command has made of the terminal if it was cut
+// short. One that has ended by itself may have been stty.
+func (j *job) restoreTerminal() error {
+	r := &j.result
+	if j.phase == ended && r.Exit.Signal == 0 && r.Sent == 0 && r.Left.Total == 0 {
+		return j.term.RestoreGroup()
+	}
+	return j.term.Restore()
 }
 
 func (j *job) onClose(f func() error) { j.closers = append(j.closers, f) }
