@@ -16,8 +16,8 @@ func BenchmarkList(b *testing.B) {
 			out.word("ready")
 			c.Leader = pidfd.Identity{}
 			for b.Loop() {
-				if found := r.list(c); found.Total != n+1 {
-					b.Fatalf("List counts %d, want %d", found.Total, n+1)
+				if found, err := List(r.dir, c); err != nil || found.Total != n+1 {
+					b.Fatalf("List counts %d, %v, want %d", found.Total, err, n+1)
 				}
 			}
 		})

@@ -11,28 +11,42 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/pitvisor/pitvisor/internal/procfs"
 	"github.com/pitvisor/pitvisor/internal/sockdiag"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/pidfd"
 	"golang.org/x/sys/unix"
 )
 
-// listening is what a helper printed of its sockets, in List's words.
-func listening(t *testing.T, out *output) []string {
+// leftListening reads which process was left, and what it says of its sockets, in
+// List's words. The two print at the same time.
+func leftListening(t *testing.T, out *output) (pid int, want []string) {
 	t.Helper()
-	var want []string
-	for out.lines.Scan() && out.lines.Text() != "ready" {
-		fields := strings.SplitN(out.lines.Text(), " ", 3)
-		if fields[0] != "at" {
+	ready := false
+	for (pid == 0 || !ready) && out.lines.Scan() {
+		word, rest, _ := strings.Cut(out.lines.Text(), " ")
+		switch word {
+		case "left":
+			n, err := strconv.Atoi(rest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid = n
+		case "at":
+			network, address, _ := strings.Cut(rest, " ")
+			want = append(want, strings.TrimRight(network, "46")+" "+address)
+		case "ready":
+			ready = true
+		default:
 			t.Fatalf("it printed %q", out.lines.Text())
 		}
-		want = append(want, strings.TrimRight(fields[1], "46")+" "+fields[2])
 	}
-	return want
+	return pid, want
 }
 
 func words(sockets []sockdiag.Socket) []string {
@@ -63,11 +77,7 @@ func TestListening(t *testing.T) {
 			openFor(t, dir)
 			command, c, out := r.command("leave", append(strings.Fields(words),
 				append([]string{"--"}, linuxtest.Helper(t, "sockets", filepath.Join(dir, "s"))...)...)...)
-			pid, err := strconv.Atoi(out.word("left"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := listening(t, out)
+			pid, want := leftListening(t, out)
 			command.Wait(t, 10*time.Second)
 			mustListen(t, r.one(c, pid), want)
 		})
@@ -93,11 +103,8 @@ func TestListeningInTwoNamespaces(t *testing.T) {
 	for _, words := range []string{"netns", "netns", "setsid"} {
 		var out *output
 		_, c, out = r.command("leave", append([]string{words, "stay", "--"}, linuxtest.Helper(t, "sockets", filepath.Join(t.TempDir(), "s"))...)...)
-		pid, err := strconv.Atoi(out.word("left"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		want[pid] = listening(t, out)
+		pid, sockets := leftListening(t, out)
+		want[pid] = sockets
 	}
 	found := r.list(c)
 	for _, p := range found.Processes {
@@ -213,6 +220,58 @@ func TestOverwrittenEnvironmentIsUnknown(t *testing.T) {
 	}
 }
 
+// modeExecAgain executes itself so many times.
+func modeExecAgain(args []string) int {
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n == 0 {
+		return rest()
+	}
+	argv := append(slices.Clone(os.Args[:2]), strconv.Itoa(n-1))
+	fmt.Println(syscall.Exec(argv[0], argv, os.Environ()))
+	return 1
+}
+
+// A process that is about to execute a program has neither arguments nor environment
+// for a moment. That is no reason to call it scrubbed.
+func TestExecMeanwhile(t *testing.T) {
+	r := newRun(t)
+	p, c, _ := r.command("exec-again", "1000000")
+	c.Leader = pidfd.Identity{}
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID()))
+		return strings.Contains(string(b), "\x00linuxtest-helper:exec-again\x00999"), fmt.Sprintf("at %q, %v", b, err)
+	})
+	caught := 0
+	for range 1000 {
+		found := r.list(c)
+		if len(found.Processes) != 1 {
+			t.Fatalf("List = %+v, want one", found)
+		}
+		one := found.Processes[0]
+		if slices.Contains(one.Left, Scrubbed) || len(one.Args) == 0 && !slices.Contains(one.Unknown, FactArgs) {
+			t.Fatalf("List = %+v", one)
+		}
+		if len(one.Unknown) > 0 {
+			caught++
+		}
+	}
+	t.Logf("%d of 1000 looks met an exec", caught)
+}
+
+// A process without memory is not one without arguments and environment.
+func TestNoMemoryIsNotEmpty(t *testing.T) {
+	p := linuxtest.Start(t, linuxtest.Helper(t, "exit", "0")...)
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) { return !p.Alive(), "alive" })
+	proc, err := procfs.Open(p.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.Close()
+	if facts := readFacts(proc, "x"); facts.argsOK || facts.env.kind != envUnknown {
+		t.Errorf("facts of a zombie are %+v, want unknown ones", facts)
+	}
+}
+
 // Whoever asks for no run's name needs no environment.
 func TestNoRunID(t *testing.T) {
 	r := newRun(t)
@@ -242,7 +301,10 @@ func TestStuckReader(t *testing.T) {
 	var p Process
 	linuxtest.Wait(t, 20*time.Second, func() (bool, string) {
 		began := time.Now()
-		found := r.list(c)
+		found, err := List(r.dir, c)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if took := time.Since(began); took > budget+patience+time.Second {
 			t.Errorf("List took %v", took)
 		}
@@ -256,7 +318,10 @@ func TestStuckReader(t *testing.T) {
 		t.Errorf("unknown %v, want %v: %+v", p.Unknown, want, p)
 	}
 	other, _, _ := r.ready()
-	found := r.list(c)
+	found, err := List(r.dir, c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if found.Total != 2 || len(found.Processes) != 2 {
 		t.Fatalf("List = %+v, want two", found)
 	}
@@ -355,7 +420,7 @@ func TestReadEnvironment(t *testing.T) {
 		text string
 		want environment
 	}{
-		{"", environment{kind: envWithout}},
+		{"", environment{kind: envEmpty}},
 		{"A=B\x00", environment{kind: envWithout}},
 		{"A=B", environment{kind: envWithout}},
 		{"A=B\x00PITVISOR_RUN_ID=7\x00", environment{envWith, "7"}},

@@ -140,7 +140,7 @@ func (m *members) where(held *pidfd.Process, c candidate) (string, bool) {
 		return c.path, !errors.Is(err, pidfd.ErrGone)
 	}
 	if info.CgroupID == 0 {
-		return c.path, m.listed(held)
+		return m.listed(held)
 	}
 	path, ok := m.paths[info.CgroupID]
 	if ok {
@@ -155,9 +155,13 @@ func (m *members) where(held *pidfd.Process, c candidate) (string, bool) {
 
 // listed is for kernels before 6.13, which do not tell the cgroup of a pidfd: a
 // process that has not exited has its number, so a list that is read now means it.
-func (m *members) listed(held *pidfd.Process) bool {
-	pids, err := m.run.PIDsRecursive()
-	return err == nil && slices.Contains(pids, held.PID())
+func (m *members) listed(held *pidfd.Process) (path string, ok bool) {
+	err := m.run.Groups(func(g cgroup.Group) {
+		if slices.Contains(g.PIDs, held.PID()) {
+			path, ok = g.Path, true
+		}
+	})
+	return path, ok && err == nil
 }
 
 // lister reads processes one after the other.

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 		"many-sockets": modeManySockets,
 		"title":        modeTitle,
 		"stuck":        modeStuck,
+		"exec-again":   modeExecAgain,
 		"silent":       modeSilent,
 		"dead-leader":  modeDeadLeader,
 		"list":         modeList,
@@ -250,17 +251,30 @@ func (r *run) left(words ...string) (int, Command) {
 		r.t.Fatal(err)
 	}
 	p.Wait(r.t, 10*time.Second)
+	awaitExec(r.t, pid)
 	return pid, c
 }
 
-// list is List of everything, which must work.
+// awaitExec waits until a process has its arguments. Whoever started it knows that
+// the exec succeeds a little earlier.
+func awaitExec(t testing.TB, pid int) {
+	t.Helper()
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return len(b) > 0, fmt.Sprintf("no arguments of process %d yet, %v", pid, err)
+	})
+}
+
+// list is List of everything, with patience for the slowest machine.
 func (r *run) list(c Command) Found {
 	r.t.Helper()
-	found, err := List(r.dir, c)
-	if err != nil {
+	m := &members{run: r.dir}
+	if err := m.read(); err != nil {
 		r.t.Fatal(err)
 	}
-	return found
+	l := newLister(c, m.contains)
+	l.memory.patience, l.memory.left = time.Minute, time.Minute
+	return l.list(m)
 }
 
 // one is List of one process, which must be the one with this number.

@@ -15,7 +15,7 @@ import (
 // How long to wait for what lies in the memory of other processes: for one, and for
 // all of an answer.
 const (
-	patience = 100 * time.Millisecond
+	patience = 250 * time.Millisecond
 	budget   = time.Second
 )
 
@@ -82,21 +82,53 @@ func (l *lister) readMemory(p *Process, held *pidfd.Process) environment {
 	return facts.env
 }
 
+// readFacts reads arguments and environment.
 func readFacts(p *procfs.Process, runID string) memoryFacts {
 	var facts memoryFacts
-	if line, err := p.Read("cmdline", MaxArgs+1); err == nil {
-		facts.argsOK = true
-		facts.argsCut = len(line) > MaxArgs
-		facts.args = splitArgs(line[:min(len(line), MaxArgs)])
+	if !settled(p, func() bool { facts.readArgs(p); return len(facts.args) == 0 }) {
+		facts = memoryFacts{}
 	}
 	if runID == "" {
 		return facts
 	}
-	if fd, err := p.Open("environ"); err == nil {
-		defer func() { _ = unix.Close(fd) }() // read-only; nothing to lose
-		facts.env = readEnvironment(bufio.NewReaderSize(&file{fd}, 4<<10))
+	if !settled(p, func() bool { facts.env = environmentOf(p); return facts.env.kind == envEmpty }) {
+		facts.env = environment{}
 	}
 	return facts
+}
+
+// settled says whether what was read can be believed. A process that is about to
+// execute a program has neither arguments nor environment for a moment, so what is
+// empty counts only if the process had both before and after, and in the same place.
+func settled(p *procfs.Process, readEmpty func() bool) bool {
+	const tries = 3
+	for range tries {
+		before, err := p.Stat()
+		if !readEmpty() {
+			return true
+		}
+		after, afterErr := p.Stat()
+		if err == nil && afterErr == nil && before.EnvStart != 0 && before.EnvStart == after.EnvStart {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *memoryFacts) readArgs(p *procfs.Process) {
+	line, err := p.Read("cmdline", MaxArgs+1)
+	f.argsOK = err == nil
+	f.argsCut = len(line) > MaxArgs
+	f.args = splitArgs(line[:min(len(line), MaxArgs)])
+}
+
+func environmentOf(p *procfs.Process) environment {
+	fd, err := p.Open("environ")
+	if err != nil {
+		return environment{}
+	}
+	defer func() { _ = unix.Close(fd) }() // read-only; nothing to lose
+	return readEnvironment(bufio.NewReaderSize(&file{fd}, 4<<10))
 }
 
 // file reads a descriptor with bare system calls.
@@ -136,6 +168,7 @@ type envKind uint8
 
 const (
 	envUnknown envKind = iota // unreadable, or overwritten by the process for its title
+	envEmpty                  // there is nothing
 	envWithout                // there is no PITVISOR_RUN_ID
 	envWith
 )
@@ -146,7 +179,7 @@ func (e environment) scrubbed(run, nested string) bool {
 	switch e.kind {
 	case envUnknown:
 		return false
-	case envWithout:
+	case envEmpty, envWithout:
 		return true
 	case envWith:
 		return e.runID != run && (nested == "" || e.runID != nested)
@@ -172,7 +205,9 @@ func readEnvironment(r *bufio.Reader) environment {
 		begins = err != bufio.ErrBufferFull
 		switch {
 		case err == nil || err == bufio.ErrBufferFull:
-		case err == io.EOF && (empty || named):
+		case err == io.EOF && empty:
+			return environment{kind: envEmpty}
+		case err == io.EOF && named:
 			return environment{kind: envWithout}
 		default:
 			return environment{}

@@ -83,6 +83,9 @@ func TestStatOfThisProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := child.Identity(t)
+	if s.EnvStart == 0 {
+		t.Errorf("Stat = %+v, want to know where the environment is", s)
+	}
 	if s.PPID != os.Getpid() || s.Group != group || s.Session != session || s.Start != id.Start {
 		t.Errorf("Stat = %+v, want parent %d, group %d, session %d, start %d", s, os.Getpid(), group, session, id.Start)
 	}
@@ -174,17 +177,18 @@ func TestSocketsUntilFound(t *testing.T) {
 }
 
 func TestParseStat(t *testing.T) {
-	const rest = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"
+	const rest = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50"
 	for _, c := range []struct {
 		line string
 		want Stat
 		ok   bool
 	}{
-		{"7 (sh) S" + rest, Stat{Comm: "sh", State: 'S', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
-		{"7 (a) R (b)) Z" + rest, Stat{Comm: "a) R (b)", State: 'Z', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
-		{"7 (\n\xff) D" + rest, Stat{Comm: "\n\xff", State: 'D', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
-		{"7 () I" + rest, Stat{State: 'I', PPID: 1, Group: 2, Session: 3, Start: 4711}, true},
+		{"7 (sh) S" + rest, Stat{Comm: "sh", State: 'S', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
+		{"7 (a) R (b)) Z" + rest, Stat{Comm: "a) R (b)", State: 'Z', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
+		{"7 (\n\xff) D" + rest, Stat{Comm: "\n\xff", State: 'D', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
+		{"7 () I" + rest, Stat{State: 'I', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
 		{"7 (sh) S 1 2 3", Stat{}, false},
+		{"7 (sh) S" + rest[:len(rest)-len(" 47 48 49 50")], Stat{}, false},
 		{"7 (sh) S x" + rest[2:], Stat{}, false},
 		{")(", Stat{}, false},
 		{"", Stat{}, false},
@@ -213,6 +217,6 @@ func TestParseUID(t *testing.T) {
 }
 
 func FuzzParseStat(f *testing.F) {
-	f.Add([]byte("7 (sh) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"))
+	f.Add([]byte("7 (sh) S" + strings.Repeat(" 1", 49)))
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })
 }

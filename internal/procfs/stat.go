@@ -17,6 +17,11 @@ type Stat struct {
 	Group   int    // process group; 0 when its leader was outside the namespace
 	Session int    // 0 likewise
 	Start   uint64 // clock ticks since boot
+
+	// EnvStart is where its environment begins in its memory, right behind the
+	// arguments. 0 for a process that is about to execute a program, or has no memory,
+	// or is hidden from the caller.
+	EnvStart uint64
 }
 
 // ticks is USER_HZ, which is part of the kernel's interface on the architectures
@@ -45,8 +50,8 @@ func parseStat(b []byte) (Stat, bool) {
 	}
 	s := Stat{Comm: string(b[open+1 : end])}
 	fields := bytes.Fields(b[end+1:])
-	const start = 22 - 3 // field 22, counted from the one behind the name
-	if len(fields) <= start || len(fields[0]) != 1 {
+	const start, envStart = 22 - 3, 50 - 3 // fields 22 and 50, counted from the one behind the name
+	if len(fields) <= envStart || len(fields[0]) != 1 {
 		return Stat{}, false
 	}
 	s.State = fields[0][0]
@@ -57,9 +62,14 @@ func parseStat(b []byte) (Stat, bool) {
 		}
 		*to = n
 	}
-	var err error
-	s.Start, err = strconv.ParseUint(string(fields[start]), 10, 64)
-	return s, err == nil
+	for i, to := range map[int]*uint64{start: &s.Start, envStart: &s.EnvStart} {
+		n, err := strconv.ParseUint(string(fields[i]), 10, 64)
+		if err != nil {
+			return Stat{}, false
+		}
+		*to = n
+	}
+	return s, true
 }
 
 // Age returns how long the process has been there, to a hundredth of a second.
