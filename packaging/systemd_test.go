@@ -53,11 +53,17 @@ func (h host) killMain(unit, dir string) (before []linuxtest.Identity) {
 	h.t.Helper()
 	before = linuxtest.Identities(dir)
 	h.root("systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
+	h.restarted(unit)
+	return before
+}
+
+// restarted waits until systemd has started a unit once more and its workers are ready.
+func (h host) restarted(unit string) {
+	h.t.Helper()
 	linuxtest.Wait(h.t, patience, func() (bool, string) {
 		state := h.property(unit, "NRestarts") + " " + h.property(unit, "StatusText") + " " + h.property(unit, "ActiveState")
-		return state == "1 2 workers ready active", state + "\n"
+		return state == "1 2 workers ready active", state
 	})
-	return before
 }
 
 // none checks that none of some processes is in a cgroup.
@@ -97,6 +103,10 @@ func testHost(t *testing.T, deb string) {
 	step("KillMode=process leaves workers, which are swept", testKillModeProcess)
 	step("ProtectControlGroups=yes is named", testProtectControlGroups)
 	step("no Delegate= is named", testNoDelegate)
+	step("a stop during the start", testStopDuringStart)
+	step("the daemon hangs", testWatchdog)
+	step("RestrictNamespaces=yes", testRestrictNamespaces)
+	step("frozen and thawed", testFreeze)
 	step("of a CI user", testInstance)
 	step("of a user's systemd", testUserService)
 	step("upgrade, remove and purge while workers run", func(t *testing.T, h host) { testUpgradeAndRemove(t, h, deb) })
@@ -199,6 +209,58 @@ func testNoDelegate(t *testing.T, h host) {
 	if left, err := os.ReadDir(owned); err != nil || len(h.runs(owned)) != 0 {
 		t.Errorf("left in %s: %v, %v", owned, left, err)
 	}
+}
+
+func testStopDuringStart(t *testing.T, h host) {
+	h.configure("pitvisor.toml", strings.Replace(workers, "echo up", "echo never", 1))
+	defer h.configure("pitvisor.toml", workers)
+	h.root("systemctl", "start", "--no-block", unit)
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		n := len(linuxtest.Members(h.cgroup(unit)))
+		return n == everyone+1, fmt.Sprintf("%d processes", n)
+	})
+	if state := h.property(unit, "ActiveState"); state != "activating" {
+		t.Errorf("with workers that are not ready it is %s", state)
+	}
+	h.root("systemctl", "stop", unit)
+	h.gone(h.cgroup(unit))
+}
+
+func testWatchdog(t *testing.T, h host) {
+	h.dropIn(unit, "watchdog", "WatchdogSec=1s\n")
+	defer h.revert(unit, "watchdog")
+	h.root("systemctl", "start", unit)
+	before := linuxtest.Identities(h.cgroup(unit))
+	h.root("systemctl", "kill", "--signal=STOP", "--kill-who=main", unit)
+	h.restarted(unit)
+	h.none(h.cgroup(unit), before)
+	h.up(unit, h.cgroup(unit))
+	h.root("systemctl", "stop", unit)
+	h.gone(h.cgroup(unit))
+}
+
+func testRestrictNamespaces(t *testing.T, h host) {
+	h.dropIn(unit, "namespaces", "RestrictNamespaces=yes\n")
+	defer h.revert(unit, "namespaces")
+	h.root("systemctl", "start", unit)
+	h.up(unit, h.cgroup(unit))
+	h.root("systemctl", "stop", unit)
+	h.gone(h.cgroup(unit))
+}
+
+func testFreeze(t *testing.T, h host) {
+	h.root("systemctl", "start", unit)
+	before := linuxtest.Identities(h.cgroup(unit))
+	h.root("systemctl", "freeze", unit)
+	if state := h.property(unit, "FreezerState"); state != "frozen" {
+		t.Errorf("it is %s", state)
+	}
+	h.root("systemctl", "thaw", unit)
+	if after := linuxtest.Identities(h.cgroup(unit)); !slices.Equal(after, before) {
+		t.Errorf("processes after it: %v, before: %v", after, before)
+	}
+	h.root("systemctl", "stop", unit)
+	h.gone(h.cgroup(unit))
 }
 
 func testInstance(t *testing.T, h host) {

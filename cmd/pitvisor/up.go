@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,9 @@ func (a *app) upCommand() *cobra.Command {
 
 func (a *app) up(f upFlags) error {
 	spawn.KeepInherited() // workers get what their pool says
+	// A crash ends by ABRT. By itself Go exits with 2, which would say that the
+	// configuration is wrong and that no restart can help.
+	debug.SetTraceback("crash")
 	cfg, err := loadConfig(f.file)
 	if err != nil {
 		return err
