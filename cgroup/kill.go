@@ -87,9 +87,10 @@ func (d *Dir) killEach(ctx context.Context) error {
 // sleep may never freeze; further rounds cope with what forks beside it.
 const freezeTime = time.Second
 
-// killRound freezes the cgroup and kills whoever is in it. Frozen processes do die
-// of SIGKILL. It stays frozen, so that the next round finds no more than this one.
-// Without the right to freeze it kills all the same.
+// killRound freezes the cgroup, kills whoever is in it and thaws it: whoever was
+// frozen dies on waking. Frozen processes die of SIGKILL as well, but Linux 5.10
+// sometimes leaves one asleep with the signal pending, if it was traced. Without the
+// right to freeze it kills all the same.
 func (d *Dir) killRound(ctx context.Context) error {
 	if err := writeAt(d.fd, "cgroup.freeze", "1"); err == nil {
 		freeze, cancel := context.WithTimeout(ctx, freezeTime)
@@ -97,6 +98,7 @@ func (d *Dir) killRound(ctx context.Context) error {
 		cancel()
 	}
 	_, err := d.signalTree(unix.SIGKILL)
+	d.tryThaw()
 	return err
 }
 
@@ -170,7 +172,8 @@ func signalBatch(dirfd int, pids []int, sig unix.Signal) (int, error) {
 		switch {
 		case err == nil:
 			handles = append(handles, held{pid, fd})
-		case err != unix.ESRCH && first == nil:
+		case err == unix.ESRCH, err == unix.EINVAL: // reaped before, or during, the call
+		case first == nil:
 			first = err
 		}
 	}
