@@ -41,7 +41,7 @@ test:
 test-vm:
 	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
-	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 5m -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
+	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 5m -build ./cmd/front,./cmd/pitvisor,./examples/pool/goworker -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
 
 race:
 	@scripts/need gcc

@@ -13,15 +13,13 @@ import (
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
-// TestPackages builds what `make packages` does for this machine, and tries it.
+// TestPackages builds what `make packages` does for this machine, and tries it. What
+// lintian thinks of it takes longer: `make packages-check`.
 func TestPackages(t *testing.T) {
 	dir := build(t)
 	deb := one(t, dir, "*.deb")
 	t.Run("contents of the deb", func(t *testing.T) { testDebContents(t, deb) })
-	t.Run("lintian", func(t *testing.T) {
-		linuxtest.NeedCommand(t, "lintian")
-		sh(t, "env", "TMPDIR="+t.TempDir(), "lintian", "--allow-root", "--fail-on", "error", deb)
-	})
+	t.Run("manual", func(t *testing.T) { testManual(t, deb) })
 	t.Run("contents of the rpm", func(t *testing.T) { testRPMContents(t, one(t, dir, "*.rpm")) })
 	t.Run("tarball", func(t *testing.T) { testTarball(t, one(t, dir, "*.tar.gz")) })
 	t.Run("units", func(t *testing.T) { testUnits(t, deb) })
@@ -101,6 +99,30 @@ func compareModes(t *testing.T, got, want map[string]string) {
 			t.Errorf("%s has mode %q, want %q", path, got[path], mode)
 		}
 	}
+}
+
+// testManual asks mandoc what it thinks of the pages.
+func testManual(t *testing.T, deb string) {
+	linuxtest.NeedCommand(t, "mandoc", "dpkg-deb")
+	tree := t.TempDir()
+	sh(t, "dpkg-deb", "-x", deb, tree)
+	sh(t, "gunzip", "-r", filepath.Join(tree, "usr/share/man"))
+	pages, err := filepath.Glob(filepath.Join(tree, "usr/share/man/man?/*"))
+	if err != nil || len(pages) < 10 {
+		t.Fatalf("pages: %v, %v", pages, err)
+	}
+	if out := sh(t, append([]string{"mandoc", "-T", "lint", "-W", "warning"}, pages...)...); out != "" {
+		t.Errorf("mandoc:\n%s", out)
+	}
+}
+
+func TestScriptsAreClean(t *testing.T) {
+	linuxtest.NeedCommand(t, "shellcheck")
+	scripts, err := filepath.Glob("scripts/*")
+	if err != nil || len(scripts) != 3 {
+		t.Fatalf("scripts: %v, %v", scripts, err)
+	}
+	sh(t, append([]string{"shellcheck", "build"}, scripts...)...)
 }
 
 func testRPMContents(t *testing.T, rpm string) {

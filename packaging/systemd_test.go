@@ -97,6 +97,8 @@ func testHost(t *testing.T, deb string) {
 			f(t, h)
 		})
 	}
+	var before []linuxtest.Identity
+	step("the daemon hangs", func(_ *testing.T, h host) { before = hang(h) })
 	step("without a pool it says what to do", testNoPool)
 	step("start, restart, stop", testService)
 	step("the daemon is killed", testKilled)
@@ -104,11 +106,11 @@ func testHost(t *testing.T, deb string) {
 	step("ProtectControlGroups=yes is named", testProtectControlGroups)
 	step("no Delegate= is named", testNoDelegate)
 	step("a stop during the start", testStopDuringStart)
-	step("the daemon hangs", testWatchdog)
 	step("RestrictNamespaces=yes", testRestrictNamespaces)
 	step("frozen and thawed", testFreeze)
 	step("of a CI user", testInstance)
 	step("of a user's systemd", testUserService)
+	step("and is started again", func(_ *testing.T, h host) { testHung(h, before) })
 	step("upgrade, remove and purge while workers run", func(t *testing.T, h host) { testUpgradeAndRemove(t, h, deb) })
 }
 
@@ -226,17 +228,26 @@ func testStopDuringStart(t *testing.T, h host) {
 	h.gone(h.cgroup(unit))
 }
 
-func testWatchdog(t *testing.T, h host) {
-	h.dropIn(unit, "watchdog", "WatchdogSec=1s\n")
-	defer h.revert(unit, "watchdog")
-	h.root("systemctl", "start", unit)
-	before := linuxtest.Identities(h.cgroup(unit))
-	h.root("systemctl", "kill", "--signal=STOP", "--kill-who=main", unit)
-	h.restarted(unit)
-	h.none(h.cgroup(unit), before)
-	h.up(unit, h.cgroup(unit))
-	h.root("systemctl", "stop", unit)
-	h.gone(h.cgroup(unit))
+// hung is a unit whose supervisor has stopped to do anything.
+const hung = "pitvisor@bin.service"
+
+// hang makes it, and returns who is in it. Go takes ten seconds to die of ABRT.
+func hang(h host) []linuxtest.Identity {
+	h.dropIn(hung, "watchdog", "WatchdogSec=1s\n")
+	h.configure("bin.toml", workers)
+	h.root("systemctl", "start", hung)
+	before := linuxtest.Identities(h.cgroup("system-pitvisor.slice", hung))
+	h.root("systemctl", "kill", "--signal=STOP", "--kill-who=main", hung)
+	return before
+}
+
+func testHung(h host, before []linuxtest.Identity) {
+	dir := h.cgroup("system-pitvisor.slice", hung)
+	h.restarted(hung)
+	h.none(dir, before)
+	h.up(hung, dir)
+	h.root("systemctl", "stop", hung)
+	h.gone(dir)
 }
 
 func testRestrictNamespaces(t *testing.T, h host) {
@@ -311,9 +322,9 @@ func testUpgradeAndRemove(t *testing.T, h host, deb string) {
 	h.root("dpkg", "-r", "--no-triggers", "pitvisor")
 	h.gone(h.cgroup(unit))
 	h.root("grep", "-q", "pool.web", "/etc/pitvisor/pitvisor.toml") // it was changed, so it stays
-	h.root("rm", "-f", "/etc/pitvisor/example.toml", "/etc/pitvisor/daemon.toml")
+	h.root("rm", "-f", "/etc/pitvisor/example.toml", "/etc/pitvisor/daemon.toml", "/etc/pitvisor/bin.toml")
 	h.root("dpkg", "-P", "--no-triggers", "pitvisor")
-	for _, path := range []string{"/etc/pitvisor", "/var/lib/pitvisor", "/var/lib/pitvisor-daemon", "pitvisor", "/usr/libexec/pitvisor"} {
+	for _, path := range []string{"/etc/pitvisor", "/var/lib/pitvisor", "/var/lib/pitvisor-daemon", "/var/lib/pitvisor-bin", "pitvisor", "/usr/libexec/pitvisor"} {
 		if out, code := h.try("ls", "-d", path); code == 0 {
 			t.Errorf("left after the purge: %s", out)
 		}

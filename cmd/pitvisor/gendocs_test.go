@@ -4,7 +4,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pitvisor/pitvisor/internal/config"
-	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
 // manual is all generated files, and the pages in one text without what roff adds.
@@ -76,21 +74,6 @@ func TestManualIsReproducible(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
 	if code := run([]string{"gen-docs", dir}, io.Discard, io.Discard); code != exitUsage {
 		t.Errorf("gen-docs with a wrong date = %d, want %d", code, exitUsage)
-	}
-}
-
-func TestManualIsCleanRoff(t *testing.T) {
-	linuxtest.NeedCommand(t, "mandoc")
-	files, _ := manual(t)
-	for name, data := range files {
-		if !strings.HasPrefix(name, "man/") {
-			continue
-		}
-		lint := exec.Command("mandoc", "-T", "lint", "-W", "warning")
-		lint.Stdin = strings.NewReader(string(data))
-		if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("mandoc on %s: %v\n%s", name, err, out)
-		}
 	}
 }
 
