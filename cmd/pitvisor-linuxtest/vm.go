@@ -23,6 +23,7 @@ type options struct {
 	json    string
 	skips   string
 	install string
+	build   string
 	cache   string
 	accel   string
 	env     listFlag
@@ -55,6 +56,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.json, "json", "", "write the results to this `file`")
 	f.StringVar(&o.skips, "skips", "", "`file` with the reasons for which tests may be skipped; any other skip is a failure")
 	f.StringVar(&o.install, "install", "", "Debian `packages`, separated by commas, that the guest has beside a shell and coreutils")
+	f.StringVar(&o.build, "build", "", "`packages` of programs, separated by commas, that the tests get from linuxtest.Build")
 	f.StringVar(&o.cache, "cache", "", "`directory` of kernels and images (default pitvisor-linuxtest in the user's cache)")
 	f.StringVar(&o.accel, "accel", "", "kvm or tcg (default kvm where it works)")
 	f.Var(&o.env, "env", "`NAME=VALUE` in the programs' environment; may be repeated")
@@ -81,6 +83,14 @@ func parse(args []string) (*options, error) {
 	}
 	o.verbose = o.verbose || len(o.packages) == 0 // a program is run for what it says
 	return &o, nil
+}
+
+// list splits at commas.
+func list(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
 }
 
 // names are the kernels that were asked for.
@@ -150,7 +160,7 @@ func prepare(ctx context.Context, o *options, out *printer) (*lane, error) {
 		}
 	}
 	if len(o.packages) > 0 {
-		l.payload, err = l.cache.Tests(ctx, o.packages, o.args, o.limit)
+		l.payload, err = l.cache.Tests(ctx, vm.TestSpec{Packages: o.packages, Programs: list(o.build), Args: o.args, Limit: o.limit})
 	} else {
 		l.payload, err = l.cache.Program(ctx, o.args[0], o.args[1:], o.limit)
 	}
@@ -158,11 +168,7 @@ func prepare(ctx context.Context, o *options, out *printer) (*lane, error) {
 		return nil, err
 	}
 	built := time.Now()
-	var install []string
-	if o.install != "" {
-		install = strings.Split(o.install, ",")
-	}
-	if l.root, err = l.cache.Root(ctx, install...); err != nil {
+	if l.root, err = l.cache.Root(ctx, list(o.install)...); err != nil {
 		return nil, errors.Join(err, l.payload.Close())
 	}
 	l.took = time.Since(began)

@@ -57,11 +57,7 @@ func (e *example) need(t *testing.T) {
 			linuxtest.Skip(t, "needs the Debian package python3-grpcio")
 		}
 	case "go":
-		linuxtest.NeedCommand(t, "go")
-		out, err := exec.Command("go", "build", "-o", e.argv[0], "../../examples/pool/goworker").CombinedOutput()
-		if err != nil {
-			t.Fatalf("build the worker: %v\n%s", err, out)
-		}
+		linuxtest.Build(t, "../../examples/pool/goworker", e.argv[0])
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,15 +37,28 @@ type goPackage struct {
 	Module       *struct{ Dir string }
 }
 
-// Tests builds the test binaries of Go packages, given as patterns for the go
-// command in the working directory, and puts them on a disk together with the
-// files of their module, so that tests find what lies beside them. Packages
-// without tests are left out. Each binary runs with args, in its package's
-// directory; limit is the limit of each.
-func (c Cache) Tests(ctx context.Context, patterns, args []string, limit time.Duration) (*Payload, error) {
-	packages, err := listPackages(ctx, patterns)
+// TestSpec says which tests to build. Packages must be set.
+type TestSpec struct {
+	Packages []string      // patterns for the go command in the working directory
+	Programs []string      // the same, of programs that the tests ask linuxtest.Build for
+	Args     []string      // of each test binary
+	Limit    time.Duration // of each; 0 is ten minutes
+}
+
+// built is where the guest finds the ready-made programs.
+const built = ".linuxtest/built"
+
+// Tests builds test binaries and puts them on a disk together with the files of
+// their module, so that tests find what lies beside them: each runs in its
+// package's directory. Packages without tests are left out.
+func (c Cache) Tests(ctx context.Context, spec TestSpec) (*Payload, error) {
+	listed, err := listPackages(ctx, spec.Packages)
 	if err != nil {
 		return nil, err
+	}
+	packages := slices.DeleteFunc(listed, func(p goPackage) bool { return len(p.TestGoFiles)+len(p.XTestGoFiles) == 0 })
+	if len(packages) == 0 {
+		return nil, fmt.Errorf("no package with tests in %q", spec.Packages)
 	}
 	dir, done, err := c.open()
 	if err != nil {
@@ -57,24 +70,60 @@ func (c Cache) Tests(ctx context.Context, patterns, args []string, limit time.Du
 	if err := copyTree(root, tree); err != nil {
 		return nil, err
 	}
-	var p Payload
 	c.log("building %d test binaries", len(packages))
-	for i, pkg := range packages {
-		name := filepath.Join(".linuxtest", strconv.Itoa(i), filepath.Base(pkg.ImportPath)+".test")
-		rel, err := filepath.Rel(root, pkg.Dir)
-		if err != nil {
-			return nil, err
-		}
-		p.Programs = append(p.Programs, Program{
-			Name: pkg.ImportPath, Path: "/src/" + name, Dir: "/src/" + rel, Limit: limit,
-			Args: append([]string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit - 5*time.Second).String()}, args...),
-		})
-	}
+	p := Payload{Programs: programs(packages, root, spec)}
 	if err := buildTests(ctx, packages, tree, p.Programs); err != nil {
+		return nil, err
+	}
+	if err := buildPrograms(ctx, spec.Programs, root, tree); err != nil {
 		return nil, err
 	}
 	return &p, p.seal(ctx, filepath.Dir(tree))
 }
+
+// programs says how the test binaries are run.
+func programs(packages []goPackage, root string, spec TestSpec) []Program {
+	limit := Program{Limit: spec.Limit}.limit()
+	var all []Program
+	for i, pkg := range packages {
+		p := Program{
+			Name:  pkg.ImportPath,
+			Path:  fmt.Sprintf("/src/.linuxtest/%d/%s.test", i, filepath.Base(pkg.ImportPath)),
+			Dir:   "/src/" + strings.TrimPrefix(pkg.Dir, root),
+			Args:  append([]string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit - 5*time.Second).String()}, spec.Args...),
+			Limit: limit,
+		}
+		if len(spec.Programs) > 0 {
+			p.Env = []string{"LINUXTEST_BUILT=/src/" + built}
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// buildPrograms builds programs for linuxtest.Build, by the directory that they
+// have in the guest.
+func buildPrograms(ctx context.Context, patterns []string, root, tree string) error {
+	if len(patterns) == 0 {
+		return nil
+	}
+	packages, err := listPackages(ctx, patterns)
+	if err != nil {
+		return err
+	}
+	for _, pkg := range packages {
+		to := filepath.Join(tree, built, "src", strings.TrimPrefix(pkg.Dir, root), "program")
+		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", to, pkg.ImportPath)
+		cmd.Env = append(os.Environ(), guestGo()...)
+		if _, err := output(cmd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guestGo is what the go command must know to build for the guest.
+func guestGo() []string { return []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"} }
 
 // Program puts one program on a disk. Where it is a Go test binary that was asked
 // for -test.v, its output is made one that can be counted.
@@ -133,12 +182,12 @@ func listPackages(ctx context.Context, patterns []string) ([]goPackage, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read what go list says: %w", err)
 		}
-		if len(p.TestGoFiles)+len(p.XTestGoFiles) > 0 && p.Module != nil {
+		if p.Module != nil { // not of the standard library
 			found = append(found, p)
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("no package with tests in %q", patterns)
+		return nil, fmt.Errorf("no package of a module in %q", patterns)
 	}
 	return found, nil
 }
@@ -162,7 +211,7 @@ func buildTests(ctx context.Context, packages []goPackage, tree string, programs
 			}
 		}
 		cmd := exec.CommandContext(ctx, "go", argv...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		cmd.Env = append(os.Environ(), guestGo()...)
 		if _, err := output(cmd); err != nil {
 			return err
 		}
