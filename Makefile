@@ -1,6 +1,7 @@
 # make            builds bin/pitvisor and libexec/pitvisor/pitvisor
 # make run        builds and runs the example pool of real workers
 # make test       all checks and tests, with a count of what was skipped and why
+# make packages   .deb, .rpm and .tar.gz for amd64 and arm64 in out/packages
 # make test-vm    the tests again on Debian's kernels 5.10, 6.1, 6.12 and 7.x in QEMU
 #
 # Debian or Ubuntu with Go; what else is lacking is installed (as root) or named.
@@ -13,7 +14,7 @@ VMTEST = ./cgroup ./pidfd ./spawn ./registry ./resource ./history ./supervise ./
 VMFLAGS = -test.short
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
-.PHONY: build run check fmt test test-vm race fuzz bench cover soak clean
+.PHONY: build run check fmt test test-vm race fuzz bench cover soak packages packages-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
@@ -40,11 +41,11 @@ test:
 test-vm:
 	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
-	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 5m -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
+	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 5m -build ./cmd/front,./cmd/pitvisor,./examples/pool/goworker -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
 
 race:
 	@scripts/need gcc
-	CGO_ENABLED=1 scripts/delegated --optional --leaf go test -race -shuffle=on -timeout 15m $(RACE)
+	CGO_ENABLED=1 scripts/delegated --optional --leaf go test -race -short -shuffle=on -timeout 15m $(RACE)
 
 # Each fuzz test for FUZZTIME (20s).
 fuzz:
@@ -64,5 +65,16 @@ soak:
 	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run TestCrashCycles ./cmd/pitvisor -cycles 10000
 	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run "Killed|Cancelled" ./cmd/front -cycles 10000
 
+# The same commit and the same Go give the same bytes.
+packages:
+	packaging/build
+
+# Builds them twice and compares.
+packages-check: packages
+	packaging/build -o out/packages-again
+	diff out/packages/SHA256SUMS out/packages-again/SHA256SUMS
+	@scripts/need --optional lintian
+	@! command -v lintian >/dev/null || lintian --allow-root --fail-on error out/packages/*.deb
+
 clean:
-	rm -rf bin libexec cover.out
+	rm -rf bin libexec out/packages out/packages-again cover.out
