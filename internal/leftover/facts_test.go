@@ -335,7 +335,7 @@ func TestPatienceIsBounded(t *testing.T) {
 	r := newRun(t)
 	_, c, out := r.command("setsid-storm", "50")
 	out.word("ready")
-	m := &members{run: r.dir}
+	m := &members{run: r.dir, most: MaxProcesses}
 	if err := m.read(); err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +365,7 @@ func TestHiddenFacts(t *testing.T) {
 	linuxtest.NeedRoot(t)
 	r := newRun(t)
 	pid, c := r.left(append([]string{"uid=65534"}, program(t)...)...)
-	m := &members{run: r.dir}
+	m := &members{run: r.dir, most: MaxProcesses}
 	if err := m.read(); err != nil {
 		t.Fatal(err)
 	}

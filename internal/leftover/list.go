@@ -14,7 +14,7 @@ import (
 
 // List returns what is left of the command in the run's cgroup and below it.
 func List(run *cgroup.Dir, c Command) (Found, error) {
-	m := &members{run: run}
+	m := &members{run: run, most: MaxProcesses}
 	if err := m.read(); err != nil {
 		return Found{}, fmt.Errorf("list what is left: %w", err)
 	}
@@ -28,7 +28,7 @@ func (l *lister) list(m *members) Found {
 		found.Total--
 	}
 	for _, c := range m.first {
-		if len(found.Processes) == MaxProcesses {
+		if len(found.Processes) == m.most {
 			break
 		}
 		if c.pid == l.leader {
@@ -92,6 +92,7 @@ type candidate struct {
 // members is the run's tree as it was when it was last read.
 type members struct {
 	run    *cgroup.Dir
+	most   int               // processes that are listed
 	pids   []int             // all numbers, sorted
 	hidden int               // processes outside our PID namespace, which have no number here
 	first  []candidate       // more than are listed, because some may vanish
@@ -115,7 +116,7 @@ func (m *members) add(g cgroup.Group) {
 		}
 		m.pids = append(m.pids, pid)
 		seen := func(c candidate) bool { return c.pid == pid }
-		if len(m.first) < 2*MaxProcesses && !slices.ContainsFunc(m.first, seen) {
+		if len(m.first) < 2*m.most && !slices.ContainsFunc(m.first, seen) {
 			m.first = append(m.first, candidate{pid, g.Path})
 		}
 	}

@@ -268,7 +268,7 @@ func awaitExec(t testing.TB, pid int) {
 // list is List of everything, with patience for the slowest machine.
 func (r *run) list(c Command) Found {
 	r.t.Helper()
-	m := &members{run: r.dir}
+	m := &members{run: r.dir, most: MaxProcesses}
 	if err := m.read(); err != nil {
 		r.t.Fatal(err)
 	}

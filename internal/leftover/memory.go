@@ -99,7 +99,7 @@ func readFacts(p *procfs.Process, runID string) memoryFacts {
 
 // settled says whether what was read can be believed. A process that is about to
 // execute a program has neither arguments nor environment for a moment, so what is
-// empty counts only if the process had both before and after, and in the same place.
+// empty counts only if the program was laid out before, and is the same one after.
 func settled(p *procfs.Process, readEmpty func() bool) bool {
 	const tries = 3
 	for range tries {
@@ -108,7 +108,7 @@ func settled(p *procfs.Process, readEmpty func() bool) bool {
 			return true
 		}
 		after, afterErr := p.Stat()
-		if err == nil && afterErr == nil && before.EnvStart != 0 && before.EnvStart == after.EnvStart {
+		if err == nil && afterErr == nil && before.Code > 1 && before.Code == after.Code && before.Env == after.Env {
 			return true
 		}
 	}

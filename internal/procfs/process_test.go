@@ -83,8 +83,8 @@ func TestStatOfThisProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := child.Identity(t)
-	if s.EnvStart == 0 {
-		t.Errorf("Stat = %+v, want to know where the environment is", s)
+	if s.Code <= 1 || s.Env == 0 {
+		t.Errorf("Stat = %+v, want to know where code and environment are", s)
 	}
 	if s.PPID != os.Getpid() || s.Group != group || s.Session != session || s.Start != id.Start {
 		t.Errorf("Stat = %+v, want parent %d, group %d, session %d, start %d", s, os.Getpid(), group, session, id.Start)
@@ -183,10 +183,10 @@ func TestParseStat(t *testing.T) {
 		want Stat
 		ok   bool
 	}{
-		{"7 (sh) S" + rest, Stat{Comm: "sh", State: 'S', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
-		{"7 (a) R (b)) Z" + rest, Stat{Comm: "a) R (b)", State: 'Z', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
-		{"7 (\n\xff) D" + rest, Stat{Comm: "\n\xff", State: 'D', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
-		{"7 () I" + rest, Stat{State: 'I', PPID: 1, Group: 2, Session: 3, Start: 4711, EnvStart: 47}, true},
+		{"7 (sh) S" + rest, Stat{Comm: "sh", State: 'S', PPID: 1, Group: 2, Session: 3, Start: 4711, Code: 23, Env: 47}, true},
+		{"7 (a) R (b)) Z" + rest, Stat{Comm: "a) R (b)", State: 'Z', PPID: 1, Group: 2, Session: 3, Start: 4711, Code: 23, Env: 47}, true},
+		{"7 (\n\xff) D" + rest, Stat{Comm: "\n\xff", State: 'D', PPID: 1, Group: 2, Session: 3, Start: 4711, Code: 23, Env: 47}, true},
+		{"7 () I" + rest, Stat{State: 'I', PPID: 1, Group: 2, Session: 3, Start: 4711, Code: 23, Env: 47}, true},
 		{"7 (sh) S 1 2 3", Stat{}, false},
 		{"7 (sh) S" + rest[:len(rest)-len(" 47 48 49 50")], Stat{}, false},
 		{"7 (sh) S x" + rest[2:], Stat{}, false},

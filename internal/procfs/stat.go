@@ -18,10 +18,10 @@ type Stat struct {
 	Session int    // 0 likewise
 	Start   uint64 // clock ticks since boot
 
-	// EnvStart is where its environment begins in its memory, right behind the
-	// arguments. 0 for a process that is about to execute a program, or has no memory,
-	// or is hidden from the caller.
-	EnvStart uint64
+	// Where its code and its environment begin in its memory. The kernel sets the first
+	// when it has laid out a program with arguments and environment. Code is 0 before
+	// that and for a process without memory, 1 if it is hidden from the caller.
+	Code, Env uint64
 }
 
 // ticks is USER_HZ, which is part of the kernel's interface on the architectures
@@ -50,8 +50,8 @@ func parseStat(b []byte) (Stat, bool) {
 	}
 	s := Stat{Comm: string(b[open+1 : end])}
 	fields := bytes.Fields(b[end+1:])
-	const start, envStart = 22 - 3, 50 - 3 // fields 22 and 50, counted from the one behind the name
-	if len(fields) <= envStart || len(fields[0]) != 1 {
+	const start, code, env = 22 - 3, 26 - 3, 50 - 3 // fields counted from the one behind the name
+	if len(fields) <= env || len(fields[0]) != 1 {
 		return Stat{}, false
 	}
 	s.State = fields[0][0]
@@ -62,7 +62,7 @@ func parseStat(b []byte) (Stat, bool) {
 		}
 		*to = n
 	}
-	for i, to := range map[int]*uint64{start: &s.Start, envStart: &s.EnvStart} {
+	for i, to := range map[int]*uint64{start: &s.Start, code: &s.Code, env: &s.Env} {
 		n, err := strconv.ParseUint(string(fields[i]), 10, 64)
 		if err != nil {
 			return Stat{}, false
