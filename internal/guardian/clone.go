@@ -50,6 +50,25 @@ func startClone(o Options) (*Guardian, error) {
 	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.mapping}, nil
 }
 
+// startWitness clones a witness.
+func startWitness() (*Guardian, error) {
+	owner, err := self()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(owner) }() // the witness has its own
+	p, err := newWitnessPlan(owner)
+	if err != nil {
+		return nil, fmt.Errorf("map memory for the witness: %w", err)
+	}
+	pid, err := p.clone()
+	if err != nil {
+		p.discard()
+		return nil, fmt.Errorf("clone the witness: %w", err)
+	}
+	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.mapping}, nil
+}
+
 // maxFD is a descriptor that nobody has.
 const maxFD = 1<<32 - 1
 

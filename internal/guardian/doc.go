@@ -22,6 +22,8 @@
 // guardian is the program itself, executed once more ([Main]), which costs some
 // milliseconds and megabytes.
 //
+// [Witness] is a process of the same make with another purpose.
+//
 // The package does not find out what is left in a run, and it is not a supervisor: it
 // restarts nothing, and it is not restarted.
 package guardian

@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	Main()
 	spawn.HelperMain()
-	linuxtest.Main(m, linuxtest.Modes{"owner": modeOwner, "attack": modeAttack})
+	linuxtest.Main(m, linuxtest.Modes{"owner": modeOwner, "attack": modeAttack, "witnessed": modeWitnessed})
 }
 
 // within is how long a test waits for what must happen.

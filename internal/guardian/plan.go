@@ -80,28 +80,34 @@ type plan struct {
 func newPlan(at place) (*plan, error) {
 	const fixed = 32 // steps, beside one for each directory
 	paths := at.paths()
-	count := fixed + len(paths)
-	begin := int(unsafe.Sizeof(memory{}))
-	text := begin + count*int(unsafe.Sizeof(step{}))
-	size := text + 128
+	text := 128 + len(at.run)
 	for _, p := range paths {
-		size += len(p) + 1
+		text += len(p) + 1
 	}
-	size += len(at.run)
-	mapping, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	p, err := mapPlan(fixed+len(paths), text)
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{
-		mapping: mapping,
-		mem:     (*memory)(unsafe.Pointer(&mapping[0])),
-		steps:   unsafe.Slice((*step)(unsafe.Pointer(&mapping[begin])), count),
-		free:    mapping[text:],
-	}
 	events := p.settle(at)
-	p.watch(at)
+	p.watch(at.owner)
 	p.end(at, paths, events)
 	return p, nil
+}
+
+// mapPlan makes a plan without steps, with room for so many and for so much text.
+func mapPlan(steps, text int) (*plan, error) {
+	begin := int(unsafe.Sizeof(memory{}))
+	end := begin + steps*int(unsafe.Sizeof(step{}))
+	mapping, err := unix.Mmap(-1, 0, end+text, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	return &plan{
+		mapping: mapping,
+		mem:     (*memory)(unsafe.Pointer(&mapping[0])),
+		steps:   unsafe.Slice((*step)(unsafe.Pointer(&mapping[begin])), steps),
+		free:    mapping[end:],
+	}, nil
 }
 
 // settle makes the guardian independent of what it was cloned from. It returns the
@@ -113,6 +119,15 @@ func (p *plan) settle(at place) (lowest int) {
 	p.add(unix.SYS_PRCTL, unix.PR_SET_NAME, p.text(comm))
 	p.add(unix.SYS_CHDIR, p.text("/"))
 	keep := []int{at.root, at.kill, at.owner}
+	p.closeAllBut(keep...)
+	for slices.Contains(keep, lowest) {
+		lowest++
+	}
+	return lowest
+}
+
+// closeAllBut closes the other descriptors.
+func (p *plan) closeAllBut(keep ...int) {
 	slices.Sort(keep)
 	from := 0
 	for _, fd := range keep {
@@ -122,15 +137,11 @@ func (p *plan) settle(at place) (lowest int) {
 		from = fd + 1
 	}
 	p.add(unix.SYS_CLOSE_RANGE, uintptr(from), math.MaxUint32, 0)
-	for slices.Contains(keep, lowest) {
-		lowest++
-	}
-	return lowest
 }
 
 // watch waits for the end of the owner.
-func (p *plan) watch(at place) {
-	p.mem.owner = unix.PollFd{Fd: int32(at.owner), Events: unix.POLLIN}
+func (p *plan) watch(owner int) {
+	p.mem.owner = unix.PollFd{Fd: int32(owner), Events: unix.POLLIN}
 	s := p.add(unix.SYS_PPOLL, address(&p.mem.owner), 1, 0, 0, 0)
 	s.fail = address(s) // interrupted
 }
@@ -160,10 +171,16 @@ func (p *plan) end(at place, paths []string, events int) {
 	p.pause(longWait)
 	p.add(opCount, address(&m.tries)).then = address(look)
 
-	exit := p.add(unix.SYS_EXIT_GROUP, 0)
-	exit.then, exit.fail = address(exit), address(exit)
+	exit := p.exit()
 	again.fail, removed.then = address(exit), address(exit)
 	look.fail = address(exit) // ENODEV: somebody else was faster
+}
+
+// exit ends the guardian. Nothing follows.
+func (p *plan) exit() *step {
+	s := p.add(unix.SYS_EXIT_GROUP, 0)
+	s.then, s.fail = address(s), address(s)
+	return s
 }
 
 // pause waits for a change in cgroup.events, for so many nanoseconds at most.
