@@ -31,6 +31,7 @@ type job struct {
 
 	signals *siginfo.Source
 	term    *terminal.Terminal // nil without a controlling terminal
+	group   group              // that the command shares with pitvisor on a terminal
 	chld    *chldWatch         // nil where nobody has to know of SIGCHLD
 	proc    *spawn.Process
 
@@ -127,6 +128,10 @@ func (j *job) start() error {
 		return err
 	}
 	j.onClose(stopReaping)
+	if j.term != nil && !j.weak { // there a witness would be one of those that are held
+		j.group.watch()
+		j.onClose(j.group.close)
+	}
 	j.result.Started = time.Now()
 	if j.proc, err = j.keeper.start(&c); err != nil {
 		return err

@@ -21,26 +21,38 @@ func forwarded() []unix.Signal {
 
 // takeSignals forwards what came in.
 func (j *job) takeSignals() error {
+	var signals []siginfo.Info
 	for {
 		info, ok, err := j.signals.Next()
-		if err != nil || !ok {
+		if err != nil {
 			return err
 		}
-		if err := j.forward(info); err != nil {
+		if !ok {
+			break
+		}
+		signals = append(signals, info)
+	}
+	if len(signals) == 0 {
+		return nil
+	}
+	shared := j.group.got(signals)
+	for _, s := range signals {
+		if err := j.forward(s, shared&bit(s.Signal) != 0); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // forward hands a signal on to the command, unless the command has it already: on a
-// terminal the two share a process group, so the terminal's own signals, and those
-// that the command sends to its group, reach both.
-func (j *job) forward(info siginfo.Info) error {
+// terminal the two share a process group, so what was sent to that (shared) reaches
+// both, the terminal's own signals among it.
+func (j *job) forward(info siginfo.Info, shared bool) error {
 	if ends(info.Signal) && (j.phase == trailing || j.spec.StopOnTerm) {
 		j.stop(CauseInterrupted)
 		return nil
 	}
-	if j.term != nil && (info.FromKernel() || info.PID > 0 && j.keeper.holds(int(info.PID))) {
+	if j.term != nil && (shared || info.FromKernel() || info.PID > 0 && j.keeper.holds(int(info.PID))) {
 		return nil
 	}
 	err := j.proc.Signal(info.Signal)
