@@ -1,11 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,9 @@ const (
 	// memory of the start is returned: nothing hangs on it, so it may come after
 	// everything that does.
 	settleTime = 100 * time.Millisecond
+	// smallHeap is how many bytes of heap may stay as they are. Later the runtime
+	// itself returns what is not used, in minutes.
+	smallHeap = 8 << 20
 	// startTime is how long a start keeps its memory if some worker is never ready.
 	startTime = time.Minute
 )
@@ -44,42 +48,54 @@ func (s *session) slimDown(ctx context.Context) {
 	}
 }
 
-// releaseStartup gives back the memory that only the start needed: free heap,
-// and the pages of the program itself that were touched on the way. Code that
-// runs again is mapped again from the page cache. A supervisor that does
-// nothing for months keeps little of either.
+// releaseStartup gives back the memory that only the start needed: the pages of
+// the program itself that were touched on the way, and a heap that is worth the
+// price of a collection. Code that runs again is mapped again from the page cache.
+// A supervisor that does nothing for months keeps little of either.
 func releaseStartup() error {
-	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.HeapSys-m.HeapReleased > smallHeap {
+		debug.FreeOSMemory()
+	}
+	return releaseProgram()
+}
+
+// releaseProgram unmaps what nobody can have written to.
+func releaseProgram() error {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return err
 	}
-	maps, err := os.Open("/proc/self/maps")
+	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return err
 	}
-	defer maps.Close()
-	lines := bufio.NewScanner(maps)
-	for lines.Scan() {
-		if err := releaseMapping(lines.Text(), exe); err != nil {
-			return fmt.Errorf("release %q: %w", lines.Text(), err)
+	for line := range strings.Lines(string(maps)) {
+		if err := releaseMapping(line, exe); err != nil {
+			return fmt.Errorf("release %q: %w", line, err)
 		}
 	}
-	return lines.Err()
+	return nil
 }
 
 // releaseMapping unmaps the pages of one mapping, as proc_pid_maps(5) shows it,
-// if it is a part of exe that nobody can have written to.
+// if it is a part of exe that is not written to.
 func releaseMapping(line, exe string) error {
 	fields := strings.Fields(line)
 	if len(fields) != 6 || fields[5] != exe || fields[1] != "r-xp" && fields[1] != "r--p" {
 		return nil
 	}
-	var from, to uintptr
-	if _, err := fmt.Sscanf(fields[0], "%x-%x", &from, &to); err != nil {
+	first, last, _ := strings.Cut(fields[0], "-")
+	from, err := strconv.ParseUint(first, 16, 64)
+	if err != nil {
 		return err
 	}
-	_, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
+	to, err := strconv.ParseUint(last, 16, 64)
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_MADVISE, uintptr(from), uintptr(to-from), unix.MADV_DONTNEED)
 	if errno != 0 {
 		return errno
 	}
