@@ -74,7 +74,11 @@ func TestExamplesBecomeReadyAndStop(t *testing.T) {
 	for _, e := range example4(t) {
 		t.Run(e.name, func(t *testing.T) {
 			e.need(t)
-			linuxtest.NoLeaks(t)
+			if e.name == "shell" {
+				linuxtest.AllowLeak(t) // as below: it may be told to stop while it starts its first child
+			} else {
+				linuxtest.NoLeaks(t)
+			}
 			r, _ := e.begin(t)
 			info := r.ready()
 			if e.name != "shell" && info.Port == 0 {
