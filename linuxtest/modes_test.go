@@ -257,8 +257,37 @@ func TestZombiesAreSeen(t *testing.T) {
 	dir := Cgroup(t)
 	p := startHelper(t, dir, "zombies", "3")
 	p.says(t, "ready")
+	Wait(t, soon, func() (bool, string) { // it does not wait for their ends itself
+		states := childStates(t, p.pid)
+		return states == "ZZZ", "states of the children: " + states
+	})
 	wantFailure(t, func(tb testing.TB) { TreeGone(tb, dir, 0) }, "exited and not reaped", "state Z")
 	p.Kill(t)
+}
+
+// childStates returns a letter for each child of a process, in the order of ps.
+func childStates(t *testing.T, pid int) string {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := ""
+	for _, file := range tasks {
+		children, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for child := range strings.FieldsSeq(string(children)) {
+			stat, err := os.ReadFile("/proc/" + child + "/stat")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			states += rest[:1]
+		}
+	}
+	return states
 }
 
 func TestTreeGoneWaitsForTheReaper(t *testing.T) {

@@ -104,7 +104,8 @@ func TestCrashPointsSeeTheChildBeforeItsExec(t *testing.T) {
 		return Command{Args: []string{"/bin/sh", "-c", "/bin/sleep 100; true"}, Cgroup: dir}
 	}
 	test := CrashTest{Command: command, Syscalls: []string{"execve"}, Max: 3, Settled: func() bool {
-		return len(Members(dir)) == 2 && Members(dir)[1].Comm == "sleep"
+		members := Members(dir)
+		return len(members) == 2 && members[1].Comm == "sleep"
 	}}
 	n := 0
 	for crash := range test.Points(t) {
