@@ -42,6 +42,8 @@ func leftListening(t *testing.T, out *output) (pid int, want []string) {
 			want = append(want, strings.TrimRight(network, "46")+" "+address)
 		case "ready":
 			ready = true
+		case "no":
+			linuxtest.Skip(t, "needs "+strings.Fields(rest)[0])
 		default:
 			t.Fatalf("it printed %q", out.lines.Text())
 		}
@@ -289,14 +291,7 @@ func TestStuckReader(t *testing.T) {
 	r := newRun(t)
 	words := append([]string{filepath.Join(t.TempDir(), "file")}, linuxtest.Helper(t, "stuck")...)
 	server, c, out := r.command("silent", words...)
-	if out.lines.Scan(); strings.HasPrefix(out.lines.Text(), "no fuse") {
-		linuxtest.Skip(t, "needs /dev/fuse")
-	}
-	stuck, err := strconv.Atoi(strings.TrimPrefix(out.lines.Text(), "left "))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out.word("ready")
+	stuck, _ := leftListening(t, out)
 	defer server.Kill(t) // before anything else can: the stuck one cannot die until then
 	var p Process
 	linuxtest.Wait(t, 20*time.Second, func() (bool, string) {

@@ -17,7 +17,7 @@ func modeSilent(args []string) int {
 	runtime.LockOSThread() // for good: the mount is this thread's
 	file, err := mountSilent(args[0])
 	if err != nil {
-		fmt.Println("no fuse:", err)
+		fmt.Println("no /dev/fuse that works:", err)
 		return 1
 	}
 	cmd := exec.Command(args[1], args[2:]...)

@@ -34,7 +34,13 @@ func (l *lister) list(m *members) Found {
 		if c.pid == l.leader {
 			continue
 		}
-		p, ok := l.look(c.pid, c.path, func(held *pidfd.Process) (string, bool) { return m.where(held, c) })
+		where := func(held *pidfd.Process) (string, bool) { return m.where(held, c) }
+		p, ok := l.look(c.pid, c.path, where)
+		// Before Linux 6.15 the pidfd of a process whose second thread executes a program
+		// looks for a moment as if the process had exited. A zombie is not listed.
+		for tries := 0; !ok && tries < 3 && m.listed(c.pid); tries++ {
+			p, ok = l.look(c.pid, c.path, where)
+		}
 		if ok {
 			found.Processes = append(found.Processes, p)
 		} else {
@@ -141,7 +147,7 @@ func (m *members) where(held *pidfd.Process, c candidate) (string, bool) {
 		return c.path, !errors.Is(err, pidfd.ErrGone)
 	}
 	if info.CgroupID == 0 {
-		return m.listed(held)
+		return m.find(held.PID())
 	}
 	path, ok := m.paths[info.CgroupID]
 	if ok {
@@ -154,15 +160,22 @@ func (m *members) where(held *pidfd.Process, c candidate) (string, bool) {
 	return path, ok && err == nil
 }
 
-// listed is for kernels before 6.13, which do not tell the cgroup of a pidfd: a
-// process that has not exited has its number, so a list that is read now means it.
-func (m *members) listed(held *pidfd.Process) (path string, ok bool) {
+// find says in which cgroup of the run a number is listed now. It is for kernels
+// before 6.13, which do not tell the cgroup of a pidfd: as long as the process that
+// is held has not exited, the number means it.
+func (m *members) find(pid int) (path string, ok bool) {
 	err := m.run.Groups(func(g cgroup.Group) {
-		if slices.Contains(g.PIDs, held.PID()) {
+		if slices.Contains(g.PIDs, pid) {
 			path, ok = g.Path, true
 		}
 	})
 	return path, ok && err == nil
+}
+
+// listed says whether a number is still in the run.
+func (m *members) listed(pid int) bool {
+	_, ok := m.find(pid)
+	return ok
 }
 
 // lister reads processes one after the other.

@@ -85,30 +85,37 @@ func (l *lister) readMemory(p *Process, held *pidfd.Process) environment {
 // readFacts reads arguments and environment.
 func readFacts(p *procfs.Process, runID string) memoryFacts {
 	var facts memoryFacts
-	if !settled(p, func() bool { facts.readArgs(p); return len(facts.args) == 0 }) {
+	if !settled(p, func() bool { facts.readArgs(p); return len(facts.args) > 0 }) {
 		facts = memoryFacts{}
 	}
 	if runID == "" {
 		return facts
 	}
-	if !settled(p, func() bool { facts.env = environmentOf(p); return facts.env.kind == envEmpty }) {
+	if !settled(p, func() bool { facts.env = environmentOf(p); return facts.env.kind == envWith }) {
 		facts.env = environment{}
 	}
 	return facts
 }
 
 // settled says whether what was read can be believed. A process that is about to
-// execute a program has neither arguments nor environment for a moment, so what is
-// empty counts only if the program was laid out before, and is the same one after.
-func settled(p *procfs.Process, readEmpty func() bool) bool {
+// execute a program has neither arguments nor environment for a moment, and what is
+// read of the program before ends too early. So what was read counts only if the
+// process had the same program, all laid out, before and after. Where that is hidden
+// it counts if read says that it found something.
+func settled(p *procfs.Process, read func() (found bool)) bool {
 	const tries = 3
 	for range tries {
 		before, err := p.Stat()
-		if !readEmpty() {
-			return true
+		if err != nil {
+			return false
 		}
-		after, afterErr := p.Stat()
-		if err == nil && afterErr == nil && before.Code > 1 && before.Code == after.Code && before.Env == after.Env {
+		found := read()
+		after, err := p.Stat()
+		if err != nil {
+			return false
+		}
+		hidden := before.Code == 1
+		if before.Code != 0 && before.Code == after.Code && before.Env == after.Env && (found || !hidden) {
 			return true
 		}
 	}
