@@ -25,6 +25,7 @@ func TestUserManagerRunsUnitsOfItsUser(t *testing.T) {
 }
 
 func TestUserManagerSeesWhatIsLeftInAUnit(t *testing.T) {
+	NeedCommand(t, systemdPath)
 	NoLeaks(t)
 	leave := func(tb testing.TB) {
 		m := UserManager{NoBus: true}.Start(tb)
