@@ -212,7 +212,7 @@ func enterRoot(j job) error {
 		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666"},
 		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
 		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
-		{"tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		{"tmpfs", "/tmp", "tmpfs", unix.MS_NODEV, "mode=1777"}, // tests make set-user-ID programs
 		{"cgroup2", "/sys/fs/cgroup", "cgroup2", restrained, "nsdelegate,memory_recursiveprot"},
 	}
 	if j.Payload {
