@@ -12,7 +12,7 @@ import (
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
-func TestMain(m *testing.M) { linuxtest.Main(m) }
+func TestMain(m *testing.M) { linuxtest.Main(m, linuxtest.Modes{"tally": modeTally}) }
 
 // installed builds both programs into a directory, laid out as a package has them,
 // and returns where pitvisor is.
