@@ -12,11 +12,12 @@ import (
 // the reason why the process can have only one of it.
 func sharedState() map[string]string {
 	return map[string]string{
-		"internal/guardian.ready": "whether main has called Main is a fact about the process",
-		"internal/siginfo.state":  "the actions of signals belong to the process, and a handler is given nothing else to find its pipe",
-		"linuxtest.current":       "package testing has one TestMain per process and no way from a test to it",
-		"spawn.tracked":           "children belong to the process: whoever reaps orphans must know all that were started",
-		"spawn.helperReady":       "whether main has called HelperMain is a fact about the process",
+		"internal/guardian.ready":  "whether main has called Main is a fact about the process",
+		"internal/nofile.original": "what the process was started with can be read only once, before package syscall changes it",
+		"internal/siginfo.state":   "the actions of signals belong to the process, and a handler is given nothing else to find its pipe",
+		"linuxtest.current":        "package testing has one TestMain per process and no way from a test to it",
+		"spawn.tracked":            "children belong to the process: whoever reaps orphans must know all that were started",
+		"spawn.helperReady":        "whether main has called HelperMain is a fact about the process",
 	}
 }
 

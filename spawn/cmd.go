@@ -34,6 +34,15 @@ type Cmd struct {
 	// one twentieth of the price of a start, to who starts many at once.
 	Thawed bool
 
+	// Autokill has the kernel kill the process when [Process.Handle] is closed, by
+	// [Process.Close] or with the end of this program, whatever ends that. It needs
+	// Linux 7.1 and CAP_SYS_ADMIN, and is left out without them, and with the helper.
+	// See [Process.Autokill].
+	//
+	// A child that something else in this program forks at that moment, and a process
+	// that was given the pidfd, keep it open and so the process alive.
+	Autokill bool
+
 	// The standard files. nil is /dev/null, opened for each start. As in os/exec a
 	// file in nonblocking mode is switched to blocking, also for the caller.
 	Stdin, Stdout, Stderr *os.File

@@ -11,6 +11,9 @@
 // no proof that the program ran: a process that is killed at the very beginning
 // looks started, and only its end tells ([Exit.BeforeExec]).
 //
+// From Linux 7.1 the kernel can be asked to end a process with this program
+// ([Cmd.Autokill]).
+//
 // It needs Linux 5.7 for clone3 into a cgroup, and 5.4 with the helper.
 //
 // It is not for keeping processes: it does not restart, it has no list of

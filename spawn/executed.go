@@ -20,6 +20,9 @@ func (p *Process) Executed() bool {
 	if p.reaped {
 		return !p.exit.BeforeExec
 	}
+	if p.autokill {
+		return p.executed // known from the beginning, and its number is not its own
+	}
 	p.executed = p.executed || alive(p.handle.FD()) || !p.diedBeforeExec()
 	return p.executed
 }

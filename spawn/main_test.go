@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	linuxtest.Main(m, linuxtest.Modes{
 		"report": reportMode, "orphans": orphansMode, "poison": poisonMode, "seccomp": seccompMode,
 		"no-files": noFilesMode, "no-processes": noProcessesMode, "stuck": stuckMode, "net": netMode, "soft-limit": softLimitMode,
+		"autokill": autokillMode,
 	})
 }
 
@@ -53,7 +54,8 @@ func newLeaf(t testing.TB, root *cgroup.Dir, name string) *cgroup.Dir {
 	return leaf
 }
 
-// ways runs a test once with clone3 and once with the helper.
+// ways runs a test once with clone3, once with the helper, and once with clone3 and
+// autokill, which is clone3 again where the kernel does not know it.
 func ways(t *testing.T, f func(t *testing.T, c Cmd)) {
 	t.Helper()
 	for _, helper := range []bool{false, true} {
@@ -62,6 +64,10 @@ func ways(t *testing.T, f func(t *testing.T, c Cmd)) {
 			f(t, Cmd{Leaf: newLeaf(t, testRoot(t), "leaf"), ForceHelper: helper})
 		})
 	}
+	t.Run("autokill", func(t *testing.T) {
+		linuxtest.NoLeaks(t)
+		f(t, Cmd{Leaf: newLeaf(t, testRoot(t), "leaf"), Autokill: true})
+	})
 }
 
 // start starts c and ends what it started at the end of the test.

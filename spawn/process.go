@@ -21,6 +21,7 @@ var ErrRunning = errors.New("process is still running")
 type Process struct {
 	handle   *pidfd.Process
 	byHelper bool // started with the helper
+	autokill bool // reaped by the kernel itself, at once
 
 	mu       sync.Mutex // guards what follows, and the reaping
 	executed bool       // known to have executed its program
@@ -35,6 +36,10 @@ func (p *Process) PID() int { return p.handle.PID() }
 // Handle returns the pidfd of the process, the only one this package holds. It
 // belongs to p and is closed by [Process.Close].
 func (p *Process) Handle() *pidfd.Process { return p.handle }
+
+// Autokill says whether the kernel kills the process when this program ends: see
+// [Cmd.Autokill]. Such a process is never a zombie, and gives no SIGCHLD at its end.
+func (p *Process) Autokill() bool { return p.autokill }
 
 // Signal sends a signal to the process alone. See [pidfd.Process.Signal].
 func (p *Process) Signal(sig unix.Signal) error { return p.handle.Signal(sig) }
@@ -61,6 +66,9 @@ func (p *Process) Reap() (Exit, error) {
 }
 
 func (p *Process) reap() (Exit, error) {
+	if p.autokill {
+		return p.reapedByKernel()
+	}
 	fd := p.handle.FD()
 	// The zombie stays until its flags were read: they tell if it ever ran.
 	info, err := waitPidfd(fd, unix.WNOWAIT)
@@ -115,7 +123,9 @@ func (p *Process) diedBeforeExec() bool {
 // Stopped says whether the process has been stopped by a signal since the last call,
 // as a shell asks of its jobs. SIGCHLD tells when to ask. It never blocks.
 func (p *Process) Stopped() (bool, error) {
-	c, err := waitid(unix.P_PIDFD, p.handle.FD(), unix.WSTOPPED)
+	// Until it has executed its program, one without an exit signal is seen with
+	// __WALL only.
+	c, err := waitid(unix.P_PIDFD, p.handle.FD(), unix.WSTOPPED|unix.WALL)
 	if err == unix.ECHILD {
 		return false, nil // reaped
 	}

@@ -122,6 +122,13 @@ func (c *Cmd) start(files []uintptr) (*Process, error) {
 	if c.needsHelper() {
 		return c.startHelper(files)
 	}
+	if c.Autokill && autokillKnown() {
+		p, err := c.startAutokill(files)
+		if err != nil {
+			return nil, c.diagnose(err)
+		}
+		return p, nil
+	}
 	p, err := c.startDirect(files)
 	if !c.Weak && (err == unix.EPERM || err == unix.ENOSYS) && clone3Refused() {
 		return c.startHelper(files)

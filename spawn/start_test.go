@@ -283,7 +283,7 @@ func TestHelperSettingsAreSeenFromInside(t *testing.T) {
 	}
 }
 
-// softLimitMode starts something on both ways and prints its soft limits.
+// softLimitMode starts something on all ways and prints its soft limits.
 func softLimitMode(args []string) int {
 	root, err := cgroup.Open(args[0])
 	if err != nil {
@@ -293,10 +293,9 @@ func softLimitMode(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
-	for _, helper := range []bool{false, true} {
-		p, err := Start(&Cmd{
-			Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -n"}, Leaf: leaf, Stdout: os.Stdout, ForceHelper: helper,
-		})
+	for _, c := range []Cmd{{}, {ForceHelper: true}, {Autokill: true}} {
+		c.Path, c.Args, c.Leaf, c.Stdout = "/bin/sh", []string{"sh", "-c", "ulimit -n"}, leaf, os.Stdout
+		p, err := Start(&c)
 		if err != nil {
 			return complain(err)
 		}
@@ -313,8 +312,8 @@ func TestOpenFilesLimitIsTheOriginal(t *testing.T) {
 	linuxtest.NeedCommand(t, "sh")
 	argv := []string{"/bin/sh", "-c", `ulimit -Sn 512; exec "$@"`, "sh"}
 	argv = append(argv, linuxtest.Helper(t, "soft-limit", linuxtest.Cgroup(t))...)
-	if got := (linuxtest.Command{Args: argv}).Output(t, within); got != "512\n512" {
-		t.Errorf("limits %q without and with the helper, want 512", got)
+	if got := (linuxtest.Command{Args: argv}).Output(t, within); got != "512\n512\n512" {
+		t.Errorf("limits %q directly, with the helper and with autokill, want 512", got)
 	}
 }
 

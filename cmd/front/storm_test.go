@@ -103,6 +103,35 @@ func TestKilledAtRandomInstants(t *testing.T) {
 	t.Logf("killed %v; the slowest end took %v", killed, slowest)
 }
 
+// Without its guardian, too, the command itself ends with pitvisor: by the kernel.
+func TestCommandEndsWithoutTheGuardian(t *testing.T) {
+	linuxtest.NeedKernel(t, 7, 1, "a kernel that kills the command itself")
+	y := newYard(t)
+	for range 20 {
+		read, write, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := y.start(t, write, "/bin/sh", "-c", "echo ready; exec sleep 1000")
+		_ = write.Close() // a copy that was only passed on
+		if line, err := bufio.NewReader(read).ReadString('\n'); err != nil || line != "ready\n" {
+			t.Fatalf("the command said %q, %v, want ready", line, err)
+		}
+		_ = read.Close() // was only read
+		if !killGuardian(t, p) {
+			t.Fatal("there is no guardian")
+		}
+		if members := linuxtest.Members(y.root); len(members) != 1 {
+			t.Errorf("without a guardian the run holds %v, want the command", members)
+		}
+		p.Kill(t)
+		y.empty(t)
+	}
+	if _, err := y.registry(t).Sweep(context.Background(), registry.SweepOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (y yard) registry(t testing.TB) *registry.Registry {
 	t.Helper()
 	root, err := cgroup.Open(y.root)

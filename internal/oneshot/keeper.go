@@ -106,6 +106,9 @@ func (c *cell) start(cmd *spawn.Cmd) (*spawn.Process, error) {
 	// Whoever froze what is above the leaf a moment ago has frozen this process, too.
 	cmd.Thawed = true
 	cmd.Leaf = c.place.Leaf
+	// The guardian can be killed first. It is older than the command's pidfd and holds
+	// no copy of it: the kernel kills when the last one is closed.
+	cmd.Autokill = true
 	p, err := spawn.Start(cmd)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,10 @@
+//go:build !amd64 && !arm64
+
+package spawn
+
+import "golang.org/x/sys/unix"
+
+// autokillKnown has no assembly for this processor.
+func autokillKnown() bool { return false }
+
+func (c *Cmd) startAutokill([]uintptr) (*Process, error) { return nil, unix.ENOSYS }
