@@ -48,7 +48,7 @@ func layers() map[string][]string {
 		"cmd/front":         {"internal/exit", "internal/guardian", "internal/release", "internal/runverb", "spawn"},
 		"internal/siginfo":  nil,
 		"internal/terminal": nil,
-		"internal/guardian": {"cgroup", "pidfd"},
+		"internal/guardian": {"internal/steps", "cgroup", "pidfd"},
 		"internal/steps":    nil,
 		"internal/nofile":   nil,
 		"internal/suggest":  nil,

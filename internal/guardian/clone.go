@@ -11,16 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clone makes a process that shares the caller's memory and carries out the steps
-// from first on, with the signals of masks[0] blocked: a handler of this program must
-// never run in it. It returns as the system call does: the number of the process, or
-// an errno below 0. The new process runs nothing but these few instructions of
-// assembly and system calls: it uses no stack, does not look at the g that it shares
-// with the calling thread, and can neither allocate nor be instrumented.
-//
-//go:noescape
-func clone(flags, stack uintptr, pidfd *int32, first *step, masks *[2]uint64) int
-
 // startClone starts a guardian that is a clone. [errors.ErrUnsupported] says that
 // there cannot be one.
 func startClone(o Options) (*Guardian, error) {
@@ -47,7 +37,7 @@ func startClone(o Options) (*Guardian, error) {
 		p.discard()
 		return nil, fmt.Errorf("clone the guardian: %w", err)
 	}
-	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.mapping}, nil
+	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.Mapping()}, nil
 }
 
 // startWitness clones a witness.
@@ -66,7 +56,7 @@ func startWitness() (*Guardian, error) {
 		p.discard()
 		return nil, fmt.Errorf("clone the witness: %w", err)
 	}
-	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.mapping}, nil
+	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.Mapping()}, nil
 }
 
 // maxFD is a descriptor that nobody has.
@@ -91,13 +81,10 @@ func killError(run *cgroup.Dir, err error) error {
 func (p *plan) clone() (int, error) {
 	// No exit signal: it is nobody's business but that of Stop.
 	const flags = unix.CLONE_VM | unix.CLONE_PIDFD
-	stack := address(&p.mapping[0]) + uintptr(len(p.mapping))&^15 // never used
-	masks := [2]uint64{^uint64(0)}                                // the second is for the caller's own
-	r := clone(flags, stack, &p.mem.pidfd, &p.steps[0], &masks)
-	if r >= 0 {
-		return r, nil
-	}
-	switch err := unix.Errno(-r); err {
+	pid, err := p.Clone(&p.Steps()[0], flags, &p.mem.pidfd)
+	switch err {
+	case nil:
+		return pid, nil
 	case unix.EPERM, unix.ENOSYS, unix.EINVAL: // a sandbox, or something that is not quite Linux
 		return 0, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	default:

@@ -6,22 +6,8 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/pitvisor/pitvisor/internal/steps"
 	"golang.org/x/sys/unix"
-)
-
-// step is one system call of the guardian, or one of three things to do with its
-// memory. The assembly that carries steps out knows nothing else.
-type step struct {
-	call       uintptr // the number of the system call, or an operation
-	args       [6]uintptr
-	then, fail uintptr // address of the next step: after a result of 0 or more, and after an error
-}
-
-// The operations. Where nothing else is said, then is the next step.
-const (
-	opSet   = -1 // the word at args[0] becomes args[1]
-	opSame  = -2 // then if the byte at args[0] is args[1], else fail
-	opCount = -3 // the word at args[0] is lessened by 1: then unless it is 0, else fail
 )
 
 // The patience of a guardian: a kill each tenth of a second, for a minute, and half a
@@ -65,15 +51,10 @@ type memory struct {
 	read   [16]byte // the beginning of cgroup.events
 }
 
-// plan is all that a guardian has: memory, steps and strings, in a mapping of its
-// own. It is not Go's memory: whatever becomes of the program, nothing may free it
-// while the guardian lives, and no pointer in it is known to the garbage collector.
+// plan is all that a guardian has: memory, steps and strings.
 type plan struct {
-	mapping []byte
-	mem     *memory
-	steps   []step
-	used    int    // of the steps
-	free    []byte // for strings
+	*steps.Table
+	mem *memory
 }
 
 // newPlan makes the list of steps for a place.
@@ -95,19 +76,12 @@ func newPlan(at place) (*plan, error) {
 }
 
 // mapPlan makes a plan without steps, with room for so many and for so much text.
-func mapPlan(steps, text int) (*plan, error) {
-	begin := int(unsafe.Sizeof(memory{}))
-	end := begin + steps*int(unsafe.Sizeof(step{}))
-	mapping, err := unix.Mmap(-1, 0, end+text, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+func mapPlan(count, text int) (*plan, error) {
+	table, err := steps.New(count, int(unsafe.Sizeof(memory{}))+text)
 	if err != nil {
 		return nil, err
 	}
-	return &plan{
-		mapping: mapping,
-		mem:     (*memory)(unsafe.Pointer(&mapping[0])),
-		steps:   unsafe.Slice((*step)(unsafe.Pointer(&mapping[begin])), steps),
-		free:    mapping[end:],
-	}, nil
+	return &plan{Table: table, mem: steps.Room[memory](table)}, nil
 }
 
 // settle makes the guardian independent of what it was cloned from. It returns the
@@ -115,9 +89,9 @@ func mapPlan(steps, text int) (*plan, error) {
 func (p *plan) settle(at place) (lowest int) {
 	// Not a session of its own: the kernel would make a scheduling group for it, for a
 	// third of the price of the guardian.
-	p.add(unix.SYS_SETPGID, 0, 0)
-	p.add(unix.SYS_PRCTL, unix.PR_SET_NAME, p.text(comm))
-	p.add(unix.SYS_CHDIR, p.text("/"))
+	p.Add(unix.SYS_SETPGID, 0, 0)
+	p.Add(unix.SYS_PRCTL, unix.PR_SET_NAME, p.Text(comm))
+	p.Add(unix.SYS_CHDIR, p.Text("/"))
 	keep := []int{at.root, at.kill, at.owner}
 	p.closeAllBut(keep...)
 	for slices.Contains(keep, lowest) {
@@ -132,18 +106,18 @@ func (p *plan) closeAllBut(keep ...int) {
 	from := 0
 	for _, fd := range keep {
 		if from < fd {
-			p.add(unix.SYS_CLOSE_RANGE, uintptr(from), uintptr(fd-1), 0)
+			p.Add(unix.SYS_CLOSE_RANGE, uintptr(from), uintptr(fd-1), 0)
 		}
 		from = fd + 1
 	}
-	p.add(unix.SYS_CLOSE_RANGE, uintptr(from), math.MaxUint32, 0)
+	p.Add(unix.SYS_CLOSE_RANGE, uintptr(from), math.MaxUint32, 0)
 }
 
 // watch waits for the end of the owner.
 func (p *plan) watch(owner int) {
 	p.mem.owner = unix.PollFd{Fd: int32(owner), Events: unix.POLLIN}
-	s := p.add(unix.SYS_PPOLL, address(&p.mem.owner), 1, 0, 0, 0)
-	s.fail = address(s) // interrupted
+	s := p.Add(unix.SYS_PPOLL, steps.Address(&p.mem.owner), 1, 0, 0, 0)
+	s.Fail = steps.Address(s) // interrupted
 }
 
 // end kills, looks whether the run is empty, and removes it. The order of steps is
@@ -152,69 +126,46 @@ func (p *plan) end(at place, paths []string, events int) {
 	m := p.mem
 	m.kills, m.tries = kills, removals
 	m.events = unix.PollFd{Fd: int32(events), Events: unix.POLLPRI}
-	p.add(unix.SYS_OPENAT, uintptr(at.root), p.text(path.Join(at.run, "cgroup.events")), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	p.Add(unix.SYS_OPENAT, uintptr(at.root), p.Text(path.Join(at.run, "cgroup.events")), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 
-	kill := p.add(unix.SYS_WRITE, uintptr(at.kill), p.text("1"), 1)
-	p.add(opSet, address(&m.looks), looks)
-	look := p.add(unix.SYS_PREAD64, uintptr(events), address(&m.read), unsafe.Sizeof(m.read), 0)
-	empty := p.add(opSame, address(&m.read)+uintptr(len("populated ")), '0')
+	kill := p.Add(unix.SYS_WRITE, uintptr(at.kill), p.Text("1"), 1)
+	p.Add(steps.Set, steps.Address(&m.looks), looks)
+	look := p.Add(unix.SYS_PREAD64, uintptr(events), steps.Address(&m.read), unsafe.Sizeof(m.read), 0)
+	empty := p.Add(steps.Same, steps.Address(&m.read)+uintptr(len("populated ")), '0')
 	p.pause(shortWait)
-	p.add(opCount, address(&m.looks)).then = address(look)
-	again := p.add(opCount, address(&m.kills))
-	again.then = address(kill)
+	p.Add(steps.Count, steps.Address(&m.looks)).Then = steps.Address(look)
+	again := p.Add(steps.Count, steps.Address(&m.kills))
+	again.Then = steps.Address(kill)
 
-	empty.then = p.next()
-	var removed *step
+	empty.Then = p.Next()
+	var removed *steps.Step
 	for _, path := range slices.Backward(paths) {
-		removed = p.add(unix.SYS_UNLINKAT, uintptr(at.root), p.text(path), unix.AT_REMOVEDIR)
+		removed = p.Add(unix.SYS_UNLINKAT, uintptr(at.root), p.Text(path), unix.AT_REMOVEDIR)
 	}
 	p.pause(longWait)
-	p.add(opCount, address(&m.tries)).then = address(look)
+	p.Add(steps.Count, steps.Address(&m.tries)).Then = steps.Address(look)
 
 	exit := p.exit()
-	again.fail, removed.then = address(exit), address(exit)
-	look.fail = address(exit) // ENODEV: somebody else was faster
+	again.Fail, removed.Then = steps.Address(exit), steps.Address(exit)
+	look.Fail = steps.Address(exit) // ENODEV: somebody else was faster
 }
 
 // exit ends the guardian. Nothing follows.
-func (p *plan) exit() *step {
-	s := p.add(unix.SYS_EXIT_GROUP, 0)
-	s.then, s.fail = address(s), address(s)
+func (p *plan) exit() *steps.Step {
+	s := p.Add(unix.SYS_EXIT_GROUP, 0)
+	s.Then, s.Fail = steps.Address(s), steps.Address(s)
 	return s
 }
 
 // pause waits for a change in cgroup.events, for so many nanoseconds at most.
 func (p *plan) pause(ns uintptr) {
 	// ppoll counts the time down.
-	p.add(opSet, address(&p.mem.wait.Sec), 0)
-	p.add(opSet, address(&p.mem.wait.Nsec), ns)
-	p.add(unix.SYS_PPOLL, address(&p.mem.events), 1, address(&p.mem.wait), 0, 0)
+	p.Add(steps.Set, steps.Address(&p.mem.wait.Sec), 0)
+	p.Add(steps.Set, steps.Address(&p.mem.wait.Nsec), ns)
+	p.Add(unix.SYS_PPOLL, steps.Address(&p.mem.events), 1, steps.Address(&p.mem.wait), 0, 0)
 }
-
-// add appends a step, which leads to the one that will be added next.
-func (p *plan) add(call int, args ...uintptr) *step {
-	s := &p.steps[p.used]
-	p.used++
-	s.call = uintptr(call)
-	copy(s.args[:], args)
-	s.then, s.fail = p.next(), p.next()
-	return s
-}
-
-// next is the address of the step that will be added next.
-func (p *plan) next() uintptr { return address(&p.steps[p.used]) }
-
-// text returns the address of a string, with a zero byte behind it.
-func (p *plan) text(s string) uintptr {
-	at := address(&p.free[0])
-	p.free = p.free[copy(p.free, s)+1:]
-	return at
-}
-
-// address is a pointer into the mapping, as a number for the kernel.
-func address[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
 
 // discard frees a plan that nobody carries out.
 func (p *plan) discard() {
-	_ = unix.Munmap(p.mapping) // it was mapped a moment ago
+	_ = p.Free() // it was mapped a moment ago
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/pitvisor/pitvisor/internal/steps"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"golang.org/x/sys/unix"
 )
@@ -29,12 +30,12 @@ func TestPlanClosesAllOthers(t *testing.T) {
 		}
 		var gaps []gap
 		opened := -1
-		for _, s := range p.steps[:p.used] {
-			switch s.call {
+		for _, s := range p.Steps() {
+			switch s.Call {
 			case unix.SYS_CLOSE_RANGE:
-				gaps = append(gaps, gap{s.args[0], s.args[1]})
+				gaps = append(gaps, gap{s.Args[0], s.Args[1]})
 			case unix.SYS_PREAD64:
-				opened = int(s.args[0])
+				opened = int(s.Args[0])
 			}
 		}
 		linuxtest.Exactly(t, gaps, test.gaps...)
@@ -56,9 +57,9 @@ func TestPlanHasRoom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		last := p.steps[p.used-1]
-		if last.call != unix.SYS_EXIT_GROUP || last.then != address(&p.steps[p.used-1]) {
-			t.Errorf("with %d names it ends with %+v", len(at.inner), last)
+		last := &p.Steps()[len(p.Steps())-1]
+		if last.Call != unix.SYS_EXIT_GROUP || last.Then != steps.Address(last) {
+			t.Errorf("with %d names it ends with %+v", len(at.inner), *last)
 		}
 		p.discard()
 	}

@@ -2,7 +2,6 @@ package guardian
 
 import (
 	"bytes"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -410,27 +409,5 @@ func TestStartRefusesWhatItCannotDo(t *testing.T) {
 	}
 	if _, err := Start(o); !errors.Is(err, cgroup.ErrGone) {
 		t.Errorf("Start for a run that is gone = %v, want ErrGone", err)
-	}
-}
-
-//go:embed clone_amd64.s clone_arm64.s
-var assembly embed.FS
-
-// A clone carries out what is behind this label: no call, no stack, no g.
-func TestAssemblyUsesNothingOfGo(t *testing.T) {
-	for _, name := range []string{"clone_amd64.s", "clone_arm64.s"} {
-		text, err := assembly.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, clone, found := bytes.Cut(text, []byte("\nnext:\n"))
-		if !found {
-			t.Fatalf("%s has no label next", name)
-		}
-		for _, word := range []string{"\tCALL", "\tBL\t", "RET", "SP", "FP", "TLS", "PUSH", "POP", "R14", "R28", "(g)", "SB"} {
-			if bytes.Contains(clone, []byte(word)) {
-				t.Errorf("%s uses %q in the clone", name, word)
-			}
-		}
 	}
 }

@@ -36,7 +36,7 @@ func newWitnessPlan(owner int) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.add(unix.SYS_PRCTL, unix.PR_SET_NAME, p.text(witnessComm))
+	p.Add(unix.SYS_PRCTL, unix.PR_SET_NAME, p.Text(witnessComm))
 	p.closeAllBut(owner)
 	p.watch(owner)
 	p.exit()

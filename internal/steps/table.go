@@ -99,9 +99,15 @@ func (t *Table) Next() uintptr {
 	return Address(&t.steps[0]) + uintptr(t.used)*unsafe.Sizeof(Step{})
 }
 
+// Steps are those that were added.
+func (t *Table) Steps() []Step { return t.steps[:t.used] }
+
 // OldMask is where the signals stand that were blocked in the caller, when the steps
 // are carried out.
 func (t *Table) OldMask() uintptr { return Address(&t.masks[1]) }
+
+// Mapping is all of the table, for who frees it when its process has ended.
+func (t *Table) Mapping() []byte { return t.mapping }
 
 // Free frees a table that nobody carries out.
 func (t *Table) Free() error { return unix.Munmap(t.mapping) }
