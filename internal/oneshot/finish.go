@@ -35,9 +35,7 @@ func (j *job) finish() error {
 // endRest names what is left and kills it. A list that cannot be made is no reason to
 // leave anything alive.
 func (j *job) endRest() error {
-	if found, err := j.keeper.left(j.command()); err == nil {
-		j.result.Left = found
-	}
+	j.result.Left, j.result.LeftErr = j.keeper.left(j.command())
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	if err := j.keeper.kill(ctx); err != nil {

@@ -83,9 +83,10 @@ type Result struct {
 	Grace bool        // the stop signal was not enough: the kernel killed what was left
 
 	Left    leftover.Found       // what the command left behind; killed
+	LeftErr error                // why what was left could not be listed; it is killed all the same
 	Blocked *cgroup.BlockedError // what could not be killed; nil when the cgroups are gone
 	Moved   string               // the killed cgroup that pitvisor had to move out of; "" if it had not
 }
 
 // Clean says that nothing was left behind.
-func (r *Result) Clean() bool { return r.Left.Total == 0 && r.Blocked == nil }
+func (r *Result) Clean() bool { return r.Left.Total == 0 && r.LeftErr == nil && r.Blocked == nil }

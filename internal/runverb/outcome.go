@@ -51,7 +51,7 @@ func (o *Outcome) Report(name string) *report.Report {
 	r := o.Result
 	rep := &report.Report{
 		Name: name, Labels: r.Run.Labels, Command: o.Args, Started: r.Started, Ended: r.Ended,
-		Outcome: o.outcome(), Code: o.Code, Weak: o.Weak, Left: r.Left, Blocked: r.Blocked,
+		Outcome: o.outcome(), Code: o.Code, Weak: o.Weak, Left: r.Left, LeftErr: r.LeftErr, Blocked: r.Blocked,
 		Removed: !o.Weak && r.Blocked == nil && o.Err == nil,
 	}
 	if !r.Run.ID.IsZero() {
