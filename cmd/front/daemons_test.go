@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
@@ -20,19 +22,13 @@ import (
 type daemon struct {
 	name    string
 	needs   []string // commands
-	private bool     // it gets a /run and a spool of its own: its paths cannot be chosen
+	private bool     // it gets mounts of its own, and a /run: its paths cannot be chosen
 	netns   bool     // likewise for its port
 	script  string   // starts it, in a directory of its own
 	serves  string   // its socket: a file in the directory, or a port on loopback
 	leaves  []string // the beginning of the command line of each process that must be left
 	ways    string   // how the first of them got away
 }
-
-// private hides what daemons with fixed paths would share with the host.
-const private = `mount -t tmpfs none /run
-mount -t tmpfs none /var/spool/cron
-mkdir none && mount --bind none /etc/cron.d
-`
 
 // daemons are real ones. Nothing of them is outside their directory, their memory is
 // small, and what they run ends by itself one day.
@@ -79,7 +75,9 @@ func daemons() []daemon {
 			gpg-agent --homedir "$PWD" --daemon
 			`, leaves: []string{"gpg-agent"}, ways: "setsid reparented"},
 		{name: "cron", needs: []string{"cron"}, private: true, script: `
-			mkdir /var/spool/cron/crontabs
+			mount -t tmpfs none /var/spool/cron
+			mkdir none /var/spool/cron/crontabs
+			mount --bind none /etc/cron.d
 			echo '@reboot root sleep 1000' >crontab
 			mount --bind crontab /etc/crontab
 			cron
@@ -102,6 +100,7 @@ func daemons() []daemon {
 			dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --listen-address=127.0.0.1 --bind-interfaces --user=root --pid-file="$PWD/pid"
 			`, leaves: []string{"dnsmasq"}, ways: "double-fork setsid reparented"},
 		{name: "atd", needs: []string{"atd"}, private: true, script: `
+			mount -t tmpfs none /var/spool/cron
 			mkdir /var/spool/cron/atjobs /var/spool/cron/atspool
 			chown daemon:daemon /var/spool/cron/at*
 			atd
@@ -176,6 +175,9 @@ func TestRealDaemons(t *testing.T) {
 			linuxtest.NoLeaks(t)
 			t.Setenv("PATH", searchPath())
 			linuxtest.NeedCommand(t, d.needs...)
+			if d.private || d.netns {
+				linuxtest.NeedCapability(t, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
+			}
 			e := startDaemon(t, y, d)
 			e.settle(t)
 			if err := e.hold.Close(); err != nil {
@@ -215,7 +217,7 @@ func startDaemon(t *testing.T, y yard, d daemon) *escape {
 	script := d.script
 	if d.private {
 		argv = append(argv, "unshare", "--mount", "--")
-		script = private + script
+		script = "mount -t tmpfs none /run\n" + script
 	}
 	argv = append(argv, "sh", "-ec", script+"\nread -r end || exit 0")
 	output, err := os.Create(e.file("output"))

@@ -117,6 +117,9 @@ func TestOrdinaryCommands(t *testing.T) {
 			linuxtest.NoLeaks(t)
 			t.Setenv("PATH", strings.TrimPrefix(path, "PATH="))
 			linuxtest.NeedCommand(t, o.needs...)
+			if o.name == "ssh" {
+				linuxtest.NeedCapability(t, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
+			}
 			dir := filepath.Join(t.TempDir(), "work")
 			env := []string{path, "HOME=" + dir, "USER=root", "LC_ALL=C", "TZ=UTC", cache, "GOFLAGS=-mod=mod", "PITVISOR_CGROUP_ROOT=" + y.root}
 			bare := o.run(t, dir, env, "")
