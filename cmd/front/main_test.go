@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -19,16 +18,8 @@ func TestMain(m *testing.M) { linuxtest.Main(m, linuxtest.Modes{"tally": modeTal
 func installed(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	for program, source := range map[string]string{
-		"bin/pitvisor":              ".",
-		"libexec/pitvisor/pitvisor": "../pitvisor",
-	} {
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, program), source)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", source, err, out)
-		}
-	}
+	linuxtest.Build(t, ".", filepath.Join(dir, "bin", "pitvisor"))
+	linuxtest.Build(t, "../pitvisor", filepath.Join(dir, "libexec", "pitvisor", "pitvisor"))
 	openUp(t, dir)
 	return filepath.Join(dir, "bin")
 }

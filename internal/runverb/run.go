@@ -71,7 +71,7 @@ func (v *Verb) Run(args []string) (int, error) {
 	out.Err = err
 	out.Code = f.code(out)
 	v.say(out)
-	if v.Extras.Report != nil && out.Code != exit.Usage {
+	if v.Extras.Report != nil && (out.Err == nil || out.Code != exit.Usage) { // 2 may be the command's own
 		if rerr := v.Extras.Report(f, out); rerr != nil {
 			err = errors.Join(err, rerr)
 			out.Code = exit.Self
