@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,6 +77,31 @@ func TestKillEndsEveryDescendant(t *testing.T) {
 			})
 		}
 	})
+}
+
+func TestHurryIsTakenBack(t *testing.T) {
+	linuxtest.NeedCapability(t, unix.CAP_SYS_NICE, "CAP_SYS_NICE")
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const before = 7
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, before); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	check := func(when string, want int) {
+		t.Helper()
+		if n, err := unix.Getpriority(unix.PRIO_PROCESS, 0); 20-n != want || err != nil {
+			t.Errorf("%s: nice %d, %v, want %d", when, 20-n, err, want)
+		}
+	}
+	end := hurry()
+	check("in a hurry", -20)
+	end()
+	check("afterwards", before)
 }
 
 func TestKillKeepsTheExitOfTheCommand(t *testing.T) {
@@ -218,6 +245,54 @@ func TestStrangerOnTheListIsLeftAlone(t *testing.T) {
 	w.below(os.Getpid(), func() bool { return true })
 	if w.first != nil {
 		t.Error(w.first)
+	}
+}
+
+// A number may also change hands after a striker has seen it on a list, and before it
+// has opened it: then it is on the list no more, or the parent is gone.
+func TestStrikerLeavesStrangersAlone(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	id := stranger(t)
+	gone := linuxtest.Start(t, linuxtest.Helper(t, "run")...)
+	gone.Kill(t)
+	for name, c := range map[string]struct {
+		lists  [][]int
+		parent int
+	}{
+		"not on the list again": {[][]int{{id.PID}, {}}, -1},
+		"parent is gone":        {[][]int{{id.PID}, {id.PID}}, gone.FD()},
+	} {
+		s := newStriker()
+		s.children = func(int) []int {
+			list := c.lists[0]
+			c.lists = c.lists[1:]
+			return list
+		}
+		if n := s.below(os.Getpid(), c.parent); n != 0 {
+			t.Errorf("%s: %d killed", name, n)
+		}
+		if alive, err := id.Alive(); !alive || err != nil {
+			t.Fatalf("%s: the stranger: Alive() = %v, %v", name, alive, err)
+		}
+	}
+}
+
+func TestStrikerReadsLongLists(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	tree := start(t, "ready", "setsid-storm", "100")
+	grown(t, tree, 101)
+	pids, err := listChildren(tree.Process().PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := lister{buf: make([]byte, 7)}.children(tree.Process().PID()) // numbers are cut in two
+	for _, pid := range got {
+		if !slices.Contains(pids, pid) {
+			t.Errorf("%d is no child; children are %v", pid, pids)
+		}
+	}
+	if len(got) == 0 {
+		t.Error("no children")
 	}
 }
 
