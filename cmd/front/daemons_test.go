@@ -53,6 +53,7 @@ func daemons() []daemon {
 				initdb -D data -A trust -N --no-locale >log
 				pg_ctl -D data -w -l log -o "-c listen_addresses= -c unix_socket_directories=$PWD -c fsync=off \
 					-c shared_buffers=1MB -c max_connections=5 -c autovacuum=off" start
+				echo started
 				read -r end || exit 0'
 			`, leaves: []string{"/usr/lib/postgresql/", "postgres: checkpointer", "postgres: walwriter"}, ways: "setsid reparented other-user"},
 		{name: "ssh-agent", needs: []string{"ssh-agent"}, serves: "s", script: `
@@ -219,7 +220,7 @@ func startDaemon(t *testing.T, y yard, d daemon) *escape {
 		argv = append(argv, "unshare", "--mount", "--")
 		script = "mount -t tmpfs none /run\n" + script
 	}
-	argv = append(argv, "sh", "-ec", script+"\nread -r end || exit 0")
+	argv = append(argv, "sh", "-ec", script+"\necho started\nread -r end || exit 0")
 	output, err := os.Create(e.file("output"))
 	if err != nil {
 		t.Fatal(err)
@@ -264,6 +265,7 @@ func (e *escape) said(t *testing.T) string {
 func (e *escape) settle(t *testing.T) {
 	t.Helper()
 	var before []linuxtest.Identity
+	var words string
 	linuxtest.Wait(t, patience, func() (bool, string) {
 		if !e.Alive() {
 			t.Fatalf("pitvisor has ended; it said:\n%s", e.said(t))
@@ -273,15 +275,21 @@ func (e *escape) settle(t *testing.T) {
 			return false, "no run yet"
 		}
 		e.run, e.members = runs[0], linuxtest.Members(runs[0])
+		if !strings.Contains(e.said(t), "started\n") {
+			return false, "the command is still starting it"
+		}
 		if why := e.deaf(); why != "" {
 			return false, why
 		}
 		if lacking := e.lacking(); lacking != "" {
 			return false, fmt.Sprintf("no %q among %v; it said:\n%s", lacking, e.members, e.said(t))
 		}
-		now := linuxtest.Identities(e.run)
-		still := slices.Equal(now, before)
-		before = now
+		now, nowWords := linuxtest.Identities(e.run), ""
+		for _, p := range e.members {
+			nowWords += p.Comm + " " + line(p.Args) + "\n" // daemons give themselves other names
+		}
+		still := slices.Equal(now, before) && nowWords == words
+		before, words = now, nowWords
 		return still, "it keeps changing"
 	})
 	e.held = map[int]linuxtest.Identity{}
