@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startBeside starts a program in the namespaces of another process: those that
-// decide what it sees of processes, cgroups and files. It is our child all the same.
+// startBeside starts a program in the namespaces of another process, all but the
+// cgroup's: where namespaces are borders of delegation (the mount option nsdelegate)
+// nothing can be started across one. See modeBeside. It is our child all the same;
 // nil is our own namespaces.
 func startBeside(other *Process, args []string, attr *syscall.ProcAttr) (pid int, err error) {
 	if other == nil {
@@ -41,7 +42,7 @@ func joinNamespaces(other *Process) error {
 	for _, ns := range []struct {
 		name string
 		kind int
-	}{{"pid", unix.CLONE_NEWPID}, {"cgroup", unix.CLONE_NEWCGROUP}, {"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"mnt", unix.CLONE_NEWNS}} {
+	}{{"pid", unix.CLONE_NEWPID}, {"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"mnt", unix.CLONE_NEWNS}} {
 		if err := joinNamespace(proc+"ns/"+ns.name, ns.kind); err != nil {
 			return err
 		}

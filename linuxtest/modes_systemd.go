@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,35 @@ func modeSystemd(args []string) int {
 	err := unix.Exec(systemdPath, []string{systemdPath, "--system", "--log-target=null"},
 		[]string{"PATH=" + os.Getenv("PATH"), "container=linuxtest", "SYSTEMD_UNIT_PATH=/run/system"})
 	return complain(fmt.Errorf("execute %s: %w", systemdPath, err))
+}
+
+// modeBeside joins the cgroup namespace of PID 1, becomes a user, and then a program.
+func modeBeside(args []string) int {
+	if len(args) < 2 {
+		return complain(errors.New("beside is for linuxtest itself"))
+	}
+	uid, err := strconv.Atoi(args[0])
+	if err != nil {
+		return complain(err)
+	}
+	runtime.LockOSThread()
+	if err := joinNamespace("/proc/1/ns/cgroup", unix.CLONE_NEWCGROUP); err != nil {
+		return complain(err)
+	}
+	if err := becomeUser(uintptr(uid)); err != nil {
+		return complain(fmt.Errorf("become user %d: %w", uid, err))
+	}
+	return complain(fmt.Errorf("execute %s: %w", args[1], unix.Exec(args[1], args[1:], os.Environ())))
+}
+
+// becomeUser changes the user of the calling thread only.
+func becomeUser(uid uintptr) error {
+	for _, call := range [][3]uintptr{{unix.SYS_SETGROUPS, 0, 0}, {unix.SYS_SETRESGID, uid, uid}, {unix.SYS_SETRESUID, uid, uid}} {
+		if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[2]); errno != 0 {
+			return errno
+		}
+	}
+	return nil
 }
 
 // mountForSystemd gives the calling thread a /run of its own, a /proc of its PID

@@ -25,8 +25,7 @@ type Command struct {
 	Extra  []*os.File // become descriptors 3 and up; not together with PID
 
 	cloneflags uintptr
-	beside     *Process            // whose namespaces it is started in; nil is our own
-	user       *syscall.Credential // nil is our own
+	beside     *Process // whose namespaces it is started in; nil is our own
 }
 
 // Process is a child of the test, held by a pidfd.
@@ -94,9 +93,7 @@ func (c Command) start() (*Process, error) {
 		Dir:   c.Dir,
 		Env:   env,
 		Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
-		Sys: &syscall.SysProcAttr{
-			PidFD: &p.fd, UseCgroupFD: group >= 0, CgroupFD: max(group, 0), Cloneflags: c.cloneflags, Credential: c.user,
-		},
+		Sys:   &syscall.SysProcAttr{PidFD: &p.fd, UseCgroupFD: group >= 0, CgroupFD: max(group, 0), Cloneflags: c.cloneflags},
 	}
 	for _, f := range c.Extra {
 		attr.Files = append(attr.Files, f.Fd())

@@ -20,6 +20,7 @@ func ownModes() []builtin {
 		{usage: "trap-exec", run: modeTrapExec},
 		{usage: "pidns-init", run: modePIDNSInit},
 		{usage: "systemd", run: modeSystemd},
+		{usage: "beside", run: modeBeside},
 	}
 }
 

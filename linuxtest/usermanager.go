@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -96,7 +95,7 @@ func (m *Manager) await(tb testing.TB) {
 	tb.Helper()
 	command := m.Command(tb, "systemctl", "--user", "is-system-running")
 	// A second as a rule; a minute in a machine that is emulated.
-	ok, _ := poll(1*time.Minute, func() (bool, string) {
+	ok, _ := poll(time.Minute, func() (bool, string) {
 		if !m.proc.Alive() {
 			return true, ""
 		}
@@ -112,27 +111,25 @@ func (m *Manager) await(tb testing.TB) {
 		return err == nil && exited && status == 0, ""
 	})
 	if !ok || !m.proc.Alive() {
-		tb.Fatalf("the user's systemd does not come up:\n%s", m.state())
+		tb.Fatalf("the user's systemd does not come up:\n%s", m.state(tb))
 	}
 }
 
 // state is what there is to say of systemd, for people.
-func (m *Manager) state() string {
+func (m *Manager) state(tb testing.TB) string {
 	text, _ := os.ReadFile(m.log) // what it said before it was systemd
 	for _, p := range membersBelow(m.root) {
 		text = append(text, "process "+p.String()+"\n"...)
-	}
-	path, err := exec.LookPath("systemctl")
-	if err != nil {
-		return string(text)
 	}
 	out, err := os.Create(m.log)
 	if err != nil {
 		return string(text)
 	}
-	defer func() { _ = out.Close() }() // read below
+	defer func() { _ = out.Close() }()  // read below
+	_ = os.MkdirAll(m.session(), 0o755) // or nothing can be asked
 	for _, args := range [][]string{{"list-jobs"}, {"--failed"}, {"status", "user@*", "dbus*"}} {
-		c := Command{Args: append([]string{path, "--no-pager"}, args...), Cgroup: m.root, Stdout: out, Stderr: out, beside: m.proc}
+		c := m.CommandAs(tb, 0, append([]string{"systemctl", "--no-pager"}, args...)...)
+		c.Stdout, c.Stderr = out, out
 		p, err := c.start()
 		if err != nil {
 			text = append(text, err.Error()+"\n"...)
@@ -162,11 +159,10 @@ func (m *Manager) CommandAs(tb testing.TB, uid int, args ...string) Command {
 		tb.Fatal(err)
 	}
 	return Command{
-		Args: append([]string{path}, args[1:]...), Dir: "/",
+		Args: append(Helper(tb, "beside", fmt.Sprint(uid), path), args[1:]...), Dir: "/",
 		Env:    []string{"PATH=" + os.Getenv("PATH"), fmt.Sprintf("XDG_RUNTIME_DIR=/run/user/%d", m.uid)},
 		Cgroup: m.session(),
 		beside: m.proc,
-		user:   &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)},
 	}
 }
 
