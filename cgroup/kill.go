@@ -80,6 +80,10 @@ func (d *Dir) killEach(ctx context.Context) error {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
+		// Linux 5.10 sometimes leaves a process that was traced asleep with the
+		// signal pending. It dies on waking. Not earlier: a cgroup that is thawed
+		// among many deaths says for ever that it is frozen on 7.3.
+		d.tryThaw()
 	}
 }
 
@@ -87,9 +91,8 @@ func (d *Dir) killEach(ctx context.Context) error {
 // sleep may never freeze; further rounds cope with what forks beside it.
 const freezeTime = time.Second
 
-// killRound freezes the cgroup, kills whoever is in it and thaws it: whoever was
-// frozen dies on waking. Frozen processes die of SIGKILL as well, but Linux 5.10
-// sometimes leaves one asleep with the signal pending, if it was traced. Without the
+// killRound freezes the cgroup and kills whoever is in it. Frozen processes do die
+// of SIGKILL. It stays frozen, so that nobody forks beside the dying. Without the
 // right to freeze it kills all the same.
 func (d *Dir) killRound(ctx context.Context) error {
 	if err := writeAt(d.fd, "cgroup.freeze", "1"); err == nil {
@@ -98,7 +101,6 @@ func (d *Dir) killRound(ctx context.Context) error {
 		cancel()
 	}
 	_, err := d.signalTree(unix.SIGKILL)
-	d.tryThaw()
 	return err
 }
 
