@@ -24,8 +24,8 @@ type Machine struct {
 	CPUs     int       // 0 is 2
 	Accel    string    // "kvm" or "tcg"; "" is the better one that works
 
-	// Boot is how long the guest may take to be ready; 0 is two minutes. After it
-	// each program has its own limit, and a minute more.
+	// Boot is how long the guest may take to be ready; 0 is two minutes, and half a
+	// minute with KVM. After it each program has its own limit, and a minute more.
 	Boot time.Duration
 
 	// Observe, unless nil, is told what happens while it happens.
@@ -80,17 +80,34 @@ func (m *Machine) memory() int {
 // Run boots the guest, runs the programs and returns when QEMU is gone. A program
 // that fails is no error: its end is an event. An error says that the guest did
 // not do its job, with the end of its console.
+//
+// A guest that does not get ready with KVM, where nobody asked for it, is booted
+// again without.
 func (m *Machine) Run(ctx context.Context) (*Run, error) {
 	began := time.Now()
-	r := &Run{Accel: m.Accel}
-	if r.Accel == "" {
-		r.Accel, r.AccelWhy = acceleration()
+	accel, why := m.Accel, ""
+	if accel == "" {
+		accel, why = acceleration()
 	}
+	r, err := m.run(ctx, accel)
+	if err != nil && m.Accel == "" && accel == "kvm" && r.Guest == nil && ctx.Err() == nil {
+		first, _, _ := strings.Cut(err.Error(), ";") // without the console
+		why = "with KVM: " + first
+		r, err = m.run(ctx, "tcg")
+	}
+	r.AccelWhy = why
+	r.Total = time.Since(began)
+	return r, err
+}
+
+// run runs the machine once.
+func (m *Machine) run(ctx context.Context, accel string) (*Run, error) {
+	r := &Run{Accel: accel}
 	self, err := staticSelf()
 	if err != nil {
 		return r, err
 	}
-	initramfs, err := m.initramfs(self, r.Accel)
+	initramfs, err := m.initramfs(self, accel)
 	if err != nil {
 		return r, err
 	}
@@ -103,12 +120,12 @@ func (m *Machine) Run(ctx context.Context) (*Run, error) {
 	if err := scratch.Truncate(scratchSize); err != nil {
 		return r, err
 	}
-	g, err := start(m.arguments(r.Accel, m.disks()), initramfs, scratch)
+	g, err := start(m.arguments(accel, m.disks()), initramfs, scratch)
 	if err != nil {
 		return r, err
 	}
 	started := time.Now()
-	err = m.follow(ctx, g, func(guest *Guest) {
+	err = m.follow(ctx, g, m.patience(accel), func(guest *Guest) {
 		r.Guest, r.Boot = guest, time.Since(started)
 	})
 	if err != nil {
@@ -116,8 +133,18 @@ func (m *Machine) Run(ctx context.Context) (*Run, error) {
 	}
 	err = errors.Join(err, g.stop())
 	r.Complaints = g.console.found()
-	r.Total = time.Since(began)
 	return r, err
+}
+
+// patience is how long the guest may take to be ready.
+func (m *Machine) patience(accel string) time.Duration {
+	switch {
+	case m.Boot != 0:
+		return m.Boot
+	case accel == "kvm":
+		return 30 * time.Second
+	}
+	return 2 * time.Minute
 }
 
 // scratchSize is the disk at /dev/vdX that $LINUXTEST_SCRATCH_DISK names.
@@ -198,11 +225,8 @@ func (m *Machine) initramfs(self, accel string) (*os.File, error) {
 }
 
 // follow reads what the guest says until it says goodbye, or until a limit.
-func (m *Machine) follow(ctx context.Context, g *emulation, ready func(*Guest)) error {
-	w := wait{m.Boot, "the guest to be ready"}
-	if w.limit == 0 {
-		w.limit = 2 * time.Minute
-	}
+func (m *Machine) follow(ctx context.Context, g *emulation, patience time.Duration, ready func(*Guest)) error {
+	w := wait{patience, "the guest to be ready"}
 	stop := context.AfterFunc(ctx, func() { _ = g.port.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
