@@ -69,8 +69,13 @@ func TestNoForeignSignalsCatchesANaiveKiller(t *testing.T) {
 		t.Error("the stranger is dead")
 	}
 	calls := w.Foreign()
-	if len(calls) != 1 || calls[0].Name != "kill" || calls[0].PID != w.Process.PID() || int(calls[0].Args[0]) != stranger.PID() {
-		t.Errorf("foreign signals = %v, want one kill of %d", calls, stranger.PID())
+	for _, c := range calls { // more than one where a signal of the Go runtime makes the call start again
+		if c.Name != "kill" || c.PID != w.Process.PID() || int(c.Args[0]) != stranger.PID() {
+			t.Errorf("foreign signals = %v, want a kill of %d", calls, stranger.PID())
+		}
+	}
+	if len(calls) == 0 {
+		t.Error("nothing was caught")
 	}
 }
 

@@ -125,10 +125,12 @@ func TestReadIsBounded(t *testing.T) {
 func TestReadOfALongFile(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
 	child := linuxtest.Start(t, append(linuxtest.Helper(t, "run"), long)...)
-	b, err := hold(t, child.PID()).Read("cmdline", 1<<20)
-	if err != nil || !strings.HasSuffix(string(b), "\x00"+long+"\x00") {
-		t.Errorf("Read gave %d bytes, %v, want the argument of %d at the end", len(b), err, len(long))
-	}
+	held := hold(t, child.PID())
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) { // for the end of its exec
+		b, err := held.Read("cmdline", 1<<20)
+		return err == nil && strings.HasSuffix(string(b), "\x00"+long+"\x00"),
+			fmt.Sprintf("Read gave %d bytes, %v, want the argument of %d at the end", len(b), err, len(long))
+	})
 	if b, err := hold(t, child.PID()).Read("cmdline", 5000); err != nil || len(b) != 5000 {
 		t.Errorf("Read of at most 5000 gave %d bytes, %v", len(b), err)
 	}
