@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -19,12 +21,16 @@ func printReport(out *printer, r *vm.Report) {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "program\tpass\tfail\tskip\tseconds\t")
 	reasons := map[string]int{}
+	var slow []vm.Slow
 	for _, o := range r.Programs {
 		pass, fail, skip, took := "-", "-", "-", "-"
 		if o.Tests != nil {
 			pass, fail, skip = fmt.Sprint(o.Tests.Passed), fmt.Sprint(len(o.Tests.Failed)), fmt.Sprint(len(o.Tests.Skipped))
 			for _, s := range o.Tests.Skipped {
 				reasons[s.Reason]++
+			}
+			for _, s := range o.Tests.Slow {
+				slow = append(slow, vm.Slow{Test: path.Base(o.Name) + " " + s.Test, Seconds: s.Seconds})
 			}
 		}
 		if o.Exit != nil {
@@ -35,6 +41,10 @@ func printReport(out *printer, r *vm.Report) {
 	_ = w.Flush() // into memory
 	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
 		fmt.Fprintf(&b, "skipped: %3d %s\n", reasons[reason], reason)
+	}
+	slices.SortFunc(slow, func(a, b vm.Slow) int { return cmp.Compare(b.Seconds, a.Seconds) })
+	for _, s := range slow[:min(len(slow), 10)] {
+		fmt.Fprintf(&b, "slow: %5.1f s %s\n", s.Seconds, s.Test)
 	}
 	printTrouble(&b, r)
 	out.raw(b.String())

@@ -14,6 +14,7 @@ type Tests struct {
 	Passed  int      `json:"passed"`
 	Failed  []Failed `json:"failed,omitempty"`
 	Skipped []Skip   `json:"skipped,omitempty"`
+	Slow    []Slow   `json:"slow,omitempty"` // those that took five seconds or more
 
 	out     unfinished
 	line    []byte
@@ -31,6 +32,12 @@ type Failed struct {
 type Skip struct {
 	Test   string `json:"test"`
 	Reason string `json:"reason"`
+}
+
+// Slow is a test that took long. The time of its subtests is in it.
+type Slow struct {
+	Test    string  `json:"test"`
+	Seconds float64 `json:"seconds"`
 }
 
 // unfinished is what was written and may still be wanted.
@@ -102,13 +109,16 @@ func (t *Tests) event(line string) bool {
 		return true
 	}
 	// A panic's first words stand behind it on the same line.
-	m := regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+) \([0-9.]+s\)(.*)$`).FindStringSubmatch(line)
+	m := regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+) \(([0-9.]+)s\)(.*)$`).FindStringSubmatch(line)
 	if m == nil {
 		return false
 	}
 	t.current = m[2]
-	if m[3] != "" {
-		t.keep(m[3] + "\n")
+	if m[4] != "" {
+		t.keep(m[4] + "\n")
+	}
+	if took, err := strconv.ParseFloat(m[3], 64); err == nil && took >= 5 && !strings.Contains(m[2], "/") {
+		t.Slow = append(t.Slow, Slow{Test: m[2], Seconds: took})
 	}
 	t.end(m[1], m[2])
 	return true

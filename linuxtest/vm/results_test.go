@@ -18,7 +18,7 @@ no newline@--- PASS: TestA (0.00s)
 @--- SKIP: TestS/sub (0.00s)
 @=== NAME  TestS
 err
-@--- PASS: TestS (0.00s)
+@--- PASS: TestS (5.25s)
 @=== NAME  
 @=== RUN   TestF
 @=== RUN   TestF/p
@@ -30,7 +30,7 @@ err
 @=== CONT  TestF/p
     t_test.go:5: bad
         multi
-@--- FAIL: TestF/p (0.00s)
+@--- FAIL: TestF/p (7.00s)
 @=== CONT  TestF/q
     t_test.go:5: q
 @--- PASS: TestF/q (0.00s)
@@ -60,6 +60,9 @@ func TestOutputOfATestBinary(t *testing.T) {
 		}
 		if want := []Skip{{"TestS/sub", "because: of this"}}; !slices.Equal(got.Skipped, want) {
 			t.Errorf("by %d: Skipped = %q, want %q", size, got.Skipped, want)
+		}
+		if want := []Slow{{"TestS", 5.25}}; !slices.Equal(got.Slow, want) {
+			t.Errorf("by %d: Slow = %v, want %v", size, got.Slow, want)
 		}
 		want := []Failed{
 			{"TestF/p", "    t_test.go:5: bad\n        multi\n"},
