@@ -28,7 +28,7 @@ const (
 // Command is what is known of the command whose run it is.
 type Command struct {
 	Leader  pidfd.Identity // the command's first process, which is no leftover; zero: it is gone
-	Session int            // that it was started in; 0 is not known, and so for the next
+	Session int            // that it was started in; 0 is one outside the caller's PID namespace, below 0 is not known
 	Group   int            // process group likewise
 	UID     uint32         // effective user
 	RunID   string         // the value of PITVISOR_RUN_ID that it got; "" is none, and then no environment is looked at

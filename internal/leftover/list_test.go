@@ -196,7 +196,22 @@ func TestLineage(t *testing.T) {
 			t.Errorf("%s: lineage = %v, want %v", c.name, got, c.want)
 		}
 	}
+	// As under an init or a docker exec that made no session in this PID namespace.
 	l.command = Command{}
+	for _, c := range []struct {
+		name string
+		p    Process
+		want []Way
+	}{
+		{"still in the session of an outsider", Process{PID: 21, PPID: 20}, nil},
+		{"job in it", Process{PID: 21, PPID: 20, Group: 21}, []Way{Setpgid}},
+		{"daemon that left it", Process{PID: 21, PPID: 1, Session: 21, Group: 21}, []Way{Setsid, Reparented}},
+	} {
+		if got := l.lineage(&c.p); !slices.Equal(got, c.want) {
+			t.Errorf("%s: lineage = %v, want %v", c.name, got, c.want)
+		}
+	}
+	l.command = Command{Session: -1, Group: -1}
 	p := Process{PID: 21, PPID: 1, Session: 11, Group: 11}
 	if got := l.lineage(&p); !slices.Equal(got, []Way{Reparented}) {
 		t.Errorf("lineage of a command of which nothing is known = %v, want only %s", got, Reparented)

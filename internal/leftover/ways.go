@@ -50,7 +50,8 @@ func (l *lister) lineage(p *Process) []Way {
 
 // differs says whether a session or process group is another than the command's.
 // The command's number can be given anew once all that had it are gone: to a
-// process that now leads one of its own.
+// process that now leads one of its own. Two outside this PID namespace, both
+// numbered 0, cannot be told apart.
 func differs(number, commands, pid int) bool {
-	return commands != 0 && (number != commands || number == pid)
+	return commands >= 0 && (number != commands || number == pid)
 }

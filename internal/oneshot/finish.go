@@ -51,7 +51,7 @@ func (j *job) endRest() error {
 
 // command is what tells the leftovers from the command.
 func (j *job) command() leftover.Command {
-	c := leftover.Command{Group: j.result.PID, UID: uint32(unix.Geteuid()), RunID: j.result.Run.ID.String()}
+	c := leftover.Command{Session: -1, Group: j.result.PID, UID: uint32(unix.Geteuid()), RunID: j.result.Run.ID.String()}
 	if j.term != nil {
 		c.Group = unix.Getpgrp()
 	}
