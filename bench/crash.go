@@ -103,23 +103,41 @@ func (b *bench) replace(ctx context.Context, c *cell, pid int) (int, error) {
 		return -1, fmt.Errorf("wait until worker %d is reaped: %w", pid, err)
 	}
 	before := c.counter.count()
-	fork, err := startIn(c.sup, []string{b.tools.forkpid, strconv.Itoa(pid), b.tools.pause}, c.env(job{}),
-		filepath.Join(c.dir, "forkpid.log"))
-	if err != nil {
+	if err := b.forkAs(ctx, c, pid); err != nil {
 		return -1, err
-	}
-	defer fork.close()
-	if err := fork.wait(ctx); err != nil {
-		return -1, err
-	}
-	if fork.state == nil || !fork.state.Success() {
-		return -1, fmt.Errorf("force pid %d: %v: %s", pid, fork.state, fork.tail())
 	}
 	if _, err := c.counter.wait(ctx, before+1); err != nil {
 		return -1, err
 	}
 	return handle(pid)
 }
+
+// forkAs starts a process with a chosen pid. A pidfd reports the end of a process a moment before
+// the kernel lets go of its number, and others start processes too: it tries while the number is taken.
+func (b *bench) forkAs(ctx context.Context, c *cell, pid int) error {
+	for {
+		fork, err := startIn(c.sup, []string{b.tools.forkpid, strconv.Itoa(pid), b.tools.pause}, c.env(job{}),
+			filepath.Join(c.dir, "forkpid.log"))
+		if err != nil {
+			return err
+		}
+		err = fork.wait(ctx)
+		fork.close()
+		switch {
+		case err != nil:
+			return err
+		case fork.state == nil:
+			return fmt.Errorf("force pid %d: forkpid's end is unknown", pid)
+		case fork.state.Success():
+			return nil
+		case fork.state.ExitCode() != forkpidTaken || ctx.Err() != nil:
+			return fmt.Errorf("force pid %d: %v: %s", pid, fork.state, fork.tail())
+		}
+	}
+}
+
+// forkpidTaken is forkpid's exit code for a pid that somebody has.
+const forkpidTaken = 1
 
 func handles(pids []int) ([]int, error) {
 	var fds []int
