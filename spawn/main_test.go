@@ -160,7 +160,7 @@ func inProcess(t *testing.T, c linuxtest.Command, result any, mode string, args 
 	t.Helper()
 	c.Args = linuxtest.Helper(t, mode, args...)
 	c.Stderr = os.Stderr
-	out := c.Output(t, time.Minute)
+	out := c.Output(t, 3*time.Minute) // an emulated processor takes a while
 	if err := json.Unmarshal([]byte(out), result); err != nil {
 		t.Fatalf("%s printed %q: %v", mode, out, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,14 +34,17 @@ type orphansResult struct {
 	Behind          bool     // an orphan behind our own zombie was reaped after that
 }
 
-// orphansMode runs the reaper beside 300 starts that leave an orphan each, and as
-// many that fail, and checks every exit code.
+// orphansMode runs the reaper beside so many starts that leave an orphan each, and
+// as many that fail, and checks every exit code.
 func orphansMode(args []string) int {
 	root, err := cgroup.Open(args[0])
 	if err != nil {
 		return complain(err)
 	}
-	const n = 300
+	n, err := strconv.ParseInt(args[1], 10, 32)
+	if err != nil {
+		return complain(err)
+	}
 	o := &orphanMaker{root: root}
 	early, err := o.start("sleep 0.1; exit 77") // started before there is a reaper
 	if err != nil {
@@ -52,7 +56,7 @@ func orphansMode(args []string) int {
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			for i := o.next.Add(1); i <= n; i = o.next.Add(1) {
+			for i := o.next.Add(1); int64(i) <= n; i = o.next.Add(1) {
 				o.one(int(i))
 			}
 		})
@@ -260,12 +264,16 @@ func noChildren() string {
 func TestOrphansAreReapedAndNoExitIsLost(t *testing.T) {
 	linuxtest.NeedCommand(t, "sh", "sleep")
 	var got orphansResult
-	inProcess(t, linuxtest.Command{}, &got, "orphans", linuxtest.Cgroup(t))
+	n := int32(300)
+	if testing.Short() {
+		n = 100
+	}
+	inProcess(t, linuxtest.Command{}, &got, "orphans", linuxtest.Cgroup(t), fmt.Sprint(n))
 	for _, w := range got.Wrong {
 		t.Error(w)
 	}
-	if got.Started != 300 || got.Failed != 300 {
-		t.Errorf("%d started and %d failed, want 300 and 300", got.Started, got.Failed)
+	if got.Started != n || got.Failed != n {
+		t.Errorf("%d started and %d failed, want %d and %d", got.Started, got.Failed, n, n)
 	}
 	if !got.DaemonParent {
 		t.Error("a daemon was not given to us")

@@ -4,6 +4,9 @@
 //	pitvisor-linuxtest vm [flags] PACKAGES... [-- TEST FLAGS...]
 //	pitvisor-linuxtest vm [flags] -- PROGRAM [ARGS...]
 //	pitvisor-linuxtest kernels
+//	pitvisor-linuxtest probe [flags]
+//	go test -json PACKAGES... | pitvisor-linuxtest record -json FILE [flags]
+//	pitvisor-linuxtest matrix [flags] FILES...
 //
 // See docs/testing.md. It needs no KVM and no root; qemu-system-x86, apt and
 // e2fsprogs of Debian or Ubuntu, and the keys of Debian's archive. It is the init
@@ -31,6 +34,12 @@ const usage = `usage:
   pitvisor-linuxtest vm -help
   pitvisor-linuxtest kernels
 	names the kernels
+  pitvisor-linuxtest probe [-lane NAME] [-system TEXT] [-json FILE]
+	reports what the kernel can do here
+  go test -json PACKAGES... | pitvisor-linuxtest record -json FILE [-lane NAME] [-system TEXT] [-skips FILE]
+	makes a report of tests that run here, and passes what it reads on
+  pitvisor-linuxtest matrix [-data FILE] [-o FILE] FILES...
+	makes tables of reports
 `
 
 // errUsage is a wrong call, which has been explained.
@@ -49,9 +58,11 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprint(os.Stderr, usage)
 		return 2
 	}
-	switch args[0] {
-	case "vm":
-		ok, err := runVM(ctx, args[1:])
+	verbs := map[string]func(context.Context, []string) (bool, error){
+		"vm": runVM, "probe": runProbe, "record": runRecord, "matrix": runMatrix,
+	}
+	if verb := verbs[args[0]]; verb != nil {
+		ok, err := verb(ctx, args[1:])
 		switch {
 		case errors.Is(err, errUsage):
 			return 2
@@ -62,6 +73,8 @@ func run(ctx context.Context, args []string) int {
 			return 1
 		}
 		return 0
+	}
+	switch args[0] {
 	case "kernels":
 		for _, name := range vm.Names() {
 			fmt.Println(name)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -123,11 +122,7 @@ func runVM(ctx context.Context, args []string) (bool, error) {
 		ok = ok && r.OK()
 	}
 	if o.json != "" {
-		text, err := json.MarshalIndent(reports, "", "\t")
-		if err != nil {
-			return false, err
-		}
-		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
+		if err := save(o.json, reports); err != nil {
 			return false, err
 		}
 	}

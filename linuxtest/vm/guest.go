@@ -54,7 +54,7 @@ func serve(port *sender, j job) error {
 	if err := enterRoot(j); err != nil {
 		return err
 	}
-	guest, err := inspect()
+	guest, err := Inspect(cgroupRoot)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,12 @@
 package vm
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -19,57 +22,117 @@ func probeMain() {
 	os.Exit(7)
 }
 
-// inspect finds out what the kernel can do, by doing it.
-func inspect() (*Guest, error) {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		return nil, fmt.Errorf("uname: %w", err)
+// Inspect finds out what the kernel of this process can do in a cgroup, by doing
+// it in a new one below it; "" is the cgroup of this process. What cannot be done
+// there, for whatever reason, counts as not there. The binary's main must begin
+// with [Main].
+func Inspect(cgroup string) (*Guest, error) {
+	if cgroup == "" {
+		var err error
+		if cgroup, err = ownCgroup(); err != nil {
+			return nil, err
+		}
 	}
-	have, err := controllers()
+	release, err := kernelRelease()
 	if err != nil {
 		return nil, err
 	}
-	g := &Guest{Release: unix.ByteSliceToString(uts.Release[:]), Controllers: have, Features: map[string]bool{}}
-	if err := g.probe(filepath.Join(cgroupRoot, "probe")); err != nil {
+	have, err := controllers(cgroup)
+	if err != nil {
+		return nil, err
+	}
+	g := &Guest{Release: release, Controllers: have, Features: map[string]bool{}, Uptime: uptime()}
+	dir := filepath.Join(cgroup, fmt.Sprintf("linuxtest-probe-%d", os.Getpid()))
+	if err := g.probe(dir); err != nil {
 		return nil, fmt.Errorf("try the kernel's features: %w", err)
 	}
+	// A cgroup whose processes are in it hands no controller down, but has its own.
+	for _, file := range groupFiles() {
+		g.Features[file] = g.Features[file] || exists(filepath.Join(cgroup, file))
+	}
 	g.Tier = g.tier()
-	g.Uptime = uptime()
 	return g, nil
+}
+
+// ownCgroup is the directory of this process's cgroup.
+func ownCgroup() (string, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(groups)) {
+		own, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		for line := range strings.Lines(string(mounts)) {
+			fields, kind, _ := strings.Cut(line, " - ")
+			if f := strings.Fields(fields); strings.HasPrefix(kind, "cgroup2 ") && len(f) > 4 {
+				return filepath.Join(f[4], own), nil
+			}
+		}
+	}
+	return "", errors.New("no cgroup2 is mounted here")
+}
+
+func kernelRelease() (string, error) {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return "", fmt.Errorf("uname: %w", err)
+	}
+	return unix.ByteSliceToString(uts.Release[:]), nil
 }
 
 // probe tries everything on one process in one cgroup.
 func (g *Guest) probe(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	group := -1
+	if os.Mkdir(dir, 0o755) == nil { // or cgroups are not for us
+		defer func() { _ = unix.Rmdir(dir) }() // empty; asked again below
+		for _, file := range groupFiles() {
+			g.Features[file] = exists(filepath.Join(dir, file))
+		}
+		g.Features["PSI trigger"] = writeFile(filepath.Join(dir, "memory.pressure"), "some 500000 2000000\x00") == nil
+		fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", dir, err)
+		}
+		defer func() { _ = unix.Close(fd) }() // only named a place
+		group = fd
+	}
+	if err := g.probeProcess(group); err != nil {
 		return err
 	}
-	for _, file := range groupFiles() {
-		g.Features[file] = exists(filepath.Join(dir, file))
+	if group < 0 {
+		return nil
 	}
-	g.Features["PSI trigger"] = writeFile(filepath.Join(dir, "memory.pressure"), "some 500000 2000000\x00") == nil
-	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", dir, err)
-	}
-	defer func() { _ = unix.Close(fd) }() // only named a place
-	if err := g.probeProcess(fd); err != nil {
+	if err := g.probeKilled(dir, group); err != nil {
 		return err
-	}
-	if g.Features["cgroup.kill"] {
-		if err := writeFile(filepath.Join(dir, "cgroup.kill"), "1"); err != nil {
-			return err
-		}
-		p, err := startProbe(fd)
-		if err != nil {
-			return err
-		}
-		status, err := p.end()
-		if err != nil {
-			return err
-		}
-		g.Features["killed cgroup usable"] = !status.Signaled()
 	}
 	return unix.Rmdir(dir)
+}
+
+// probeKilled kills the empty cgroup and starts a process in it.
+func (g *Guest) probeKilled(dir string, group int) error {
+	if !g.Features["cgroup.kill"] || !g.Features["clone into cgroup"] {
+		return nil
+	}
+	if err := writeFile(filepath.Join(dir, "cgroup.kill"), "1"); err != nil {
+		return err
+	}
+	p, err := startProbe(group)
+	if err != nil {
+		return err
+	}
+	status, err := p.end()
+	if err != nil {
+		return err
+	}
+	g.Features["killed cgroup usable"] = !status.Signaled()
+	return unix.Close(p.pidfd)
 }
 
 // groupFiles are files of a cgroup that stand for a feature.
@@ -86,10 +149,13 @@ const pidfsMagic = 0x50494446
 
 func (g *Guest) probeProcess(group int) error {
 	p, err := startProbe(group)
+	g.Features["clone into cgroup"] = group >= 0 && err == nil
+	if err != nil {
+		p, err = startProbe(-1)
+	}
 	if err != nil {
 		return err
 	}
-	g.Features["clone into cgroup"] = true
 	got, err := unix.PidfdGetfd(p.pidfd, 0, 0)
 	g.Features["pidfd_getfd"] = err == nil
 	if err == nil {
@@ -130,6 +196,7 @@ type probed struct {
 	stdin      *os.File
 }
 
+// startProbe starts it in a cgroup, or with a negative number where we are.
 func startProbe(group int) (*probed, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -138,12 +205,12 @@ func startProbe(group int) (*probed, error) {
 	p := &probed{stdin: w, pidfd: -1}
 	p.pid, _, err = syscall.StartProcess("/proc/self/exe", []string{probeName}, &syscall.ProcAttr{
 		Files: []uintptr{r.Fd(), 1, 2},
-		Sys:   &syscall.SysProcAttr{PidFD: &p.pidfd, UseCgroupFD: true, CgroupFD: group},
+		Sys:   &syscall.SysProcAttr{PidFD: &p.pidfd, UseCgroupFD: group >= 0, CgroupFD: group},
 	})
 	_ = r.Close() // the child has it
 	if err != nil {
 		_ = w.Close() // nothing was written
-		return nil, fmt.Errorf("start a process in a cgroup: %w", err)
+		return nil, fmt.Errorf("start a process: %w", err)
 	}
 	return p, nil
 }
@@ -198,6 +265,10 @@ func (v version) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor)
 
 func (v version) before(w version) bool {
 	return v.major < w.major || v.major == w.major && v.minor < w.minor
+}
+
+func (v version) compare(w version) int {
+	return cmp.Or(cmp.Compare(v.major, w.major), cmp.Compare(v.minor, w.minor))
 }
 
 // parseVersion reads "6.12.117+deb13-cloud-amd64" as 6.12.

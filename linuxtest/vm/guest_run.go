@@ -21,16 +21,16 @@ const (
 	jobGroup   = cgroupRoot + "/program"
 )
 
-// controllers lists the controllers that this kernel has in cgroup v2.
-func controllers() ([]string, error) {
-	text, err := os.ReadFile(cgroupRoot + "/cgroup.controllers")
+// controllers lists the controllers that a cgroup has.
+func controllers(dir string) ([]string, error) {
+	text, err := os.ReadFile(dir + "/cgroup.controllers")
 	return strings.Fields(string(text)), err
 }
 
 // enableControllers switches every controller on for the cgroups below the root,
 // as systemd does where all is delegated.
 func enableControllers() error {
-	have, err := controllers()
+	have, err := controllers(cgroupRoot)
 	if err != nil {
 		return err
 	}

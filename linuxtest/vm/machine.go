@@ -60,6 +60,7 @@ type Run struct {
 	AccelWhy   string        // why not by KVM
 	Boot       time.Duration // from the start of QEMU until the guest was ready
 	Total      time.Duration // until QEMU was gone
+	CPU        time.Duration // that QEMU has used
 	Complaints []string      // lines in which the kernel speaks of a fault of its own
 }
 
@@ -132,6 +133,7 @@ func (m *Machine) run(ctx context.Context, accel string) (*Run, error) {
 		err = fmt.Errorf("%w; the console ends with:\n%s", err, lastLines(g.console.String(), 60))
 	}
 	err = errors.Join(err, g.stop())
+	r.CPU = g.used()
 	r.Complaints = g.console.found()
 	return r, err
 }

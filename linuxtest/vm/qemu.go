@@ -80,6 +80,7 @@ func memoryFile(name string) (*os.File, error) {
 
 // emulation is a running QEMU.
 type emulation struct {
+	cmd     *exec.Cmd
 	pidfd   int
 	port    *os.File // the guest's messages
 	console *tail
@@ -105,6 +106,7 @@ func start(argv []string, initramfs, scratch *os.File) (*emulation, error) {
 	}
 	e := &emulation{pidfd: -1, port: os.NewFile(uintptr(pair[0]), "port"), console: &tail{}, ended: make(chan error, 1)}
 	cmd := exec.Command(emulator, argv...)
+	e.cmd = cmd
 	cmd.Stdout, cmd.Stderr = e.console, e.console
 	cmd.ExtraFiles = []*os.File{theirs, initramfs, scratch}
 	cmd.WaitDelay = 5 * time.Second
@@ -140,4 +142,12 @@ func (e *emulation) stop() error {
 		err = fmt.Errorf("%s: %w", emulator, err)
 	}
 	return errors.Join(err, unix.Close(e.pidfd), e.port.Close())
+}
+
+// used is the processor's time that QEMU has used, once stopped.
+func (e *emulation) used() time.Duration {
+	if e.cmd.ProcessState == nil {
+		return 0
+	}
+	return e.cmd.ProcessState.UserTime() + e.cmd.ProcessState.SystemTime()
 }

@@ -12,14 +12,17 @@ import (
 	"time"
 )
 
-// Report is the outcome of programs on one kernel, in the form of the JSON file.
+// Report is the outcome of programs on one kernel, in the form of the JSON file: a
+// list of reports. Other lanes than this package's write the same.
 type Report struct {
-	Kernel      string          `json:"kernel"`  // as asked for
-	Release     string          `json:"release"` // what uname says
-	Package     string          `json:"package"` // of Debian
-	Version     string          `json:"version"` // of the package
-	Suite       string          `json:"suite"`
-	Accel       string          `json:"accel"`
+	Lane        string          `json:"lane"`              // "vm", "host", "container": how the kernel was met
+	System      string          `json:"system,omitempty"`  // what else was there: "systemd 257"
+	Kernel      string          `json:"kernel,omitempty"`  // as asked for
+	Release     string          `json:"release"`           // what uname says
+	Package     string          `json:"package,omitempty"` // of Debian
+	Version     string          `json:"version,omitempty"` // of the package
+	Suite       string          `json:"suite,omitempty"`
+	Accel       string          `json:"accel,omitempty"`
 	AccelWhy    string          `json:"accel_why,omitempty"`
 	Tier        string          `json:"tier,omitempty"`
 	Controllers []string        `json:"controllers,omitempty"`
@@ -27,7 +30,8 @@ type Report struct {
 	Lacking     []string        `json:"lacking,omitempty"` // features which this kernel must have
 	Prepare     float64         `json:"prepare_seconds"`   // kernel, root file system
 	Boot        float64         `json:"boot_seconds"`
-	Total       float64         `json:"total_seconds"` // from the start of QEMU to its end
+	Total       float64         `json:"total_seconds"`         // from the start of QEMU to its end
+	CPU         float64         `json:"cpu_seconds,omitempty"` // that QEMU has used: what Total is on an idle machine, less what the guest waits
 	Programs    []Outcome       `json:"programs"`
 	Complaints  []string        `json:"complaints,omitempty"` // of the kernel, on its console
 	Error       string          `json:"error,omitempty"`      // the guest did not do its job
@@ -55,7 +59,7 @@ func (r *Report) OK() bool {
 // program that has ended.
 func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event, *Outcome)) *Report {
 	k := m.Kernel
-	r := &Report{Kernel: k.Name, Release: k.Release, Package: k.Package, Version: k.Version, Suite: k.Suite}
+	r := &Report{Lane: "vm", Kernel: k.Name, Release: k.Release, Package: k.Package, Version: k.Version, Suite: k.Suite}
 	for _, p := range m.Programs {
 		r.Programs = append(r.Programs, Outcome{Name: p.Name, Why: "was not run"})
 	}
@@ -81,7 +85,7 @@ func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event, *
 	}
 	run, err := m.Run(ctx)
 	r.Accel, r.AccelWhy, r.Complaints = run.Accel, run.AccelWhy, run.Complaints
-	r.Boot, r.Total = seconds(run.Boot), seconds(run.Total)
+	r.Boot, r.Total, r.CPU = seconds(run.Boot), seconds(run.Total), seconds(run.CPU)
 	if run.Guest != nil {
 		r.Release, r.Tier, r.Controllers, r.Features = run.Guest.Release, run.Guest.Tier, run.Guest.Controllers, run.Guest.Features
 		r.Lacking, err = lacking(run.Guest, err)

@@ -46,6 +46,9 @@ type unfinished struct {
 	running []string // in the order of their start
 }
 
+// slow is how many seconds make a test one that took long.
+const slow = 5
+
 // marker stands before each line that package testing itself writes.
 const marker = 0x16
 
@@ -117,7 +120,7 @@ func (t *Tests) event(line string) bool {
 	if m[4] != "" {
 		t.keep(m[4] + "\n")
 	}
-	if took, err := strconv.ParseFloat(m[3], 64); err == nil && took >= 5 && !strings.Contains(m[2], "/") {
+	if took, err := strconv.ParseFloat(m[3], 64); err == nil && took >= slow && !strings.Contains(m[2], "/") {
 		t.Slow = append(t.Slow, Slow{Test: m[2], Seconds: took})
 	}
 	t.end(m[1], m[2])
