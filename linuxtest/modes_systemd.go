@@ -1,6 +1,7 @@
 package linuxtest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,10 +12,14 @@ import (
 )
 
 // modeSystemd becomes the systemd of a PID namespace: see [UserManager]. Its argument
-// is the directory that becomes /run.
+// is a systemdRig.
 func modeSystemd(args []string) int {
 	if os.Getpid() != 1 || len(args) != 1 {
 		return complain(errors.New("systemd is for linuxtest itself"))
+	}
+	var rig systemdRig
+	if err := json.Unmarshal([]byte(args[0]), &rig); err != nil {
+		return complain(err)
 	}
 	// Namespaces belong to the thread, and the one that executes decides.
 	runtime.LockOSThread()
@@ -22,10 +27,14 @@ func modeSystemd(args []string) int {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
 		return complain(fmt.Errorf("make namespaces: %w", err))
 	}
-	if err := mountForSystemd(args[0]); err != nil {
+	if err := rig.mount(); err != nil {
 		return complain(err)
 	}
-	err := unix.Exec(systemdPath, []string{systemdPath, "--system", "--log-target=null"},
+	log := "--log-target=null"
+	if rig.Journal {
+		log = "--log-target=journal"
+	}
+	err := unix.Exec(systemdPath, []string{systemdPath, "--system", log},
 		[]string{"PATH=" + os.Getenv("PATH"), "container=linuxtest", "SYSTEMD_UNIT_PATH=/run/system"})
 	return complain(fmt.Errorf("execute %s: %w", systemdPath, err))
 }
@@ -55,41 +64,6 @@ func becomeUser(uid uintptr) error {
 		if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[2]); errno != 0 {
 			return errno
 		}
-	}
-	return nil
-}
-
-// mountForSystemd gives the calling thread a /run of its own, a /proc of its PID
-// namespace, and /sys/fs/cgroup as on a host without cgroup v1. All else can only
-// be read.
-func mountForSystemd(run string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make the mounts private: %w", err)
-	}
-	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("proc", "/proc", "proc", quiet, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
-	}
-	for _, m := range []struct {
-		from, to string
-		flags    uintptr
-	}{
-		{run, "/run", unix.MS_BIND},
-		// As PID 1 it would take the machine's console for its own.
-		{os.DevNull, "/dev/console", unix.MS_BIND},
-		{"/proc/sys", "/proc/sys", unix.MS_BIND},
-		{"", "/proc/sys", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},
-		{"", "/", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},
-	} {
-		if err := unix.Mount(m.from, m.to, "", m.flags, ""); err != nil {
-			return fmt.Errorf("mount %s at %s: %w", m.from, m.to, err)
-		}
-	}
-	const cgroups = "/sys/fs/cgroup"
-	for unix.Unmount(cgroups, unix.MNT_DETACH) == nil { // until nothing is mounted there
-	}
-	if err := unix.Mount("cgroup2", cgroups, "cgroup2", quiet, ""); err != nil {
-		return fmt.Errorf("mount cgroup2 at %s: %w", cgroups, err)
 	}
 	return nil
 }

@@ -1,10 +1,11 @@
 package linuxtest
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,11 +19,22 @@ import (
 // that belong to the test, and the test's cgroup as the root of /sys/fs/cgroup, with
 // user.slice/user-UID.slice below it. Nothing else of the machine is hidden, and
 // nothing of it can be changed by accident: / is read-only there. Of units there is
-// only what is needed: no login manager, no journal.
+// only what is needed: no login manager.
 type UserManager struct {
 	UID   int               // 0 is 65534
 	NoBus bool              // no bus of the user: systemd has only its own socket
 	Units map[string]string // more unit files and drop-ins of the user, by their names
+
+	// Root is a directory with the root file system of another distribution, to have
+	// its systemd, such as `pitvisor-linuxtest root trixie` prepares. It is not
+	// changed. "" is LINUXTEST_SYSTEMD_ROOT of the environment, and then the machine's own.
+	Root string
+	// Own lets root install things there: /usr, /etc and /var can be written, and all
+	// that was written is gone in the end.
+	Own bool
+	// Journal collects what units and systemd itself say, for journalctl and
+	// `systemctl status`. It implies Own.
+	Journal bool
 }
 
 // Manager is a running UserManager.
@@ -37,10 +49,14 @@ type Manager struct {
 	proc *Process // PID 1
 	log  string   // what systemd says
 	root string   // the cgroup that holds it all
+	tree string   // the root file system, "/" for the machine's own
 }
 
 // systemdPath is where systemd expects to be, on every distribution.
 const systemdPath = "/lib/systemd/systemd"
+
+// rootEnv names a root file system for all user managers of a test run.
+const rootEnv = "LINUXTEST_SYSTEMD_ROOT"
 
 // Start starts the manager, waits until it can be talked to, and ends it and all of
 // its units after the test. It fails the test if a process is left in a unit or in a
@@ -49,13 +65,10 @@ func (c UserManager) Start(tb testing.TB) *Manager {
 	tb.Helper()
 	NeedRoot(tb)
 	NeedCapability(tb, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
-	NeedCommand(tb, systemdPath, "systemctl", "dbus-daemon")
-	if c.UID == 0 {
-		c.UID = 65534
-	}
+	c.need(tb)
 	run := tb.TempDir() // first, so that it is removed last
 	m := &Manager{
-		uid: c.UID, log: filepath.Join(run, "log"), root: makeCgroup(tb),
+		uid: c.UID, log: filepath.Join(run, "linuxtest.log"), root: makeCgroup(tb), tree: c.Root,
 		Runtime: filepath.Join(run, "user", fmt.Sprint(c.UID)),
 	}
 	m.Dir = filepath.Join(m.slice(), fmt.Sprintf("user@%d.service", c.UID))
@@ -72,13 +85,67 @@ func (c UserManager) Start(tb testing.TB) *Manager {
 		tb.Fatal(err)
 	}
 	defer func() { _ = log.Close() }() // systemd has its own
+	rig, err := json.Marshal(systemdRig{
+		Run: run, Root: c.Root, Stage: tb.TempDir(), Keep: filepath.Dir(current.tmp), Own: c.Own, Journal: c.Journal,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	m.proc = Command{
-		Args: Helper(tb, "systemd", run), Cgroup: m.root, Stdout: log, Stderr: log, cloneflags: unix.CLONE_NEWPID,
+		Args: Helper(tb, "systemd", string(rig)), Cgroup: m.root, Stdout: log, Stderr: log, cloneflags: unix.CLONE_NEWPID,
 	}.Start(tb)
 	// PID 1 is killed after that, and all others with it.
 	tb.Cleanup(func() { m.checkLeft(tb) })
 	m.await(tb)
 	return m
+}
+
+// need fills in what was left to it, and skips where that is not there.
+func (c *UserManager) need(tb testing.TB) {
+	tb.Helper()
+	if c.UID == 0 {
+		c.UID = 65534
+	}
+	if c.Root == "" {
+		c.Root = os.Getenv(rootEnv)
+	}
+	if c.Root == "" {
+		c.Root = "/"
+	}
+	c.Own = c.Own || c.Journal
+	if types, err := os.ReadFile("/proc/filesystems"); c.Own || c.Root != "/" {
+		if err != nil || !strings.Contains(string(types), "\toverlay\n") {
+			Skip(tb, "needs overlayfs")
+		}
+	}
+	programs := []string{systemdPath, "systemctl", "dbus-daemon"}
+	if c.Journal {
+		programs = append(programs, journaldPath, "journalctl")
+	}
+	for _, name := range programs {
+		if _, ok := lookIn(c.Root, name); !ok && c.Root == "/" {
+			Skip(tb, "needs the command "+name)
+		} else if !ok {
+			tb.Fatalf("the root file system %s has no %s", c.Root, name)
+		}
+	}
+}
+
+// lookIn is exec.LookPath in another root file system.
+func lookIn(root, name string) (string, bool) {
+	candidates := []string{name}
+	if !filepath.IsAbs(name) {
+		candidates = nil
+		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+			candidates = append(candidates, filepath.Join(dir, name))
+		}
+	}
+	for _, path := range candidates {
+		if st, err := os.Stat(filepath.Join(root, path)); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return path, true
+		}
+	}
+	return "", false
 }
 
 // slice is the cgroup of all that belongs to the user.
@@ -154,9 +221,12 @@ func (m *Manager) Command(tb testing.TB, args ...string) Command {
 // CommandAs is Command as another user, who has the environment of the manager's.
 func (m *Manager) CommandAs(tb testing.TB, uid int, args ...string) Command {
 	tb.Helper()
-	path, err := exec.LookPath(args[0])
-	if err != nil {
-		tb.Fatal(err)
+	path, ok := lookIn(m.tree, args[0])
+	if strings.HasPrefix(args[0], filepath.Dir(current.tmp)+"/") {
+		path, ok = args[0], true // what the test has is there as well
+	}
+	if !ok {
+		tb.Fatalf("there is no program %s in %s", args[0], m.tree)
 	}
 	return Command{
 		Args: append(Helper(tb, "beside", fmt.Sprint(uid), path), args[1:]...), Dir: "/",
@@ -172,6 +242,17 @@ func (m *Manager) Systemctl(tb testing.TB, args ...string) string {
 	c := m.Command(tb, append([]string{"systemctl", "--user", "--no-pager", "--plain", "--no-legend"}, args...)...)
 	c.Stderr = os.Stderr
 	return c.Output(tb, 20*time.Second)
+}
+
+// Version is that of its systemd, such as 257.
+func (m *Manager) Version(tb testing.TB) int {
+	tb.Helper()
+	out := m.CommandAs(tb, 0, "systemctl", "--version").Output(tb, 20*time.Second)
+	var version int
+	if _, err := fmt.Sscanf(out, "systemd %d", &version); err != nil {
+		tb.Fatalf("systemctl --version says %q", out)
+	}
+	return version
 }
 
 // Signal sends a signal to the user's systemd.
@@ -208,7 +289,14 @@ func (m *Manager) checkLeft(tb testing.TB) {
 	}
 }
 
-// service says whether a cgroup is of systemd itself or of a bus.
+// service says whether a cgroup is of systemd itself, of a bus or of the journal.
 func (m *Manager) service(dir string) bool {
-	return dir == m.root || filepath.Base(dir) == "init.scope" || filepath.Base(dir) == "dbus.service"
+	if dir == m.root {
+		return true
+	}
+	switch filepath.Base(dir) {
+	case "init.scope", "dbus.service", "systemd-journald.service":
+		return true
+	}
+	return false
 }

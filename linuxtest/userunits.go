@@ -2,6 +2,7 @@ package linuxtest
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 )
@@ -53,7 +54,26 @@ func (c UserManager) units() map[string]string {
 	for _, name := range []string{"sysinit", "basic", "shutdown"} {
 		units["system/"+name+".target"] = target
 	}
+	if c.Journal {
+		maps.Copy(units, journalUnits())
+		units["system/default.target"] += "Wants=systemd-journald.service\n"
+	}
 	return units
+}
+
+// journaldPath is where systemd has it.
+const journaldPath = "/lib/systemd/systemd-journald"
+
+// journalUnits are those of a journal in /run that forgets nothing.
+func journalUnits() map[string]string {
+	return map[string]string{
+		"systemd/journald.conf.d/linuxtest.conf": "[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\nForwardToSyslog=no\nForwardToWall=no\n" +
+			"RateLimitIntervalSec=0\nMaxLevelStore=debug\n",
+		"system/systemd-journald.socket": "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/systemd/journal/stdout\n" +
+			"ListenDatagram=/run/systemd/journal/socket\nSocketMode=0666\nPassCredentials=yes\nPassSecurity=yes\nReceiveBuffer=8M\n",
+		"system/systemd-journald.service": "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.socket\n[Service]\nType=notify\n" +
+			"ExecStart=" + journaldPath + "\nStandardOutput=null\nFileDescriptorStoreMax=1024\nRestart=no\n",
+	}
 }
 
 // prepare makes the files of /run, and the user's directory in it.
