@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +45,8 @@ type TestSpec struct {
 	Programs []string      // the same, of programs that the tests ask linuxtest.Build for
 	Args     []string      // of each test binary
 	Limit    time.Duration // of each; 0 is ten minutes
+
+	arch string // "" is this machine's
 }
 
 // built is where the guest finds the ready-made programs.
@@ -52,6 +56,24 @@ const built = ".linuxtest/built"
 // their module, so that tests find what lies beside them: each runs in its
 // package's directory. Packages without tests are left out.
 func (c Cache) Tests(ctx context.Context, spec TestSpec) (*Payload, error) {
+	dir, done, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	tree := filepath.Join(dir, "tmp", "payload", "tree")
+	spec.arch = "amd64"
+	c.log("building test binaries")
+	p := Payload{}
+	if p.Programs, err = spec.Tree(ctx, tree, "/src"); err != nil {
+		return nil, err
+	}
+	return &p, p.seal(ctx, filepath.Dir(tree))
+}
+
+// Tree is [Cache.Tests] for those who run the programs elsewhere than in a [Machine]:
+// it fills the directory dir, which they will see at the given place.
+func (spec TestSpec) Tree(ctx context.Context, dir, at string) ([]Program, error) {
 	listed, err := listPackages(ctx, spec.Packages)
 	if err != nil {
 		return nil, err
@@ -60,41 +82,37 @@ func (c Cache) Tests(ctx context.Context, spec TestSpec) (*Payload, error) {
 	if len(packages) == 0 {
 		return nil, fmt.Errorf("no package with tests in %q", spec.Packages)
 	}
-	dir, done, err := c.open()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	tree := filepath.Join(dir, "tmp", "payload", "tree")
 	root := packages[0].Module.Dir
-	if err := copyTree(root, tree); err != nil {
+	if err := copyTree(root, dir); err != nil {
 		return nil, err
 	}
-	c.log("building %d test binaries", len(packages))
-	p := Payload{Programs: programs(packages, root, spec)}
-	if err := buildTests(ctx, packages, tree, p.Programs); err != nil {
+	all := spec.programs(packages, root, at)
+	for i, p := range all {
+		all[i].Path = filepath.Join(dir, strings.TrimPrefix(p.Path, at)) // where it is now
+	}
+	if err := spec.buildTests(ctx, packages, dir, all); err != nil {
 		return nil, err
 	}
-	if err := buildPrograms(ctx, spec.Programs, root, tree); err != nil {
+	if err := spec.buildPrograms(ctx, root, dir, at); err != nil {
 		return nil, err
 	}
-	return &p, p.seal(ctx, filepath.Dir(tree))
+	return spec.programs(packages, root, at), nil
 }
 
 // programs says how the test binaries are run.
-func programs(packages []goPackage, root string, spec TestSpec) []Program {
+func (spec TestSpec) programs(packages []goPackage, root, at string) []Program {
 	limit := Program{Limit: spec.Limit}.limit()
 	var all []Program
 	for i, pkg := range packages {
 		p := Program{
 			Name:  pkg.ImportPath,
-			Path:  fmt.Sprintf("/src/.linuxtest/%d/%s.test", i, filepath.Base(pkg.ImportPath)),
-			Dir:   "/src/" + strings.TrimPrefix(pkg.Dir, root),
+			Path:  fmt.Sprintf("%s/.linuxtest/%d/%s.test", at, i, filepath.Base(pkg.ImportPath)),
+			Dir:   filepath.Join(at, strings.TrimPrefix(pkg.Dir, root)),
 			Args:  append([]string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit - 5*time.Second).String()}, spec.Args...),
 			Limit: limit,
 		}
 		if len(spec.Programs) > 0 {
-			p.Env = []string{"LINUXTEST_BUILT=/src/" + built}
+			p.Env = []string{"LINUXTEST_BUILT=" + filepath.Join(at, built)}
 		}
 		all = append(all, p)
 	}
@@ -102,19 +120,19 @@ func programs(packages []goPackage, root string, spec TestSpec) []Program {
 }
 
 // buildPrograms builds programs for linuxtest.Build, by the directory that they
-// have in the guest.
-func buildPrograms(ctx context.Context, patterns []string, root, tree string) error {
-	if len(patterns) == 0 {
+// will have.
+func (spec TestSpec) buildPrograms(ctx context.Context, root, tree, at string) error {
+	if len(spec.Programs) == 0 {
 		return nil
 	}
-	packages, err := listPackages(ctx, patterns)
+	packages, err := listPackages(ctx, spec.Programs)
 	if err != nil {
 		return err
 	}
 	for _, pkg := range packages {
-		to := filepath.Join(tree, built, "src", strings.TrimPrefix(pkg.Dir, root), "program")
+		to := filepath.Join(tree, built, at, strings.TrimPrefix(pkg.Dir, root), "program")
 		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", to, pkg.ImportPath)
-		cmd.Env = append(os.Environ(), guestGo()...)
+		cmd.Env = append(os.Environ(), spec.goEnv()...)
 		if _, err := output(cmd); err != nil {
 			return err
 		}
@@ -122,8 +140,10 @@ func buildPrograms(ctx context.Context, patterns []string, root, tree string) er
 	return nil
 }
 
-// guestGo is what the go command must know to build for the guest.
-func guestGo() []string { return []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"} }
+// goEnv is what the go command must know to build what runs anywhere.
+func (spec TestSpec) goEnv() []string {
+	return []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + cmp.Or(spec.arch, runtime.GOARCH)}
+}
 
 // Program puts one program on a disk. Where it is a Go test binary that was asked
 // for -test.v, its output is made one that can be counted.
@@ -194,10 +214,10 @@ func listPackages(ctx context.Context, patterns []string) ([]goPackage, error) {
 
 // buildTests builds all binaries, in as few calls as their names allow: loading
 // packages takes longer than linking.
-func buildTests(ctx context.Context, packages []goPackage, tree string, programs []Program) error {
+func (spec TestSpec) buildTests(ctx context.Context, packages []goPackage, tree string, programs []Program) error {
 	built := map[int]bool{}
 	for len(built) < len(packages) {
-		dir := filepath.Join(filepath.Dir(tree), "bin")
+		dir := filepath.Join(tree, ".linuxtest", "bin")
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -211,13 +231,12 @@ func buildTests(ctx context.Context, packages []goPackage, tree string, programs
 			}
 		}
 		cmd := exec.CommandContext(ctx, "go", argv...)
-		cmd.Env = append(os.Environ(), guestGo()...)
+		cmd.Env = append(os.Environ(), spec.goEnv()...)
 		if _, err := output(cmd); err != nil {
 			return err
 		}
 		for base, i := range batch {
-			to := filepath.Join(tree, strings.TrimPrefix(programs[i].Path, "/src/"))
-			if err := publish(filepath.Join(dir, base), to); err != nil {
+			if err := publish(filepath.Join(dir, base), programs[i].Path); err != nil {
 				return err
 			}
 			built[i] = true
