@@ -22,6 +22,7 @@ type order struct {
 	proc   *spawn.Process
 	extra  *extra
 	leafID uint64
+	hits   uint32
 	byUs   bool // we ended the start
 	killed bool // and killed the leaf, so what is in it was not left behind
 	told   bool // nobody wants the tail of stderr
@@ -63,12 +64,13 @@ func (s *Supervisor) act(i int32, a *action) {
 		s.signal(i)
 	case doKill:
 		s.kills = append(s.kills, i)
+	case doWatch, doRecycle:
 	case doRemove:
 		// The remover owns them from now on.
 		c.extra.stopAttempt()
 		s.chores.push(order{
 			kind: ordRemove, i: i, start: c.start, pool: c.pool,
-			proc: c.proc, extra: c.extra, leafID: c.leafID, byUs: c.byUs, killed: c.killed, told: c.told, again: c.tries > 0,
+			proc: c.proc, extra: c.extra, leafID: c.leafID, hits: c.hits, byUs: c.byUs, killed: c.killed, told: c.told, again: c.tries > 0,
 		})
 		c.proc, c.extra = nil, nil
 	case doReport:
@@ -118,7 +120,7 @@ func (s *Supervisor) killLeaf(i int32) {
 func (s *Supervisor) report(i int32, a *action) {
 	c := &s.slots[i]
 	e := Event{
-		Worker: c.id(), Start: a.start, Kind: a.kind, From: a.from, To: a.to, Ready: a.ready,
+		Worker: c.id(), Start: a.start, Kind: a.kind, Reason: a.why, From: a.from, To: a.to, Ready: a.ready,
 		PID: int(c.pid), Port: int(c.port), Exit: a.exit, Failure: a.failure, Escalated: a.escalated,
 		Leftover: a.leftover, Elapsed: a.elapsed, Delay: a.delay, Err: a.err,
 	}
@@ -163,6 +165,9 @@ func (s *Supervisor) tally(c *slot, e *Event) {
 	case EventBlocked:
 		r.Blocked++
 	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded:
+	case EventUnhealthy:
+		r.Unhealthy++
+		c.cause = "unhealthy: " + e.Err.Error()
 	}
 }
 

@@ -16,6 +16,7 @@ type message struct {
 	proc   *spawn.Process
 	extra  *extra
 	leafID uint64
+	hits   uint32
 	polled uint32 // with inExited and inEmpty from the poller: the low half of the start's number
 
 	fault error         // the supervisor is blind
@@ -31,7 +32,7 @@ const batch = 256
 func (s *Supervisor) engine(ctx context.Context) {
 	s.degrade()
 	if ctx.Err() == nil {
-		s.all(input{kind: inStart})
+		s.all(input{kind: inStart, asked: ReasonBoot})
 	}
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
@@ -47,11 +48,11 @@ func (s *Supervisor) engine(ctx context.Context) {
 		case <-stop:
 			stop = nil
 			s.halting.Store(true)
-			s.all(input{kind: inStop})
+			s.all(input{kind: inStop, asked: ReasonShutdown})
 		case <-killing:
 			stop, killing = nil, nil
 			s.halting.Store(true)
-			s.all(input{kind: inKill})
+			s.all(input{kind: inKill, asked: ReasonShutdown})
 		}
 		s.fire()
 	}
@@ -140,7 +141,7 @@ func (s *Supervisor) handle(m *message) {
 	c := &s.slots[m.i]
 	switch m.in.kind {
 	case inSpawned:
-		c.proc, c.extra, c.leafID, c.pid = m.proc, m.extra, m.leafID, int32(m.proc.PID())
+		c.proc, c.extra, c.leafID, c.pid, c.hits = m.proc, m.extra, m.leafID, int32(m.proc.PID()), m.hits
 		if err := s.watch(m.i); err != nil {
 			m.in.kind, m.in.leaf = inSpawnFailed, true
 			m.in.failure = &StartFailure{Phase: PhaseExec, Cause: CauseLeaf, Err: err}
@@ -167,7 +168,7 @@ func (s *Supervisor) handle(m *message) {
 			c.port = uint16(m.in.port)
 			c.extra = c.extra.settle()
 		}
-	case inStart, inTimer, inStop, inKill:
+	case inStart, inRestart, inUnwell, inTimer, inStop, inKill:
 	}
 	s.step(m.i, m.in)
 }

@@ -65,6 +65,7 @@ const (
 	EventCompleted                        // ended as it should
 	EventBlocked                          // the leaf cannot be removed yet; Err says what blocks it. Removal goes on
 	EventDegraded                         // a limit of the pool is not in force; Err says which
+	EventUnhealthy                        // the liveness rule failed: Err says how. A stop and a restart follow
 )
 
 // String returns the kind in kebab case.
@@ -96,6 +97,8 @@ func (k EventKind) String() string {
 		return "blocked"
 	case EventDegraded:
 		return "degraded"
+	case EventUnhealthy:
+		return "unhealthy"
 	}
 	return fmt.Sprintf("event(%d)", uint8(k))
 }
@@ -107,6 +110,7 @@ type Event struct {
 	Worker WorkerID // Slot is -1 when it is about the whole pool
 	Start  uint64   // which start of the worker; 0 before the first
 	Kind   EventKind
+	Reason Reason // why it starts or stops: EventStarting, EventBackoff, EventStopping, EventEscalated, EventStopped, EventGaveUp
 
 	From, To State
 	Ready    bool // after the event
@@ -119,8 +123,8 @@ type Event struct {
 	Leftover  int           // processes the main process left in its leaf; they were killed
 
 	// Elapsed is, for EventReady and EventStartFailed, the time since the start
-	// began; for EventExited and EventCompleted since the process was up; for EventStopped since
-	// the stop began.
+	// began; for EventExited and EventCompleted since the process was up; for
+	// EventUnhealthy since it was ready; for EventStopped since the stop began.
 	Elapsed time.Duration
 	Delay   time.Duration // EventBackoff: until the next start
 	Err     error         // what else is known about the cause; often nil

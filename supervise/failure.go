@@ -42,7 +42,7 @@ const (
 	CauseSignaled               // a signal ended the process before it was ready
 	CauseTimeout                // the start timeout was over
 	CauseOOM                    // the kernel killed it for memory
-	CauseLimit                  // it ran into the limit of processes of its leaf
+	CauseLimit                  // it ran into the limit of processes of its leaf, its pool or further up
 	CausePortTaken              // its port belongs to somebody else
 	CauseCanceled               // a stop was asked for meanwhile
 	CauseOutput                 // its output could not be opened

@@ -36,21 +36,34 @@ import (
 // When the leaf is gone it is decided what follows: down for good if a stop was
 // asked for, completed or failed if the policy says so, else the next start,
 // after a backoff unless the end was one of the free ones. A stop is final:
-// nothing after it starts the worker again.
+// nothing but a command brings the worker back.
+//
+// A ready worker may have a liveness rule beside it. When that says that it is
+// unwell it is stopped, which counts as a failure like an end by itself. One that
+// has reached its age is not stopped: its pool is asked (doRecycle), again and
+// again while nothing comes of it, because only a pool can put another in its
+// place first.
+//
+// The commands are start, restart, stop and kill. What a command starts begins
+// without a backoff and with no failures counted. A start brings back a worker
+// that is down, failed or completed, ends a backoff, and takes a stop back that is
+// under way: then the next start follows at once. A restart does the same, and
+// stops a worker that is up; what it interrupts is told as canceled. A stop forgets
+// an earlier restart.
 //
 // With TrackLeaf the end of the main process (exit 0, or any during a stop) is
 // not the end while the leaf is still populated; the end of the leaf is.
 //
-//	           spawned    spawn   ready   not-    exited   removed   blocked   timer     stop        kill
-//	                      failed          ready   empty
-//	down       -          -       -       -       -        -         -         -         down        down
-//	starting   up         next¹   -       -       note     -         -         -         note        note
-//	up         -          -       up      stop    remove²  -         -         stop³     stop        killing
-//	stopping   -          -       -       -       remove²  -         -         killing   note        killing
-//	killing    -          -       -       -       remove   next      retry     remove    note        note
-//	backoff    -          -       -       -       -        -         -         starting  down        down
-//	failed     -          -       -       -       -        -         -         -         -           -
-//	completed  -          -       -       -       -        -         -         -         -           -
+//	           spawned    spawn   ready   not-    unwell  exited   removed   blocked   timer     stop     kill     start     restart
+//	                      failed          ready           empty
+//	down       -          -       -       -       -       -        -         -         -         down     down     starting  starting
+//	starting   up         next¹   -       -       -       note     -         -         -         note     note     note      note
+//	up         -          -       up      stop    stop³   remove²  -         -         stop⁴     stop     killing  -         stop
+//	stopping   -          -       -       -       -       remove²  -         -         killing   note     killing  note      note
+//	killing    -          -       -       -       -       remove   next      retry     remove    note     note     note      note
+//	backoff    -          -       -       -       -       -        -         -         starting  down     down     starting  starting
+//	failed     -          -       -       -       -       -        -         -         -         -        -        starting  starting
+//	completed  -          -       -       -       -       -        -         -         -         -        -        starting  starting
 //
 //	note    remembered, and acted on when the state allows
 //	stop    signal and stopping; with no grace, killing
@@ -59,7 +72,8 @@ import (
 //	next    down, completed, failed, backoff or starting
 //	1       killing and remove if the spawner had to leave the leaf behind
 //	2       with TrackLeaf only when the leaf is empty, or the main process failed while up
-//	3       only while not ready: the start timeout
+//	3       only while ready
+//	4       while not ready the start timeout; while ready the age, which asks the pool
 //
 // Everything that belongs to a start carries the start's number; what comes
 // late from another start is ignored. A timer that comes early, late or twice
@@ -77,6 +91,9 @@ const (
 	// retryMin and retryMax bound the wait between two tries to remove a leaf.
 	retryMin = 20 * time.Millisecond
 	retryMax = 5 * time.Second
+	// recycleAgain is how long after its age a worker asks its pool again, if it
+	// is still there.
+	recycleAgain = time.Minute
 )
 
 // policy is what step must know of a pool.
@@ -88,6 +105,8 @@ type policy struct {
 	timeout time.Duration // from up to ready; 0 is none
 	probed  bool          // has a readiness rule
 	leaf    bool          // TrackLeaf
+	age     time.Duration // from ready until it asks to be recycled; 0 is never
+	jitter  float64       // the part of the age, 0 to 1, that chance may take off
 }
 
 // worker is the state of one slot. Times are counted from the start of the
@@ -104,8 +123,10 @@ type worker struct {
 	failures uint32        // consecutive
 	tries    uint8         // to remove the leaf
 
-	state State
-	shown State // state after the last report
+	state   State
+	shown   State  // state after the last report
+	why     Reason // of the current or next start
+	stopWhy Reason // of the stop of this start; 0 is none
 
 	ready      bool // may get work
 	wasReady   bool // this start became ready
@@ -118,8 +139,10 @@ type worker struct {
 	killed     bool // by a kill of its leaf
 	escalated  bool // and the grace did not suffice
 	removing   bool // a removal is under way
-	wantStop   bool // for good
+	wantStop   bool // for good, or until a command starts it
 	wantNoWait bool // and without grace
+	again      bool // the next start follows the end at once, and nothing counts
+	unwell     bool // its liveness rule has said so
 }
 
 // inputKind says what happened to a worker.
@@ -135,19 +158,22 @@ const (
 	inEmpty  // the leaf is not populated any more (TrackLeaf)
 	inRemoved
 	inBlocked
+	inUnwell
 	inTimer
 	inStop
 	inKill
+	inRestart
 )
 
 // input is something that happened to a worker. start must be set where the
 // comment names the kind of input that belongs to a start: all but inStart,
-// inTimer, inStop and inKill.
+// inRestart, inTimer, inStop and inKill.
 type input struct {
 	kind  inputKind
 	start uint64
 	at    time.Duration
 	rnd   float64 // in [0,1), for the jitter
+	asked Reason  // inStart, inRestart, inStop, inKill
 
 	began    time.Duration // inSpawned, inSpawnFailed: when a spawner took the start up; 0 leaves it
 	leaf     bool          // inSpawnFailed: the leaf is still there
@@ -158,20 +184,22 @@ type input struct {
 	exit     *spawn.Exit   // inRemoved, inBlocked
 	failure  *StartFailure // inSpawnFailed, inNotReady; inRemoved, inBlocked: in case the start was not ready
 	why      error         // inRemoved, inBlocked: what else is known about the end; may be nil
-	err      error         // inBlocked: what keeps the leaf
+	err      error         // inBlocked: what keeps the leaf; inUnwell: what is wrong
 }
 
 // actionKind says what is to be done.
 type actionKind uint8
 
 const (
-	doSpawn  actionKind = iota + 1 // make leaf and process of start number worker.start
-	doProbe                        // let the readiness attempt wait
-	doExpire                       // tell the attempt that its time is over
-	doSignal                       // the stop signal
-	doKill                         // kill the leaf
-	doRemove                       // remove the leaf with whatever is in it
-	doReport                       // tell the observer
+	doSpawn   actionKind = iota + 1 // make leaf and process of start number worker.start
+	doProbe                         // let the readiness attempt wait
+	doExpire                        // tell the attempt that its time is over
+	doSignal                        // the stop signal
+	doKill                          // kill the leaf
+	doRemove                        // remove the leaf with whatever is in it
+	doWatch                         // let the liveness rule watch
+	doRecycle                       // ask the pool for a replacement: the worker has reached its age
+	doReport                        // tell the observer
 )
 
 // action is something that is to be done for a worker. All but the kind
@@ -179,6 +207,7 @@ const (
 type action struct {
 	do        actionKind
 	kind      EventKind
+	why       Reason
 	start     uint64
 	from, to  State
 	ready     bool
@@ -192,10 +221,13 @@ type action struct {
 	err       error
 }
 
-// over says that the worker has reached its last state.
+// over says that nothing but a command brings the worker to life.
 func (w *worker) over() bool {
 	return w.state == StateFailed || w.state == StateCompleted || w.state == StateDown && w.wantStop
 }
+
+// watched says that a liveness rule has reason to go on.
+func (w *worker) watched() bool { return w.state == StateUp && w.ready }
 
 // stuck says that all that is missing to the end is a leaf that cannot be removed.
 func (w *worker) stuck() bool { return w.wantStop && w.state == StateKilling && w.toldBlock }

@@ -24,6 +24,7 @@ func simPolicies() []policy {
 		{backoff: b, grace: time.Second, restart: RestartOnFailure, probed: true, timeout: time.Second},
 		{backoff: b, grace: time.Second, restart: RestartNever},
 		{backoff: b, grace: time.Second, limit: 4, probed: true, timeout: time.Second},
+		{backoff: b, grace: time.Second, probed: true, timeout: time.Second, age: 20 * time.Second, jitter: 0.5},
 	}
 }
 
@@ -39,6 +40,9 @@ func simulate(p policy, seed uint64, step stepFunc) (steps int, err error) {
 	if s.chance(30) {
 		storm = 20 * time.Millisecond // the stop comes during the first start
 	}
+	for _, c := range s.slots {
+		s.commands(c, storm)
+	}
 	s.run(time.Duration(s.rnd.Int64N(int64(storm))))
 	if s.chance(50) {
 		s.calm = true
@@ -46,6 +50,7 @@ func simulate(p policy, seed uint64, step stepFunc) (steps int, err error) {
 		s.checkCapacity()
 	}
 	hard := s.chance(30)
+	s.ending = true
 	for _, c := range s.slots {
 		s.after(s.within(storm/100), func() {
 			c.stopped = true
@@ -71,7 +76,7 @@ func (s *sim) checkCapacity() {
 		if !given && (c.w.state != StateUp || !c.w.ready) {
 			s.fault("slot %d: %v, ready %v, long after the storm", c.n, c.w.state, c.w.ready)
 		}
-		if c.w.state == StateUp && c.w.due != 0 {
+		if c.w.state == StateUp && c.w.due != 0 && s.policy.age == 0 {
 			s.fault("slot %d: idle with a timer", c.n)
 		}
 	}
@@ -200,17 +205,32 @@ func plantedBugs() map[string]stepFunc {
 				in.kind, w.due = 0, 0
 			}
 		}),
-		"a kill is not done":            drop(func(_, _ worker, a action) bool { return a.do == doKill }),
-		"a signal is not sent":          drop(func(_, _ worker, a action) bool { return a.do == doSignal }),
-		"a leaf is not removed":         drop(func(_, w worker, a action) bool { return a.do == doRemove && w.start%5 == 0 }),
-		"a failed start is not told":    drop(func(_, _ worker, a action) bool { return a.kind == EventStartFailed && a.from == StateUp }),
-		"ready is not told":             drop(func(_, w worker, a action) bool { return a.kind == EventReady && w.start%7 == 0 }),
-		"an attempt is never begun":     drop(func(_, w worker, a action) bool { return a.do == doSpawn && w.start == 3 }),
-		"an exit is taken for our stop": drop(func(w, _ worker, a action) bool { return a.kind == EventExited }),
+		"a kill is not done":         drop(func(_, _ worker, a action) bool { return a.do == doKill }),
+		"a signal is not sent":       drop(func(_, _ worker, a action) bool { return a.do == doSignal }),
+		"a leaf is not removed":      drop(func(_, w worker, a action) bool { return a.do == doRemove && w.start%5 == 0 }),
+		"a failed start is not told": drop(func(_, _ worker, a action) bool { return a.kind == EventStartFailed && a.from == StateUp }),
+		"ready is not told":          drop(func(_, w worker, a action) bool { return a.kind == EventReady && w.start%7 == 0 }),
+		"an attempt is never begun":  drop(func(_, w worker, a action) bool { return a.do == doSpawn && w.start == 3 }),
+		"a restart waits for the backoff": change(func(_ *policy, w *worker, in *input) {
+			if in.kind == inRemoved {
+				w.again = false
+			}
+		}),
+		"a start that follows a stop too soon is forgotten": change(func(_ *policy, w *worker, in *input) {
+			if in.kind == inStart && w.state != StateDown {
+				in.kind = 0
+			}
+		}),
+		"what is unwell completes":       change(func(_ *policy, w *worker, in *input) { w.unwell = false }),
+		"the age of an old start counts": change(func(p *policy, w *worker, in *input) { p.age /= 4 }),
+		"an exit is taken for our stop":  drop(func(w, _ worker, a action) bool { return a.kind == EventExited }),
 	}
 }
 
-var errFuzz = errors.New("fuzz")
+var (
+	errFuzz = errors.New("fuzz")
+	errSim  = errors.New("simulated")
+)
 
 // FuzzStep feeds the machine any inputs in any order: whatever comes, it must
 // not start twice, come back after a stop, tell a start twice or lose its chain
@@ -237,7 +257,7 @@ func fuzzLife(p *policy, data []byte) error {
 	now := time.Duration(1)
 	for _, b := range data {
 		in := input{
-			kind: inputKind(b&15%12 + 1), start: w.start - uint64(b>>7), at: now,
+			kind: inputKind(b&15%14 + 1), start: w.start - uint64(b>>7), at: now,
 			leaf: b&16 != 0, empty: b&32 != 0, ok: b&64 != 0, err: errFuzz, failure: &StartFailure{},
 		}
 		now += time.Duration(b) * 20 * time.Millisecond
@@ -256,6 +276,9 @@ func fuzzLife(p *policy, data []byte) error {
 			if a.do == doReport {
 				shown = a.to
 			}
+		}
+		if in.kind == inStart || in.kind == inRestart {
+			stopped = false
 		}
 		if spawns > 1 || spawns == 1 && (stopped || w.start != before.start+1) {
 			return fmt.Errorf("%d starts from %+v by %+v, stopped %v", spawns, before, in, stopped)

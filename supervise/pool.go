@@ -19,6 +19,8 @@ type pool struct {
 	dir      *cgroup.Dir
 	limits   resource.Limits // of a leaf, without what this host cannot do
 	evidence bool            // a leaf counts kills for memory or refused forks
+	crowded  bool            // and a cgroup over it has a limit of processes
+	dirs     [3]*cgroup.Dir  // over the leaves: see above
 	degraded []error         // limits that are not in force
 	expander expander
 	first    int // index of slot 0
@@ -89,6 +91,7 @@ func (p *pool) limit(run *registry.Run) error {
 	for _, c := range p.limits.Controllers() {
 		p.evidence = p.evidence || c == "memory" || c == "pids"
 	}
+	p.count(run)
 	return p.tryLimits()
 }
 

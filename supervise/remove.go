@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/cgroup"
-	"github.com/pitvisor/pitvisor/resource"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -23,18 +22,14 @@ const (
 	reapTime = time.Second
 )
 
-var (
-	errOOM     = errors.New("the kernel killed a process of the worker for want of memory")
-	errPIDs    = errors.New("the worker ran into its limit of processes (pids.max)")
-	errUnknown = errors.New("the last process of the leaf ended; how is not known")
-)
+var errUnknown = errors.New("the last process of the leaf ended; how is not known")
 
 // removal is the end of one start, in a remover. Its proc is nil once reaped.
 type removal struct {
 	order
 	leaf     string
 	exit     *spawn.Exit // nil until reaped
-	usage    resource.Usage
+	blame    blame
 	leftover int
 }
 
@@ -90,8 +85,8 @@ func (r *removal) look() {
 	if err != nil {
 		return // then nothing is known
 	}
-	r.usage, _ = resource.Read(leaf) // likewise
-	_ = leaf.Close()                 // a directory descriptor; nothing to lose
+	r.blame = r.pool.blame(leaf, r.hits)
+	_ = leaf.Close() // a directory descriptor; nothing to lose
 }
 
 // remove removes the leaf. Most are empty by now, which costs one system call.
@@ -180,19 +175,12 @@ func (r *removal) cause(exit *spawn.Exit) (Phase, FailureCause, error) {
 		return PhaseReadiness, CauseExited, errUnknown
 	case exit.BeforeExec:
 		return PhaseExec, CauseExec, errKilledBeforeExec
-	case exit.Signal != 0 && count(r.usage.OOMKills) > 0:
-		return PhaseReadiness, CauseOOM, errOOM
-	case !exit.Success() && count(r.usage.PIDsRefused) > 0:
-		return PhaseReadiness, CauseLimit, errPIDs
+	case exit.Signal != 0 && r.blame.oom.Kills > 0:
+		return PhaseReadiness, CauseOOM, r.blame.memoryError()
+	case !exit.Success() && r.blame.pids.Refused > 0:
+		return PhaseReadiness, CauseLimit, r.blame.pidsError()
 	case exit.Signal != 0:
 		return PhaseReadiness, CauseSignaled, nil
 	}
 	return PhaseReadiness, CauseExited, nil
-}
-
-func count(n *uint64) uint64 {
-	if n == nil {
-		return 0
-	}
-	return *n
 }

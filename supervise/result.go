@@ -27,6 +27,7 @@ type Result struct {
 	FailedStarts int // starts that failed, without those that a stop cancelled
 	NeverReady   int // workers that had a failed start and never became ready
 	Exited       int // starts that ended by themselves after they had been ready, and should not have
+	Unhealthy    int // ready workers whose liveness rule failed
 	GaveUp       int // workers in StateFailed
 	Completed    int // workers in StateCompleted
 	Blocked      int // workers whose leaf cannot be removed now

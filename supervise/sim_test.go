@@ -22,6 +22,7 @@ type sim struct {
 	slots  []*simSlot
 	steps  int
 	calm   bool // nothing fails any more
+	ending bool // the last stop is on its way: nobody asks for anything any more
 	faults []string
 	acts   []action
 }
@@ -38,8 +39,11 @@ type simSlot struct {
 	others    int    // processes beside it in the leaf
 	deep      bool   // in uninterruptible sleep: no kill gets through
 	code      int
-	answering bool // a spawner or a remover is at work and will answer
+	hit       uint64 // the start that was killed last
+	unwell    uint64 // the start that was unwell last
+	answering bool   // a spawner or a remover is at work and will answer
 	stopped   bool
+	pardon    bool // a command has asked for the next start: it need not wait
 	shown     State
 	told      map[uint64]int // how often each start was told, as ready or failed
 	began     int            // starts
@@ -169,7 +173,7 @@ func (s *sim) tell(c *simSlot, in input) {
 		if s.chance(3) {
 			s.after(s.within(time.Minute), func() { s.send(c, in) })
 		}
-		lost := in.kind != inExited && in.kind != inEmpty ||
+		lost := in.kind != inExited && in.kind != inEmpty && in.kind != inUnwell ||
 			c.w.start == start && (c.w.state == StateStopping || c.w.state == StateKilling)
 		if lost && s.chance(3) {
 			return
@@ -194,6 +198,10 @@ func (s *sim) act(c *simSlot, a action) {
 		s.kill(c)
 	case doRemove:
 		s.remove(c)
+	case doWatch:
+		s.watch(c)
+	case doRecycle:
+		s.recycle(c)
 	case doReport:
 		s.report(c, a)
 	}

@@ -10,6 +10,8 @@ func (s *sim) spawn(c *simSlot) {
 		s.fault("slot %d: start %d begins while start %d is there", c.n, start, c.leaf)
 	case c.stopped:
 		s.fault("slot %d: start %d begins after the stop", c.n, start)
+	case c.pardon:
+		c.pardon, c.failures, c.notBefore = false, 0, 0
 	case s.now < c.notBefore:
 		s.fault("slot %d: start %d begins %v before its backoff is over", c.n, start, c.notBefore-s.now)
 	}
@@ -106,6 +108,65 @@ func (s *sim) probe(c *simSlot) {
 	}
 }
 
+// watch is a liveness rule: it may find fault at any time, or too late.
+func (s *sim) watch(c *simSlot) {
+	start := c.w.start
+	if c.leaf != start || !c.w.ready {
+		s.fault("slot %d: start %d is watched, ready %v, while leaf is %d", c.n, start, c.w.ready, c.leaf)
+	}
+	if s.chance(10) {
+		s.after(s.within(time.Minute), func() { s.tell(c, input{kind: inUnwell, start: start, err: errSim}) })
+	}
+}
+
+// recycle is a pool that replaces a worker in place, or has no time.
+func (s *sim) recycle(c *simSlot) {
+	if s.now-c.readyAt < s.policy.age/2 {
+		s.fault("slot %d: recycled %v after it was ready, age is %v", c.n, s.now-c.readyAt, s.policy.age)
+	}
+	if s.chance(60) {
+		s.after(s.within(time.Second), func() { s.command(c, inRestart) })
+	}
+}
+
+// command is one that people or the pool give.
+func (s *sim) command(c *simSlot, kind inputKind) {
+	if s.ending {
+		return
+	}
+	began := c.began
+	switch kind {
+	case inStop:
+		c.stopped = true
+	case inStart:
+		c.pardon = c.pardon || c.stopped || !c.w.lives() && c.leaf == 0 && !c.answering
+		c.stopped = false
+	default:
+		c.pardon, c.stopped = true, false
+	}
+	idle := c.leaf == 0 && !c.answering
+	s.send(c, input{kind: kind})
+	if idle && kind != inStop && c.began != began+1 {
+		s.fault("slot %d: was idle, and does not begin when asked", c.n)
+	}
+}
+
+// commands gives a worker some commands at random times.
+func (s *sim) commands(c *simSlot, storm time.Duration) {
+	for range s.rnd.IntN(4) {
+		kind := []inputKind{inStart, inRestart, inStop}[s.rnd.IntN(3)]
+		s.after(time.Duration(s.rnd.Int64N(int64(storm))), func() {
+			if s.calm {
+				return
+			}
+			s.command(c, kind)
+			if kind == inStop {
+				s.after(s.within(10*time.Second), func() { s.command(c, inStart) })
+			}
+		})
+	}
+}
+
 // signal is obeyed soon, late, or never.
 func (s *sim) signal(c *simSlot) {
 	start := c.w.start
@@ -115,7 +176,8 @@ func (s *sim) signal(c *simSlot) {
 	if s.chance(10) {
 		return
 	}
-	s.after(s.within(8*time.Second), func() { s.die(c, start, 143) })
+	code := 143 * s.rnd.IntN(2)
+	s.after(s.within(8*time.Second), func() { s.die(c, start, code) })
 }
 
 func (s *sim) kill(c *simSlot) {
@@ -123,6 +185,7 @@ func (s *sim) kill(c *simSlot) {
 	if c.leaf != start {
 		s.fault("slot %d: start %d is killed but has no leaf", c.n, start)
 	}
+	c.hit = start
 	s.after(s.within(20*time.Millisecond), func() { s.killed(c, start) })
 }
 
@@ -135,6 +198,9 @@ func (s *sim) killed(c *simSlot, start uint64) {
 	if c.alive {
 		s.exit(c, start, 137)
 	} else if s.policy.leaf {
+		if c.goneAt == 0 {
+			c.goneAt = s.now
+		}
 		s.tell(c, input{kind: inEmpty, start: start})
 	}
 }
@@ -144,6 +210,9 @@ func (s *sim) remove(c *simSlot) {
 	start := c.w.start
 	if c.leaf != start || c.answering {
 		s.fault("slot %d: leaf of start %d removed while leaf is %d, busy %v", c.n, start, c.leaf, c.answering)
+	}
+	if c.alive && c.hit != start {
+		s.fault("slot %d: leaf of start %d removed while the worker lives, and was not killed", c.n, start)
 	}
 	c.answering = true
 	s.after(s.within(100*time.Millisecond), func() {
@@ -160,7 +229,11 @@ func (s *sim) remove(c *simSlot) {
 			in.ok = false
 		}
 		s.account(c, in.ok)
+		began := c.began
 		s.send(c, in)
+		if c.pardon && !c.stopped && c.began == began {
+			s.fault("slot %d: start %d is over, but the one that was asked for does not begin", c.n, start)
+		}
 	})
 }
 
@@ -176,7 +249,8 @@ func (s *sim) account(c *simSlot, ok bool) {
 	// The machine sees ends later than they happen, so it may have forgotten
 	// already: between the two the shortest delay is all that can be asked for.
 	n := c.failures
-	if c.readyAt != 0 && c.goneAt-c.readyAt >= b.Reset-time.Second {
+	slack := time.Second + s.policy.grace + killWait // an end that was not heard of
+	if c.readyAt != 0 && c.goneAt-c.readyAt >= b.Reset-slack {
 		n = 1
 		c.failures = 1
 	}
@@ -201,6 +275,12 @@ func (s *sim) report(c *simSlot, a action) {
 		if a.failure == nil {
 			s.fault("slot %d: failure of start %d without a reason", c.n, a.start)
 		}
+	case EventUnhealthy:
+		c.unwell = a.start
+	case EventCompleted:
+		if c.unwell == a.start {
+			s.fault("slot %d: start %d completes though it was unwell", c.n, a.start)
+		}
 	case EventBlocked:
 		if c.alive || c.others > 0 {
 			break
@@ -211,6 +291,6 @@ func (s *sim) report(c *simSlot, a action) {
 			s.fault("slot %d: exit told for a process that we stopped", c.n)
 		}
 	case EventStarting, EventUp, EventBackoff, EventStopping, EventEscalated, EventStopped,
-		EventGaveUp, EventCompleted, EventDegraded:
+		EventGaveUp, EventDegraded:
 	}
 }

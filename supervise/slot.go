@@ -23,6 +23,7 @@ type slot struct {
 	n      int32  // number within the pool
 	timer  int32  // place among the timers
 	pid    int32  // of the current or last process, for printing
+	hits   uint32 // what pool.hits said at the start
 	port   uint16
 
 	everReady  bool

@@ -28,6 +28,7 @@ type making struct {
 	startOrder
 	pool    *pool
 	began   time.Duration
+	hits    uint32
 	info    StartInfo
 	leaf    *cgroup.Dir
 	out     Output
@@ -72,6 +73,7 @@ func (m *making) prepare() *StartFailure {
 	if err := m.limit(); err != nil {
 		return failed(PhasePrepare, CauseLeaf, err)
 	}
+	m.hits = m.pool.hits()
 	return m.prepareRule()
 }
 
@@ -136,7 +138,7 @@ func (m *making) exec() *StartFailure {
 	proc, err := spawn.Start(&cmd)
 	m.gate.RUnlock()
 	if err != nil {
-		return failed(PhaseExec, spawnCause(err), err)
+		return failed(PhaseExec, spawnCause(err), m.whose(err))
 	}
 	if !cmd.Thawed {
 		m.pool.thawed.Store(int64(m.began))
@@ -175,6 +177,17 @@ func spawnCause(err error) FailureCause {
 	return CauseExec
 }
 
+// whose adds to an error of spawn for whose limit there was no process.
+func (m *making) whose(err error) error {
+	if spawnCause(err) != CauseLimit || !m.pool.evidence {
+		return err
+	}
+	if b := m.pool.blame(m.leaf, m.hits); b.pids.Refused > 0 {
+		return errors.Join(err, b.pidsError())
+	}
+	return err
+}
+
 // finish writes the record and hands everything to the engine.
 func (m *making) finish() message {
 	m.closeOutput()
@@ -187,7 +200,7 @@ func (m *making) finish() message {
 	}
 	_ = registry.SetWorker(m.leaf, record) // for ps only
 	msg := message{
-		i: m.i, proc: m.proc, leafID: m.leaf.ID(),
+		i: m.i, proc: m.proc, leafID: m.leaf.ID(), hits: m.hits,
 		in: input{kind: inSpawned, start: m.start, began: m.began},
 	}
 	if m.attempt == nil {

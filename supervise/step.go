@@ -1,14 +1,16 @@
 package supervise
 
+import "time"
+
 // step returns the worker after the input, and out with what is to be done
 // appended. It decides everything and does nothing.
 func (p *policy) step(w worker, in input, out []action) (worker, []action) {
 	t := turn{policy: p, worker: w, in: in, out: out}
 	switch in.kind {
 	case inStart:
-		if w.state == StateDown && w.start == 0 && !w.wantStop {
-			t.begin()
-		}
+		t.onStartCommand()
+	case inRestart:
+		t.onRestart()
 	case inTimer:
 		if w.due != 0 && in.at >= w.due {
 			t.due = 0
@@ -19,7 +21,7 @@ func (p *policy) step(w worker, in input, out []action) (worker, []action) {
 	case inKill:
 		t.wantNoWait = true
 		t.onStop()
-	case inSpawned, inSpawnFailed, inReady, inNotReady, inExited, inEmpty, inRemoved, inBlocked:
+	case inSpawned, inSpawnFailed, inReady, inNotReady, inUnwell, inExited, inEmpty, inRemoved, inBlocked:
 		if in.start == w.start {
 			t.onStart()
 		}
@@ -75,7 +77,7 @@ func (t *turn) onStarting() {
 		t.end()
 	case inExited, inEmpty:
 		t.ended = t.ended || t.isEnd()
-	case inStart, inReady, inNotReady, inRemoved, inBlocked, inTimer, inStop, inKill:
+	default:
 		// Not in this state.
 	}
 }
@@ -87,7 +89,7 @@ func (t *turn) onSpawned() {
 	switch {
 	case t.ended:
 		t.remove()
-	case t.wantStop:
+	case t.wantStop || t.again:
 		t.stop()
 	case t.probed:
 		if t.timeout > 0 {
@@ -108,13 +110,17 @@ func (t *turn) onUp() {
 	case inNotReady:
 		if !t.told {
 			t.tellFailure(t.in.failure)
-			t.stop()
+			t.stopFor(ReasonStartFailed)
+		}
+	case inUnwell:
+		if t.ready {
+			t.becomeUnwell()
 		}
 	case inExited, inEmpty:
 		if t.isEnd() {
 			t.remove()
 		}
-	case inStart, inSpawned, inSpawnFailed, inRemoved, inBlocked, inTimer, inStop, inKill:
+	default:
 		// Not in this state.
 	}
 }
@@ -133,7 +139,7 @@ func (t *turn) onKilling() {
 		t.removing = false
 		t.tellEnd()
 		t.retry()
-	case inStart, inSpawned, inSpawnFailed, inReady, inNotReady, inTimer, inStop, inKill:
+	default:
 		// Not in this state.
 	}
 }
@@ -156,7 +162,7 @@ func (t *turn) isEnd() bool {
 func (t *turn) onTimer() {
 	switch t.state {
 	case StateUp:
-		t.onStartTimeout()
+		t.onUpTimer()
 	case StateStopping:
 		t.kill()
 	case StateKilling:
@@ -168,43 +174,6 @@ func (t *turn) onTimer() {
 	}
 }
 
-func (t *turn) onStartTimeout() {
-	if t.told {
-		return
-	}
-	if !t.expired {
-		t.expired = true
-		t.due = t.in.at + answerWait
-		t.act(doExpire)
-		return
-	}
-	t.tellFailure(&StartFailure{Phase: PhaseReadiness, Cause: CauseTimeout, Err: errStartTimeout})
-	t.stop()
-}
-
-// onStop takes a stop for good, with grace or without.
-func (t *turn) onStop() {
-	t.wantStop = true
-	if t.stopAt == 0 {
-		t.stopAt = t.in.at
-	}
-	switch t.state {
-	case StateStarting:
-		t.tellCanceled()
-	case StateUp:
-		t.tellCanceled()
-		t.stop()
-	case StateStopping:
-		if t.wantNoWait {
-			t.kill()
-		}
-	case StateBackoff:
-		t.setDown()
-	case StateDown, StateKilling, StateFailed, StateCompleted:
-		// Killing sees wantStop when the leaf is gone; the others are over.
-	}
-}
-
 // begin begins the next start.
 func (t *turn) begin() {
 	t.worker = worker{
@@ -213,16 +182,21 @@ func (t *turn) begin() {
 		failures: t.failures,
 		state:    StateStarting,
 		shown:    t.shown,
+		why:      t.why,
 	}
 	t.act(doSpawn)
-	t.report(action{kind: EventStarting})
+	t.report(action{kind: EventStarting, why: t.why})
 }
 
 func (t *turn) becomeReady() {
 	t.ready, t.wasReady, t.told = true, true, true
 	t.readyAt = t.in.at
 	t.due = 0
+	if t.age > 0 {
+		t.due = t.in.at + max(1, t.age-time.Duration(float64(t.age)*t.jitter*t.in.rnd))
+	}
 	t.report(action{kind: EventReady, port: t.in.port, elapsed: t.in.at - t.began})
+	t.act(doWatch)
 }
 
 // stop begins to end a process that lives.
@@ -235,7 +209,7 @@ func (t *turn) stop() {
 	t.state = StateStopping
 	t.due = t.in.at + t.grace
 	t.act(doSignal)
-	t.report(action{kind: EventStopping})
+	t.report(action{kind: EventStopping, why: t.stopWhy})
 }
 
 // kill ends a process that lives at once.
@@ -250,7 +224,7 @@ func (t *turn) kill() {
 	t.state = StateKilling
 	t.due = t.in.at + killWait
 	t.act(doKill)
-	t.report(action{kind: kind, escalated: t.escalated, elapsed: t.in.at - t.stopAt})
+	t.report(action{kind: kind, why: t.stopWhy, escalated: t.escalated, elapsed: t.in.at - t.stopAt})
 }
 
 func (t *turn) markStop() {
@@ -294,9 +268,13 @@ func (t *turn) end() {
 		t.reportStopped()
 		t.byUs, t.killed, t.escalated, t.stopAt = false, false, false, 0
 	}
-	if t.wasReady {
+	switch {
+	case t.again:
+		t.afresh()
+	case t.wasReady:
 		t.endOfReady()
-	} else {
+	default:
+		t.why = ReasonStartFailed
 		t.fail(t.backoffOfStart())
 	}
 }
@@ -315,11 +293,15 @@ func (t *turn) endOfReady() {
 		})
 		return
 	}
+	t.why = ReasonExited
+	if t.unwell {
+		t.why = ReasonUnhealthy
+	}
 	t.fail(t.backoff)
 }
 
 // completes says whether the end is the one that the worker was started for.
-func (t *turn) completes() bool { return t.restart != RestartAlways && t.in.ok }
+func (t *turn) completes() bool { return t.restart != RestartAlways && t.in.ok && !t.unwell }
 
 // backoffOfStart is the backoff after a failed start: none of them is free,
 // since what failed at once will hardly be cured at once.
@@ -334,7 +316,7 @@ func (t *turn) fail(b Backoff) {
 	t.failures++
 	if t.restart == RestartNever || t.limit > 0 && int(t.failures) >= t.limit {
 		t.state = StateFailed
-		t.report(action{kind: EventGaveUp, exit: t.in.exit})
+		t.report(action{kind: EventGaveUp, why: t.why, exit: t.in.exit})
 		return
 	}
 	delay := b.Delay(int(t.failures), t.in.rnd)
@@ -344,7 +326,7 @@ func (t *turn) fail(b Backoff) {
 	}
 	t.state = StateBackoff
 	t.due = t.in.at + delay
-	t.report(action{kind: EventBackoff, delay: delay})
+	t.report(action{kind: EventBackoff, why: t.why, delay: delay})
 }
 
 // setDown ends the worker for good.

@@ -7,11 +7,12 @@ import (
 
 var (
 	errStopped      = errors.New("a stop was asked for")
+	errRestart      = errors.New("a restart was asked for")
 	errStartTimeout = errors.New("not ready within the start timeout")
 )
 
 func (t *turn) reportStopped() {
-	a := action{kind: EventStopped, escalated: t.escalated, elapsed: t.in.at - t.stopAt}
+	a := action{kind: EventStopped, why: t.stopWhy, escalated: t.escalated, elapsed: t.in.at - t.stopAt}
 	if t.in.kind == inRemoved {
 		a.exit, a.leftover, a.err = t.in.exit, t.in.leftover, t.in.why
 	}
@@ -36,8 +37,8 @@ func (t *turn) tellEnd() {
 	}
 }
 
-func (t *turn) tellCanceled() {
-	t.tellFailure(&StartFailure{Phase: t.phase(), Cause: CauseCanceled, Err: errStopped})
+func (t *turn) tellCanceled(err error) {
+	t.tellFailure(&StartFailure{Phase: t.phase(), Cause: CauseCanceled, Err: err})
 }
 
 // tellFailure tells, once per start, that it failed.

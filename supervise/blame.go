@@ -1,0 +1,91 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/resource"
+)
+
+var (
+	errOOM  = errors.New("the kernel killed a process of the worker for want of memory")
+	errPIDs = errors.New("the worker ran into a limit of processes")
+)
+
+// blame is which limits a leaf ran into.
+type blame struct {
+	oom  resource.OOM
+	pids resource.PIDs
+}
+
+// above are the cgroups over a leaf that are ours, the nearest first.
+func (p *pool) above() []*cgroup.Dir { return p.dirs[:] }
+
+// count hands down what a leaf counts its kills and refused forks with, where a
+// cgroup over it has a limit: what is counted further up may be another worker's.
+// A host that has no such controller has no such limit either.
+func (p *pool) count(run *registry.Run) {
+	p.dirs = [3]*cgroup.Dir{p.dir, run.Dir(), run.Root()}
+	for controller, file := range map[string]string{"memory": "memory.max", "pids": "pids.max"} {
+		limited := false
+		for _, d := range p.above() {
+			text, err := d.ReadFile(file)
+			limited = limited || err == nil && strings.TrimSpace(string(text)) != "max"
+		}
+		counts := limited && run.Enable(controller) == nil && p.dir.Enable(controller) == nil
+		p.evidence = p.evidence || counts
+		p.crowded = p.crowded || counts && controller == "pids"
+	}
+}
+
+// hits is how often the limits of processes over the leaves were hit so far.
+func (p *pool) hits() uint32 {
+	if !p.crowded {
+		return 0
+	}
+	return uint32(resource.PIDsHits(p.above()...))
+}
+
+// blame finds out which limits a leaf ran into, from what hits said at its start.
+func (p *pool) blame(leaf *cgroup.Dir, hits uint32) blame {
+	var b blame
+	// Without the controller, or with the leaf gone, nothing is known.
+	b.oom, _ = resource.OOMSource(leaf, p.above()...)
+	b.pids, _ = resource.PIDsSource(uint64(hits), leaf, p.above()...)
+	return b
+}
+
+// limit names a limit.
+func limitWords(w resource.Whose, level int, path, file string, sure bool) string {
+	words := [...]string{"its own limit", "the limit of its pool", "the limit of the run", "the limit of all runs"}
+	var text string
+	switch {
+	case w == resource.LimitBelow:
+		text = "a limit that it has set itself"
+	case level >= 0 && level < len(words):
+		text = fmt.Sprintf("%s, %s of %s", words[level], file, path)
+	case file == "memory.max":
+		text = "the host had no more, or a limit further up was reached"
+	default:
+		text = "a limit further up"
+	}
+	if !sure {
+		text += ", as far as can be told"
+	}
+	return text
+}
+
+// memoryError says for whose limit a process was killed.
+func (b *blame) memoryError() error {
+	o := &b.oom
+	return fmt.Errorf("%w: %s", errOOM, limitWords(o.Whose, o.Level, o.Path, "memory.max", o.Sure))
+}
+
+// pidsError says for whose limit a fork was refused.
+func (b *blame) pidsError() error {
+	p := &b.pids
+	return fmt.Errorf("%w: %s", errPIDs, limitWords(p.Whose, p.Level, p.Path, "pids.max", p.Sure))
+}
