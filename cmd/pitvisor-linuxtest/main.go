@@ -7,6 +7,7 @@
 //	pitvisor-linuxtest probe [flags]
 //	go test -json PACKAGES... | pitvisor-linuxtest record -json FILE [flags]
 //	pitvisor-linuxtest matrix [flags] FILES...
+//	pitvisor-linuxtest root [flags] SUITE
 //
 // See docs/testing.md. It needs no KVM and no root; qemu-system-x86, apt and
 // e2fsprogs of Debian or Ubuntu, and the keys of Debian's archive. It is the init
@@ -40,6 +41,8 @@ const usage = `usage:
 	makes a report of tests that run here, and passes what it reads on
   pitvisor-linuxtest matrix [-data FILE] [-o FILE] FILES...
 	makes tables of reports
+  pitvisor-linuxtest root [-install PACKAGES] [-cache DIRECTORY] [-update] SUITE
+	prepares the root file system of a Debian such as trixie, and prints its directory
 `
 
 // errUsage is a wrong call, which has been explained.
@@ -60,6 +63,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	verbs := map[string]func(context.Context, []string) (bool, error){
 		"vm": runVM, "probe": runProbe, "record": runRecord, "matrix": runMatrix,
+		"root": runRoot,
 	}
 	if verb := verbs[args[0]]; verb != nil {
 		ok, err := verb(ctx, args[1:])

@@ -70,7 +70,7 @@ func (c Cache) makeRoot(ctx context.Context, dir string, packages []string) (*Ro
 	c.log("root: downloading %d packages", len(all))
 	tmp := filepath.Join(dir, "tmp", "root")
 	tree, image := filepath.Join(tmp, "tree"), filepath.Join(tmp, "image")
-	if err := furnish(tree); err != nil {
+	if err := furnish(tree, rootScript); err != nil {
 		return nil, err
 	}
 	if err := apt.unpack(ctx, tree, all...); err != nil {
@@ -126,8 +126,9 @@ etc/nsswitch.conf = passwd: files\ngroup: files\nhosts: files dns\n
 etc/machine-id = 70697476697372766d746573746c616e\n
 `
 
-func furnish(tree string) error {
-	for line := range strings.Lines(rootScript) {
+// furnish makes what a script says, below tree.
+func furnish(tree, script string) error {
+	for line := range strings.Lines(script) {
 		line = strings.TrimSpace(line)
 		if name, target, ok := strings.Cut(line, " -> "); ok {
 			if err := os.Symlink(target, filepath.Join(tree, name)); err != nil {
