@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,6 +51,9 @@ func (r systemdRig) mount() error {
 		if err := mountAll(mountPoint{"tmpfs", r.Stage, "tmpfs", 0, "mode=755"}); err != nil {
 			return err
 		}
+		if err := unix.Chdir(r.Stage); err != nil {
+			return err
+		}
 	}
 	if root {
 		if err := r.enterRoot(); err != nil {
@@ -77,6 +81,9 @@ func (r systemdRig) mount() error {
 			return err
 		}
 	}
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
 	const cgroups = "/sys/fs/cgroup"
 	for unix.Unmount(cgroups, unix.MNT_DETACH) == nil { // until nothing is mounted there
 	}
@@ -93,7 +100,7 @@ func (r systemdRig) mount() error {
 // and the test's own directory of the machine in it.
 func (r systemdRig) enterRoot() error {
 	top := filepath.Join(r.Stage, "root")
-	err := r.overlay(r.Root, "root", top)
+	err := overlay(r.Root, "root", "root")
 	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", r.Keep} {
 		if err == nil {
 			err = os.MkdirAll(filepath.Join(top, dir), 0o755)
@@ -113,7 +120,7 @@ func (r systemdRig) enterRoot() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Chdir(top); err != nil {
+	if err := unix.Chdir("root"); err != nil {
 		return err
 	}
 	// The old root on top of the new one, and off again: see pivot_root(2).
@@ -123,7 +130,7 @@ func (r systemdRig) enterRoot() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount the machine's root: %w", err)
 	}
-	return unix.Chdir("/")
+	return nil
 }
 
 // own lays something writable over what packages are installed to.
@@ -135,7 +142,7 @@ func (r systemdRig) own() error {
 	}
 	defer func() { _ = unix.Close(keep) }() // a path; nothing to lose
 	for _, dir := range []string{"usr", "etc", "var"} {
-		if err := r.overlay("/"+dir, dir, "/"+dir); err != nil {
+		if err := overlay("/"+dir, dir, "/"+dir); err != nil {
 			return err
 		}
 	}
@@ -148,14 +155,16 @@ func (r systemdRig) own() error {
 	return mountAll(mountPoint{fmt.Sprintf("/proc/self/fd/%d", keep), r.Keep, "", unix.MS_BIND, ""})
 }
 
-// overlay mounts lower at a directory, with its own changes in memory.
-func (r systemdRig) overlay(lower, name, at string) error {
-	upper, work := filepath.Join(r.Stage, "upper-"+name), filepath.Join(r.Stage, "work-"+name)
+// overlay mounts lower at a directory, with its own changes in memory. The working
+// directory is the stage: the name of a test's directory may have what separates options.
+func overlay(lower, name, at string) error {
+	upper, work := "upper-"+name, "work-"+name
 	for _, dir := range []string{upper, work, at} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
+	lower = strings.NewReplacer(`\`, `\\`, ",", `\,`, ":", `\:`).Replace(lower)
 	return mountAll(mountPoint{"overlay", at, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work)})
 }
 
