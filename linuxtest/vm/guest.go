@@ -239,6 +239,11 @@ func switchRoot(device string) error {
 	if err := (mount{device, "/newroot", "ext4", 0, ""}).do(); err != nil {
 		return err
 	}
+	return moveRoot()
+}
+
+// moveRoot makes /newroot the root, with what is mounted already.
+func moveRoot() error {
 	for _, dir := range []string{"/proc", "/sys", "/dev"} {
 		if err := (mount{dir, "/newroot" + dir, "", unix.MS_MOVE, ""}).do(); err != nil {
 			return err

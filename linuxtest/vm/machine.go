@@ -17,8 +17,9 @@ import (
 type Machine struct {
 	Kernel   *Kernel
 	Root     *Root     // nil: the guest has nothing but the programs' own disk
+	System   *System   // boot this with its systemd, instead of a Root
 	Payload  string    // a disk image that becomes /src; "" is none
-	Programs []Program // run one after the other
+	Programs []Program // run one after the other; in a System, each in a machine of its own
 	Env      []string  // of each program
 	Memory   int       // in MiB; 0 is 1024
 	CPUs     int       // 0 is 2
@@ -56,12 +57,14 @@ const (
 // Run is the outcome of [Machine.Run].
 type Run struct {
 	Guest      *Guest
-	Accel      string        // how instructions were run
-	AccelWhy   string        // why not by KVM
-	Boot       time.Duration // from the start of QEMU until the guest was ready
-	Total      time.Duration // until QEMU was gone
-	CPU        time.Duration // that QEMU has used
-	Complaints []string      // lines in which the kernel speaks of a fault of its own
+	Accel      string          // how instructions were run
+	AccelWhy   string          // why not by KVM
+	Boot       time.Duration   // from the start of QEMU until the guest was ready; 0: it was saved before
+	Save       time.Duration   // to save a System
+	Restores   []time.Duration // from the start of QEMU until a saved System went on
+	Total      time.Duration   // until QEMU was gone
+	CPU        time.Duration   // that QEMU has used
+	Complaints []string        // lines in which the kernel speaks of a fault of its own
 }
 
 func (m *Machine) cpus() int {
@@ -103,6 +106,9 @@ func (m *Machine) Run(ctx context.Context) (*Run, error) {
 
 // run runs the machine once.
 func (m *Machine) run(ctx context.Context, accel string) (*Run, error) {
+	if m.System != nil {
+		return m.runSystem(ctx, accel)
+	}
 	r := &Run{Accel: accel}
 	self, err := staticSelf()
 	if err != nil {
@@ -126,9 +132,9 @@ func (m *Machine) run(ctx context.Context, accel string) (*Run, error) {
 		return r, err
 	}
 	started := time.Now()
-	err = m.follow(ctx, g, m.patience(accel), func(guest *Guest) {
+	err = m.follow(ctx, g, m.patience(accel), listener{ready: func(guest *Guest) {
 		r.Guest, r.Boot = guest, time.Since(started)
-	})
+	}})
 	if err != nil {
 		err = fmt.Errorf("%w; the console ends with:\n%s", err, lastLines(g.console.String(), 60))
 	}
@@ -185,33 +191,39 @@ func staticSelf() (string, error) {
 
 // initramfs writes the first file system of the guest.
 func (m *Machine) initramfs(self, accel string) (*os.File, error) {
-	f, err := memoryFile("initramfs")
-	if err != nil {
-		return nil, err
-	}
-	init, err := os.ReadFile(self)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
 	env := []string{"LINUXTEST_SCRATCH_DISK=/dev/vd" + string(rune('a'+len(m.disks())-1))}
 	if accel == "tcg" {
 		env = append(env, "LINUXTEST_EMULATED=1")
 	}
-	text, err := json.Marshal(job{
+	return m.Kernel.initramfs(self, jobFile, job{
 		Root: m.Root != nil, Payload: m.Payload != "",
 		Env: append(env, m.Env...), Programs: m.Programs,
 	})
+}
+
+// initramfs writes one with this program as init, the kernel's modules, and a file
+// that says what to do.
+func (k *Kernel) initramfs(self, name string, todo any) (*os.File, error) {
+	init, err := os.ReadFile(self)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, err
+	}
+	text, err := json.Marshal(todo)
+	if err != nil {
+		return nil, err
+	}
+	f, err := memoryFile("initramfs")
+	if err != nil {
+		return nil, err
 	}
 	a := &archive{w: f}
 	a.dir("dev")
 	a.device("dev/console", 0o600, 5, 1)
 	a.file("init", 0o755, init)
-	a.file(strings.TrimPrefix(jobFile, "/"), 0o644, text)
+	a.file(strings.TrimPrefix(name, "/"), 0o644, text)
 	a.dir("modules")
 	order := ""
-	for _, path := range m.Kernel.Modules {
+	for _, path := range k.Modules {
 		module, err := os.ReadFile(path)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
@@ -226,8 +238,14 @@ func (m *Machine) initramfs(self, accel string) (*os.File, error) {
 	return f, nil
 }
 
+// listener is told what concerns the machine and not its programs.
+type listener struct {
+	ready func(*Guest)
+	up    func() error // a System waits for its order
+}
+
 // follow reads what the guest says until it says goodbye, or until a limit.
-func (m *Machine) follow(ctx context.Context, g *emulation, patience time.Duration, ready func(*Guest)) error {
+func (m *Machine) follow(ctx context.Context, g *emulation, patience time.Duration, on listener) error {
 	w := wait{patience, "the guest to be ready"}
 	stop := context.AfterFunc(ctx, func() { _ = g.port.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -250,8 +268,15 @@ func (m *Machine) follow(ctx context.Context, g *emulation, patience time.Durati
 		case "error":
 			return fmt.Errorf("in the guest: %s", msg.Text)
 		case "ready":
-			ready(msg.Guest)
+			on.ready(msg.Guest)
 			m.tell(Event{Kind: EventReady})
+		case "up":
+			if err := on.up(); err != nil {
+				return err
+			}
+			w = wait{patience, "the guest to be ready"}
+		case "restart":
+			w = wait{patience, "the guest to be up again"}
 		case "start":
 			p := m.Programs[msg.Program]
 			w = wait{p.limit() + time.Minute, p.Name}

@@ -8,6 +8,10 @@ func Main() {
 	switch {
 	case os.Getpid() == 1 && exists(jobFile):
 		guestMain()
+	case os.Getpid() == 1 && exists(systemFile):
+		systemMain()
+	case os.Args[0] == agentName:
+		agentMain()
 	case os.Args[0] == probeName:
 		probeMain()
 	}

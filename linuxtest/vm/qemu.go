@@ -88,9 +88,8 @@ type emulation struct {
 }
 
 // start starts QEMU so that the kernel ends it when this program ends, however that
-// goes. Its descriptors 3, 4 and 5 are the port to the guest, the initramfs and the
-// scratch disk.
-func start(argv []string, initramfs, scratch *os.File) (*emulation, error) {
+// goes. Its descriptor 3 is the port to the guest, those from 4 on are files.
+func start(argv []string, files ...*os.File) (*emulation, error) {
 	if _, err := exec.LookPath(emulator); err != nil {
 		return nil, fmt.Errorf("install the package qemu-system-x86: %w", err)
 	}
@@ -108,7 +107,7 @@ func start(argv []string, initramfs, scratch *os.File) (*emulation, error) {
 	cmd := exec.Command(emulator, argv...)
 	e.cmd = cmd
 	cmd.Stdout, cmd.Stderr = e.console, e.console
-	cmd.ExtraFiles = []*os.File{theirs, initramfs, scratch}
+	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
 	cmd.WaitDelay = 5 * time.Second
 	// A session of its own: a Ctrl-C at the terminal is for us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &e.pidfd, Setsid: true, Pdeathsig: unix.SIGKILL}

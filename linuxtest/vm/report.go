@@ -29,9 +29,11 @@ type Report struct {
 	Features    map[string]bool `json:"features,omitempty"`
 	Lacking     []string        `json:"lacking,omitempty"` // features which this kernel must have
 	Prepare     float64         `json:"prepare_seconds"`   // kernel, root file system
-	Boot        float64         `json:"boot_seconds"`
-	Total       float64         `json:"total_seconds"`         // from the start of QEMU to its end
-	CPU         float64         `json:"cpu_seconds,omitempty"` // that QEMU has used: what Total is on an idle machine, less what the guest waits
+	Boot        float64         `json:"boot_seconds"`      // 0: a saved machine went on
+	Save        float64         `json:"save_seconds,omitempty"`
+	Restore     float64         `json:"restore_seconds,omitempty"` // until a saved machine went on, the median
+	Total       float64         `json:"total_seconds"`             // from the start of QEMU to its end
+	CPU         float64         `json:"cpu_seconds,omitempty"`     // that QEMU has used: what Total is on an idle machine, less what the guest waits
 	Programs    []Outcome       `json:"programs"`
 	Complaints  []string        `json:"complaints,omitempty"` // of the kernel, on its console
 	Error       string          `json:"error,omitempty"`      // the guest did not do its job
@@ -63,6 +65,10 @@ func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event, *
 	for _, p := range m.Programs {
 		r.Programs = append(r.Programs, Outcome{Name: p.Name, Why: "was not run"})
 	}
+	if m.System != nil {
+		version, _, _ := strings.Cut(m.System.Systemd, ".")
+		r.Lane, r.System = "systemd", "systemd "+version
+	}
 	var tests *Tests
 	var end *tail
 	m.Observe = func(e Event) {
@@ -85,6 +91,7 @@ func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event, *
 	}
 	run, err := m.Run(ctx)
 	r.Accel, r.AccelWhy, r.Complaints = run.Accel, run.AccelWhy, run.Complaints
+	r.Save, r.Restore = seconds(run.Save), seconds(median(run.Restores))
 	r.Boot, r.Total, r.CPU = seconds(run.Boot), seconds(run.Total), seconds(run.CPU)
 	if run.Guest != nil {
 		r.Release, r.Tier, r.Controllers, r.Features = run.Guest.Release, run.Guest.Tier, run.Guest.Controllers, run.Guest.Features

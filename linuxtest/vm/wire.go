@@ -25,11 +25,12 @@ type Program struct {
 	Dir   string        `json:"dir,omitempty"`   // "" is /
 	Env   []string      `json:"env,omitempty"`   // in addition
 	Limit time.Duration `json:"limit,omitempty"` // SIGQUIT after it, SIGKILL 10 s later; 0 is ten minutes
+	Cold  bool          `json:"cold,omitempty"`  // with a System: boot for it, and let it reboot
 }
 
 // message is what the guest tells, one JSON object in a frame.
 type message struct {
-	Type    string   `json:"type"` // ready, start, end, error, bye
+	Type    string   `json:"type"` // ready, start, end, error, bye; up and restart of a system
 	Guest   *Guest   `json:"guest,omitempty"`
 	Program int      `json:"program"`
 	Exit    *Exit    `json:"exit,omitempty"`
