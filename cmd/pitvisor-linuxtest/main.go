@@ -3,6 +3,8 @@
 //
 //	pitvisor-linuxtest vm [flags] PACKAGES... [-- TEST FLAGS...]
 //	pitvisor-linuxtest vm [flags] -- PROGRAM [ARGS...]
+//	pitvisor-linuxtest systemd [flags] PACKAGES... [-- TEST FLAGS...]
+//	pitvisor-linuxtest systemd [flags] -- PROGRAM [ARGS...]
 //	pitvisor-linuxtest kernels
 //	pitvisor-linuxtest probe [flags]
 //	go test -json PACKAGES... | pitvisor-linuxtest record -json FILE [flags]
@@ -33,6 +35,11 @@ const usage = `usage:
   pitvisor-linuxtest vm [flags] -- PROGRAM [ARGS...]
 	runs one static program on each kernel
   pitvisor-linuxtest vm -help
+  pitvisor-linuxtest systemd [flags] PACKAGES... [-- TEST FLAGS...]
+	runs each test of Go packages in a booted Debian with systemd as PID 1
+  pitvisor-linuxtest systemd [flags] -- PROGRAM [ARGS...]
+	runs one static program there
+  pitvisor-linuxtest systemd -help
   pitvisor-linuxtest kernels
 	names the kernels
   pitvisor-linuxtest probe [-lane NAME] [-system TEXT] [-json FILE]
@@ -62,7 +69,7 @@ func run(ctx context.Context, args []string) int {
 		return 2
 	}
 	verbs := map[string]func(context.Context, []string) (bool, error){
-		"vm": runVM, "probe": runProbe, "record": runRecord, "matrix": runMatrix,
+		"vm": runVM, "systemd": runSystemd, "probe": runProbe, "record": runRecord, "matrix": runMatrix,
 		"root": runRoot,
 	}
 	if verb := verbs[args[0]]; verb != nil {

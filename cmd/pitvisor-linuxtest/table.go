@@ -17,7 +17,13 @@ func printReport(out *printer, r *vm.Report) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s: Linux %s (%s %s), %s, tier %s, controllers %s\n", r.Kernel, r.Release, r.Suite, r.Version,
 		accelWords(r), orNone(r.Tier), orNone(strings.Join(r.Controllers, " ")))
-	fmt.Fprintf(&b, "prepared in %.1f s, booted in %.1f s, done in %.1f s\n", r.Prepare, r.Boot, r.Total)
+	switch {
+	case r.System == "":
+		fmt.Fprintf(&b, "prepared in %.1f s, booted in %.1f s, done in %.1f s\n", r.Prepare, r.Boot, r.Total)
+	default:
+		fmt.Fprintf(&b, "%s: prepared in %.1f s, booted in %.1f s, saved in %.1f s, restored in %.1f s each, done in %.1f s\n",
+			r.System, r.Prepare, r.Boot, r.Save, r.Restore, r.Total)
+	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "program\tpass\tfail\tskip\tseconds\t")
 	reasons := map[string]int{}

@@ -111,7 +111,7 @@ func runVM(ctx context.Context, args []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	reports, err := l.all(ctx, o.names())
+	reports, err := l.all(ctx, o.names(), l.one)
 	err = errors.Join(err, l.payload.Close())
 	if err != nil {
 		return false, err
@@ -171,8 +171,8 @@ func prepare(ctx context.Context, o *options, out *printer) (*lane, error) {
 	return l, nil
 }
 
-// all runs every kernel, a few at a time.
-func (l *lane) all(ctx context.Context, names []string) ([]*vm.Report, error) {
+// all runs every kernel or system, a few at a time.
+func (l *lane) all(ctx context.Context, names []string, one func(context.Context, string) (*vm.Report, error)) ([]*vm.Report, error) {
 	reports := make([]*vm.Report, len(names))
 	failed := make([]error, len(names))
 	turns := make(chan struct{}, max(1, l.o.at))
@@ -181,7 +181,7 @@ func (l *lane) all(ctx context.Context, names []string) ([]*vm.Report, error) {
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
-			reports[i], failed[i] = l.one(ctx, name)
+			reports[i], failed[i] = one(ctx, name)
 		})
 	}
 	wg.Wait()
