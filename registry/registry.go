@@ -142,6 +142,9 @@ func (run *Run) Info() Info { return run.info }
 // a duplicate of its descriptor beyond exec.
 func (run *Run) Dir() *cgroup.Dir { return run.dir }
 
+// Root is the cgroup that the run's directory is in. The caller must not close it.
+func (run *Run) Root() *cgroup.Dir { return run.root }
+
 // Enable hands controllers down to the cgroups in the run, through the registry's root, which is
 // delegated to us, and through nothing above it. See [cgroup.Dir.Enable].
 func (run *Run) Enable(controllers ...string) error {

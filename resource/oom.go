@@ -7,39 +7,10 @@ import (
 	"github.com/pitvisor/pitvisor/cgroup"
 )
 
-// OOMWhose says where the limit is that processes were killed for.
-type OOMWhose uint8
-
-// Where it is.
-const (
-	OOMNone     OOMWhose = iota // nobody was killed for want of memory
-	OOMOwn                      // the leaf's own limit
-	OOMBelow                    // a limit of a cgroup below the leaf
-	OOMAncestor                 // a limit of a given ancestor
-	OOMAbove                    // the memory of the host, or a limit above the given ancestors
-)
-
-// String returns one word.
-func (w OOMWhose) String() string {
-	switch w {
-	case OOMNone:
-		return "none"
-	case OOMOwn:
-		return "own"
-	case OOMBelow:
-		return "below"
-	case OOMAncestor:
-		return "ancestor"
-	case OOMAbove:
-		return "above"
-	}
-	return "unknown"
-}
-
 // OOM says for whose limit processes of a leaf were killed.
 type OOM struct {
 	Kills uint64 // in the leaf and below, as the kernel counts: memory.oom.group counts its first process twice
-	Whose OOMWhose
+	Whose Whose
 	Level int    // which of the cgroups has the limit: 0 the leaf, 1 its first ancestor, ...; -1 none of them
 	Path  string // of that cgroup, "" if it is none of them
 	Sure  bool   // false if others were killed in the same ancestor: the limit may have been hit for them alone
@@ -47,7 +18,7 @@ type OOM struct {
 
 // String says it in words: "2 kills for want of memory, limit of /sys/fs/cgroup/job".
 func (o OOM) String() string {
-	if o.Whose == OOMNone {
+	if o.Whose == LimitNone {
 		return "no kill for want of memory"
 	}
 	noun := "kills"
@@ -56,12 +27,12 @@ func (o OOM) String() string {
 	}
 	s := fmt.Sprintf("%d %s for want of memory, ", o.Kills, noun)
 	switch o.Whose {
-	case OOMNone:
-	case OOMOwn, OOMAncestor:
+	case LimitNone:
+	case LimitOwn, LimitAncestor:
 		s += "limit of " + o.Path
-	case OOMBelow:
+	case LimitBelow:
 		s += "limit of a cgroup below " + o.Path
-	case OOMAbove:
+	case LimitAbove:
 		return s + "which the host had not, or for a limit further up"
 	}
 	if !o.Sure {
@@ -135,24 +106,24 @@ func whose(counts []oomCounts) OOM {
 	o := OOM{Kills: leaf.kills, Level: leaf.level, Sure: true}
 	switch {
 	case leaf.kills == 0:
-		o.Whose, o.Level = OOMNone, -1
+		o.Whose, o.Level = LimitNone, -1
 		return o
 	case leaf.hitsOwn > 0:
-		o.Whose = OOMOwn
+		o.Whose = LimitOwn
 		if leaf.level > 0 {
-			o.Whose = OOMAncestor
+			o.Whose = LimitAncestor
 		}
 		return o
 	case leaf.hits > 0:
-		o.Whose = OOMBelow
+		o.Whose = LimitBelow
 		return o
 	}
 	for _, c := range counts[1:] {
 		if c.hitsOwn > 0 {
-			o.Whose, o.Level, o.Sure = OOMAncestor, c.level, c.kills == leaf.kills
+			o.Whose, o.Level, o.Sure = LimitAncestor, c.level, c.kills == leaf.kills
 			return o
 		}
 	}
-	o.Whose, o.Level = OOMAbove, -1
+	o.Whose, o.Level = LimitAbove, -1
 	return o
 }

@@ -14,18 +14,18 @@ func TestWhoseLimitItWas(t *testing.T) {
 		counts []oomCounts // hits, own hits, kills; the leaf first
 		want   OOM
 	}{
-		{"nothing happened", []oomCounts{{0, 0, 0, 0}, {1, 0, 0, 0}}, OOM{0, OOMNone, -1, "", true}},
-		{"others were killed", []oomCounts{{0, 0, 0, 0}, {1, 1, 1, 3}}, OOM{0, OOMNone, -1, "", true}},
-		{"a hit without a kill", []oomCounts{{0, 1, 1, 0}}, OOM{0, OOMNone, -1, "", true}},
-		{"the leaf's own", []oomCounts{{0, 1, 1, 1}, {1, 1, 0, 1}}, OOM{1, OOMOwn, 0, "", true}},
-		{"the leaf's own, and the pool's before", []oomCounts{{0, 1, 1, 2}, {1, 4, 3, 9}}, OOM{2, OOMOwn, 0, "", true}},
-		{"below the leaf", []oomCounts{{0, 1, 0, 1}, {1, 1, 0, 1}}, OOM{1, OOMBelow, 0, "", true}},
-		{"the pool's", []oomCounts{{0, 0, 0, 3}, {1, 1, 1, 3}, {2, 1, 0, 3}}, OOM{3, OOMAncestor, 1, "", true}},
-		{"the run's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 1, 1, 1}}, OOM{1, OOMAncestor, 2, "", true}},
-		{"the pool's, or only others'", []oomCounts{{0, 0, 0, 1}, {1, 2, 2, 2}}, OOM{1, OOMAncestor, 1, "", false}},
-		{"the host's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 0, 0, 7}}, OOM{1, OOMAbove, -1, "", true}},
-		{"the pool stands for a leaf without memory", []oomCounts{{1, 1, 1, 1}, {2, 1, 0, 1}}, OOM{1, OOMAncestor, 1, "", true}},
-		{"no ancestors", []oomCounts{{0, 0, 0, 1}}, OOM{1, OOMAbove, -1, "", true}},
+		{"nothing happened", []oomCounts{{0, 0, 0, 0}, {1, 0, 0, 0}}, OOM{0, LimitNone, -1, "", true}},
+		{"others were killed", []oomCounts{{0, 0, 0, 0}, {1, 1, 1, 3}}, OOM{0, LimitNone, -1, "", true}},
+		{"a hit without a kill", []oomCounts{{0, 1, 1, 0}}, OOM{0, LimitNone, -1, "", true}},
+		{"the leaf's own", []oomCounts{{0, 1, 1, 1}, {1, 1, 0, 1}}, OOM{1, LimitOwn, 0, "", true}},
+		{"the leaf's own, and the pool's before", []oomCounts{{0, 1, 1, 2}, {1, 4, 3, 9}}, OOM{2, LimitOwn, 0, "", true}},
+		{"below the leaf", []oomCounts{{0, 1, 0, 1}, {1, 1, 0, 1}}, OOM{1, LimitBelow, 0, "", true}},
+		{"the pool's", []oomCounts{{0, 0, 0, 3}, {1, 1, 1, 3}, {2, 1, 0, 3}}, OOM{3, LimitAncestor, 1, "", true}},
+		{"the run's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 1, 1, 1}}, OOM{1, LimitAncestor, 2, "", true}},
+		{"the pool's, or only others'", []oomCounts{{0, 0, 0, 1}, {1, 2, 2, 2}}, OOM{1, LimitAncestor, 1, "", false}},
+		{"the host's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 0, 0, 7}}, OOM{1, LimitAbove, -1, "", true}},
+		{"the pool stands for a leaf without memory", []oomCounts{{1, 1, 1, 1}, {2, 1, 0, 1}}, OOM{1, LimitAncestor, 1, "", true}},
+		{"no ancestors", []oomCounts{{0, 0, 0, 1}}, OOM{1, LimitAbove, -1, "", true}},
 	} {
 		if got := whose(test.counts); got != test.want {
 			t.Errorf("%s: whose(%+v) = %+v, want %+v", test.name, test.counts, got, test.want)
@@ -36,11 +36,11 @@ func TestWhoseLimitItWas(t *testing.T) {
 func TestOOMInWords(t *testing.T) {
 	for want, o := range map[string]OOM{
 		"no kill for want of memory":                 {},
-		"1 kill for want of memory, limit of /job/1": {Kills: 1, Whose: OOMOwn, Path: "/job/1", Sure: true},
-		"2 kills for want of memory, limit of /job":  {Kills: 2, Whose: OOMAncestor, Path: "/job", Sure: true},
-		"2 kills for want of memory, limit of /job, as far as can be told: others were killed there too": {Kills: 2, Whose: OOMAncestor, Path: "/job"},
-		"1 kill for want of memory, limit of a cgroup below /job":                                        {Kills: 1, Whose: OOMBelow, Path: "/job", Sure: true},
-		"1 kill for want of memory, which the host had not, or for a limit further up":                   {Kills: 1, Whose: OOMAbove, Sure: true},
+		"1 kill for want of memory, limit of /job/1": {Kills: 1, Whose: LimitOwn, Path: "/job/1", Sure: true},
+		"2 kills for want of memory, limit of /job":  {Kills: 2, Whose: LimitAncestor, Path: "/job", Sure: true},
+		"2 kills for want of memory, limit of /job, as far as can be told: others were killed there too": {Kills: 2, Whose: LimitAncestor, Path: "/job"},
+		"1 kill for want of memory, limit of a cgroup below /job":                                        {Kills: 1, Whose: LimitBelow, Path: "/job", Sure: true},
+		"1 kill for want of memory, which the host had not, or for a limit further up":                   {Kills: 1, Whose: LimitAbove, Sure: true},
 	} {
 		if got := o.String(); got != want {
 			t.Errorf("String of %+v = %q, want %q", o, got, want)
@@ -68,7 +68,7 @@ func TestOOMSourceOfACgroupThatIsGone(t *testing.T) {
 // The limit of each level of a tree is told from those of the others.
 func TestOOMSource(t *testing.T) {
 	linuxtest.NeedCgroup2(t, "memory")
-	for level, want := range []OOMWhose{OOMOwn, OOMAncestor, OOMAncestor} {
+	for level, want := range []Whose{LimitOwn, LimitAncestor, LimitAncestor} {
 		run := testDir(t)
 		wantNil(t, "Enable", run.Enable("memory"))
 		pool := child(t, run, "pool")
@@ -86,7 +86,7 @@ func TestOOMSource(t *testing.T) {
 			continue
 		}
 		// Seen from the pool, the kill was below; from a worker without a kill, there was none.
-		if got, err := OOMSource(child(t, pool, "2.1"), pool, run); err != nil || got.Whose != OOMNone {
+		if got, err := OOMSource(child(t, pool, "2.1"), pool, run); err != nil || got.Whose != LimitNone {
 			t.Errorf("limit at level %d, the neighbour: OOMSource = %+v, %v", level, got, err)
 		}
 	}
@@ -99,7 +99,7 @@ func TestOOMSourceBelow(t *testing.T) {
 	inner := child(t, d, "inner")
 	wantNil(t, "Set", Set(inner, Limits{MemoryMax: 32 << 20, OOMGroup: true}))
 	linuxtest.Command{Args: linuxtest.Helper(t, "alloc", "256"), Cgroup: inner.Path()}.Start(t).Wait(t, waitTime)
-	if got, err := OOMSource(d); err != nil || got.Whose != OOMBelow || got.Kills == 0 {
+	if got, err := OOMSource(d); err != nil || got.Whose != LimitBelow || got.Kills == 0 {
 		t.Errorf("OOMSource = %+v, %v, want one below", got, err)
 	}
 	r := receipt(t, d)

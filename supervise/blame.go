@@ -58,7 +58,7 @@ func (p *pool) blame(leaf *cgroup.Dir, hits uint32) blame {
 	return b
 }
 
-// limit names a limit.
+// limitWords names a limit.
 func limitWords(w resource.Whose, level int, path, file string, sure bool) string {
 	words := [...]string{"its own limit", "the limit of its pool", "the limit of the run", "the limit of all runs"}
 	var text string

@@ -183,7 +183,7 @@ func (m *making) whose(err error) error {
 		return err
 	}
 	if b := m.pool.blame(m.leaf, m.hits); b.pids.Refused > 0 {
-		return errors.Join(err, b.pidsError())
+		return fmt.Errorf("%w: %w", err, b.pidsError())
 	}
 	return err
 }
