@@ -158,7 +158,7 @@ func TestCausesOfReadinessAreToldApart(t *testing.T) {
 		}
 	}
 	slow := pool("slow", "exec sleep 600", never)
-	slow.StartTimeout = 300 * time.Millisecond
+	slow.StartTimeout = 3 * time.Second // until then it has said hello
 	mute := pool("mute", "exec sleep 600", func(ctx context.Context, _ StartInfo, p *pidfd.Process, _ *cgroup.Dir) (ReadyInfo, error) {
 		err := p.Wait(context.WithoutCancel(ctx)) // it does not obey its own end
 		return ReadyInfo{}, err
