@@ -196,7 +196,7 @@ func (m *matrix) programs() {
 	}
 	m.b.WriteString("\nTests that passed, by package, and `+` those that were skipped.\n")
 	m.head("package")
-	common := commonDir(slices.Collect(maps.Keys(names)))
+	common := commonDir(slices.Sorted(maps.Keys(names)))
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		m.plain(strings.TrimPrefix(name, common), func(r *Report) string {
 			i := slices.IndexFunc(r.Programs, func(o Outcome) bool { return o.Name == name })
@@ -223,10 +223,14 @@ func (o *Outcome) cell() string {
 	return text
 }
 
-// commonDir is the directory, with its slash, that all names begin with.
+// commonDir is the directory, with its slash, that all import paths begin with.
 func commonDir(names []string) string {
-	common := path.Dir(names[0]) + "/"
-	for _, name := range names {
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.Contains(name, "/") })
+	common := ""
+	for i, name := range names {
+		if i == 0 {
+			common = path.Dir(name) + "/"
+		}
 		for !strings.HasPrefix(name, common) {
 			common = strings.TrimSuffix(path.Dir(strings.TrimSuffix(common, "/"))+"/", "./")
 		}
