@@ -150,6 +150,12 @@ func changeMounts(setup, arg string) error {
 		return unix.Unmount(m.Path, unix.MNT_DETACH)
 	case "read-only":
 		return unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+	case "pressure": // as ProtectControlGroups=yes of systemd from 254 on: one file can be written
+		file := arg + "/cgroup.procs"
+		return errors.Join(
+			unix.Mount(file, file, "", unix.MS_BIND, ""),
+			unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""),
+		)
 	case "strict": // as ProtectControlGroups=strict of systemd 257
 		if err := errors.Join(
 			unix.Unshare(unix.CLONE_NEWCGROUP),

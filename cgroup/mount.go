@@ -41,7 +41,7 @@ func findMounts() ([]Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the cgroup2 mount: %w", err)
 	}
-	mounts := slices.DeleteFunc(parseMounts(buf), Mount.covered)
+	mounts := slices.DeleteFunc(parseMounts(buf), Mount.useless)
 	if len(mounts) == 0 {
 		return nil, fmt.Errorf("find the cgroup2 mount: %w", ErrNoCgroup2)
 	}
@@ -55,15 +55,19 @@ func findMounts() ([]Mount, error) {
 	return mounts, nil
 }
 
-// covered says whether the mount cannot be reached by its path, because another
-// file system was mounted over it or above it.
-func (m Mount) covered() bool {
+// useless says whether nothing can be made below the mount: it cannot be reached by its
+// path, because another file system was mounted over it or above it, or it is one of a
+// single file. systemd from 254 on gives services memory.pressure that way.
+func (m Mount) useless() bool {
 	var st unix.Statfs_t
 	if err := unix.Statfs(m.Path, &st); err != nil || int64(st.Type) != unix.CGROUP2_SUPER_MAGIC {
 		return true
 	}
 	var stx unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, m.Path, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &stx)
+	err := unix.Statx(unix.AT_FDCWD, m.Path, unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE|unix.STATX_MNT_ID, &stx)
+	if err == nil && stx.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return true
+	}
 	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 {
 		return false // before Linux 5.8 nothing tells them apart
 	}

@@ -30,6 +30,8 @@ func TestFindRootNamesTheSettingOfTheUnit(t *testing.T) {
 	wantRefusal(t, out, "is: read-only", "systemctl edit pit.service, write ProtectControlGroups=no")
 	out = call(t, usersOwn.Path(), "mounts", "read-only", "", "find-root", "")
 	wantRefusal(t, out, "is: read-only", "systemctl --user edit pit.service, write ProtectControlGroups=no")
+	out = call(t, service.Path(), "mounts", "pressure", service.Path(), "find-root", "")
+	wantRefusal(t, out, "is: read-only", "systemctl edit pit.service, write ProtectControlGroups=no")
 	out = call(t, child(t, d, "strict.service").Path(), "mounts", "strict", "", "find-root", "")
 	wantRefusal(t, out, "is: read-only", "gives this service a read-only /sys/fs/cgroup")
 	out = call(t, service.Path(), "as", "65534", "find-root", "")
