@@ -30,7 +30,9 @@ func TestKillGoesTheWayOfTheKernel(t *testing.T) {
 		u.kill()
 		reapAll()
 	}
-	leaver := func() { w.config("[pool.web]\ncommand = [\"/bin/sh\", \"-c\", \"sleep 1000 & exit 0\"]\nrestart = \"never\"\n") }
+	leaver := func() {
+		w.config("[pool.web]\ncommand = [\"/bin/sh\", \"-c\", \"sleep 1000 & exit 0\"]\nrestart = \"never\"\n")
+	}
 	for _, test := range []struct {
 		name   string
 		before func()
