@@ -184,7 +184,9 @@ func callChild(dir string, args []string) error {
 	defer d.Close()
 	cmd := exec.Command("/proc/self/exe", append([]string{os.Args[1]}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD()}
+	if err := linuxtest.Into(cmd, d.FD()); err != nil {
+		return err
+	}
 	return cmd.Run()
 }
 
@@ -305,7 +307,7 @@ func wholeLife(root *Dir) error {
 		leaf.Lock,
 		func() error { return leaf.SetXattr("user.pitvisor.run", []byte("1")) },
 		func() error {
-			_, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "120"}, attr)
+			_, err := linuxtest.StartProcess("/bin/sleep", []string{"sleep", "120"}, attr)
 			return err
 		},
 		func() error { return leaf.Freeze(ctx) },
@@ -328,7 +330,7 @@ func wholeLife(root *Dir) error {
 func keepStarting(d *Dir) error {
 	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD()}}
 	for n := 0; ; n++ {
-		pid, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "60"}, attr)
+		pid, err := linuxtest.StartProcess("/bin/sleep", []string{"sleep", "60"}, attr)
 		if err != nil {
 			return nil
 		}

@@ -14,12 +14,12 @@ import (
 // nil is our own namespaces.
 func startBeside(other *Process, args []string, attr *syscall.ProcAttr) (pid int, err error) {
 	if other == nil {
-		pid, _, err = syscall.StartProcess(args[0], args, attr)
+		pid, err = StartProcess(args[0], args, attr)
 		return pid, err
 	}
 	onThread(func() {
 		if err = joinNamespaces(other); err == nil {
-			pid, _, err = syscall.StartProcess(args[0], args, attr)
+			pid, err = StartProcess(args[0], args, attr)
 		}
 	})
 	return pid, err

@@ -14,8 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errSetTID is returned when the kernel does not let us choose a PID.
-var errSetTID = errors.New("not allowed to choose a PID")
+// What keeps us from choosing a PID.
+var (
+	errSetTID   = errors.New("needs CAP_CHECKPOINT_RESTORE to choose a PID")
+	errNoClone3 = errors.New("needs clone3 to choose a PID")
+)
+
+// needPID skips a test for these two.
+func needPID(tb testing.TB, err error) {
+	tb.Helper()
+	for _, known := range []error{errSetTID, errNoClone3} {
+		if errors.Is(err, known) {
+			Skip(tb, known.Error())
+		}
+	}
+}
 
 // ForkPID starts a program that has exactly the given PID: clone3 with set_tid,
 // Linux 5.5, CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN before 5.9), else the test
@@ -41,9 +54,8 @@ func ReusePID(tb testing.TB, pid int, argv ...string) *Process {
 		c := Command{Args: argv, PID: pid}
 		var err error
 		p, err = c.start()
+		needPID(tb, err)
 		switch {
-		case errors.Is(err, errSetTID):
-			Skip(tb, "needs CAP_CHECKPOINT_RESTORE to choose a PID")
 		case errors.Is(err, unix.EEXIST):
 			return false, "the number is still in use: " + readProc(pid).String()
 		case err != nil:
@@ -113,7 +125,10 @@ func cloneAs(c Command, env []string, files [3]int, group int) (*Process, error)
 	syscall.ForkLock.Unlock()
 	_ = w.Close() // the child has its own
 	if errno != 0 {
-		if errno == unix.EPERM || errno == unix.ENOSYS {
+		if clone3Refused() {
+			return nil, errNoClone3
+		}
+		if errno == unix.EPERM {
 			return nil, errSetTID
 		}
 		return nil, fmt.Errorf("clone process %d: %w", c.PID, errno)

@@ -32,11 +32,12 @@ func Skip(tb testing.TB, reason string) {
 	tb.Skip(reason)
 }
 
-// NeedRoot skips a test that only root can run.
-func NeedRoot(tb testing.TB) {
+// NeedRoot skips a test that only root can run, and says what for: "to become another
+// user".
+func NeedRoot(tb testing.TB, what ...string) {
 	tb.Helper()
 	if os.Geteuid() != 0 {
-		Skip(tb, "needs root")
+		Skip(tb, strings.Join(append([]string{"needs root"}, what...), " "))
 	}
 }
 
@@ -61,6 +62,14 @@ func NeedCommand(tb testing.TB, names ...string) {
 		if _, err := exec.LookPath(name); err != nil {
 			Skip(tb, "needs the command "+name)
 		}
+	}
+}
+
+// NeedClone3 skips a test where a sandbox refuses clone3, as in most containers.
+func NeedClone3(tb testing.TB) {
+	tb.Helper()
+	if clone3Refused() {
+		Skip(tb, "needs clone3")
 	}
 }
 

@@ -48,9 +48,7 @@ func Start(tb testing.TB, argv ...string) *Process {
 func (c Command) Start(tb testing.TB) *Process {
 	tb.Helper()
 	p, err := c.start()
-	if errors.Is(err, errSetTID) {
-		Skip(tb, "needs CAP_CHECKPOINT_RESTORE to choose a PID")
-	}
+	needPID(tb, err)
 	if err != nil {
 		tb.Fatalf("start %q: %v", c.Args, err)
 	}

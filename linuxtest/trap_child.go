@@ -19,6 +19,8 @@ func ownModes() []builtin {
 	return []builtin{
 		{usage: "trap-exec", run: modeTrapExec},
 		{usage: "pidns-init", run: modePIDNSInit},
+		{usage: "join", run: modeJoin},
+		{usage: "container", run: modeContainer},
 		{usage: "systemd", run: modeSystemd},
 		{usage: "beside", run: modeBeside},
 	}

@@ -220,7 +220,7 @@ func startIn(dir *cgroup.Dir, argv []string) (*pidfd.Process, error) {
 	}
 	defer null.Close()
 	fd := -1
-	pid, _, err := syscall.StartProcess(argv[0], argv, &syscall.ProcAttr{
+	pid, err := linuxtest.StartProcess(argv[0], argv, &syscall.ProcAttr{
 		Env:   []string{},
 		Files: []uintptr{null.Fd(), null.Fd(), 2},
 		Sys:   &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: dir.FD(), PidFD: &fd, Setsid: true},

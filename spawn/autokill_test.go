@@ -154,6 +154,7 @@ func TestAutokillStopped(t *testing.T) {
 
 // The steps before the program are the same without autokill, on every kernel.
 func TestVfork(t *testing.T) {
+	linuxtest.NeedClone3(t)
 	linuxtest.NoLeaks(t)
 	leaf := newLeaf(t, testRoot(t), "leaf")
 	null, err := openNull()

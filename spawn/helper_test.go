@@ -141,6 +141,7 @@ func TestHelperWithoutHelperMainIsRefused(t *testing.T) {
 	leaf := newLeaf(t, testRoot(t), "leaf")
 	_, err := Start(&Cmd{Path: "/bin/sh", Leaf: leaf, ForceHelper: true})
 	wantError{CauseHelper, unix.ENOSYS, "HelperMain"}.check(t, err)
+	linuxtest.NeedClone3(t)
 	if exit := wait(t, start(t, &Cmd{Path: tinyProgram(t), Leaf: leaf})); !exit.Success() {
 		t.Errorf("without the helper: %v", exit)
 	}

@@ -158,7 +158,7 @@ func runFuse(dir, leaf string) error {
 	if err != nil {
 		return err
 	}
-	pid, _, err := syscall.StartProcess("/bin/cat", []string{"cat", dir + "/x"},
+	pid, err := linuxtest.StartProcess("/bin/cat", []string{"cat", dir + "/x"},
 		&syscall.ProcAttr{Files: []uintptr{0, 2, 2}, Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: group}})
 	if err != nil {
 		return err

@@ -401,8 +401,11 @@ func modeList(args []string) int {
 		return 1
 	}
 	cmd := exec.Command(args[1], args[2:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: r.FD()}
-	if err := cmd.Start(); err != nil {
+	err = linuxtest.Into(cmd, r.FD())
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		fmt.Println(err)
 		return 1
 	}

@@ -70,7 +70,10 @@ func modeLeave(args []string) int {
 				fmt.Println(err)
 				return 1
 			}
-			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, fd
+			if err := linuxtest.Into(cmd, fd); err != nil {
+				fmt.Println(err)
+				return 1
+			}
 		case "stay":
 			stay = true
 		}

@@ -151,8 +151,9 @@ func modeHandOver(args []string) int {
 	if err != nil {
 		return fail(err)
 	}
-	_, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], strings.Replace(os.Args[1], "hand-over", "sit", 1)}, &os.ProcAttr{
-		Files: []*os.File{nil, nil, os.Stderr, f},
+	_, err = linuxtest.StartProcess("/proc/self/exe", []string{os.Args[0], strings.Replace(os.Args[1], "hand-over", "sit", 1)}, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{^uintptr(0), ^uintptr(0), os.Stderr.Fd(), f.Fd()},
 		Sys:   &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: group},
 	})
 	if err != nil {
