@@ -3,6 +3,7 @@
 # make test       all checks and tests, with a count of what was skipped and why
 # make packages   .deb, .rpm and .tar.gz for amd64 and arm64 in out/packages
 # make test-vm    the tests again on Debian's kernels 5.10, 6.1, 6.12 and 7.x in QEMU
+# make test-ns    what needs a systemd, with 252 and 257, in namespaces on this kernel
 #
 # Debian or Ubuntu with Go; what else is lacking is installed (as root) or named.
 
@@ -14,7 +15,7 @@ VMTEST = ./cgroup ./pidfd ./spawn ./registry ./resource ./history ./supervise ./
 VMFLAGS = -test.short
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
-.PHONY: build run check fmt test test-vm race fuzz bench cover soak packages packages-check clean
+.PHONY: build run check fmt test test-vm test-ns race fuzz bench cover soak packages packages-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
@@ -42,6 +43,10 @@ test-vm:
 	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
 	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 5m -build ./cmd/front,./cmd/pitvisor,./examples/pool/goworker -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
+
+# As root, on this kernel. Downloads about 60 MB once; see docs/testing.md.
+test-ns:
+	@scripts/test-ns
 
 race:
 	@scripts/need gcc

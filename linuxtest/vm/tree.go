@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,7 +69,7 @@ func (c Cache) Tree(ctx context.Context, suite string, packages ...string) (*Tre
 }
 
 func treeKey(suite string, packages []string) string {
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(suite+rootScript+treeScript+strings.Join(packages, " "))))[:12]
+	return fmt.Sprintf("%x", sha256.Sum256([]byte("2"+suite+rootScript+treeScript+strings.Join(packages, " "))))[:12]
 }
 
 func (c Cache) makeTree(ctx context.Context, dir, suite string, packages []string) (*Tree, error) {
@@ -93,20 +94,38 @@ func (c Cache) makeTree(ctx context.Context, dir, suite string, packages []strin
 	if err := apt.unpack(ctx, tree, all...); err != nil {
 		return nil, err
 	}
-	if err := finishTree(tree); err != nil {
+	if err := finishTree(ctx, tree); err != nil {
 		return nil, err
 	}
 	return t, publish(tree, t.Dir)
 }
 
-// finishTree does what the installation of base-passwd would, and removes what nobody reads.
-func finishTree(tree string) error {
+// finishTree does what the installation of base-passwd and usrmerge would, and removes
+// what nobody reads.
+func finishTree(ctx context.Context, tree string) error {
 	for _, name := range []string{"passwd", "group"} {
 		text, err := os.ReadFile(filepath.Join(tree, "usr/share/base-passwd", name+".master"))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(tree, "etc", name), text, 0o644)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	// Packages before trixie have files in /bin and replace the link by a directory.
+	for _, name := range []string{"bin", "sbin", "lib", "lib64"} {
+		old := filepath.Join(tree, name)
+		if st, err := os.Lstat(old); err != nil || st.Mode()&os.ModeSymlink != 0 {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		merged := filepath.Join(tree, "usr", name)
+		if _, err := output(exec.CommandContext(ctx, "cp", "-a", "--remove-destination", old+"/.", merged)); err != nil {
+			return err
+		}
+		if err := errors.Join(os.RemoveAll(old), os.Symlink("usr/"+name, old)); err != nil {
 			return err
 		}
 	}
