@@ -73,12 +73,16 @@ func NeedClone3(tb testing.TB) {
 	}
 }
 
-// NeedRealSpeed skips a test of how long something takes where the processor is
-// emulated: LINUXTEST_EMULATED=1 in the environment says so, as in the guests of
+// Emulated says whether the processor is emulated, and everything takes about ten
+// times as long: LINUXTEST_EMULATED=1 in the environment, as in the guests of
 // linuxtest/vm without KVM.
+func Emulated() bool { return os.Getenv("LINUXTEST_EMULATED") == "1" }
+
+// NeedRealSpeed skips a test of how long something takes where the processor is
+// [Emulated].
 func NeedRealSpeed(tb testing.TB) {
 	tb.Helper()
-	if os.Getenv("LINUXTEST_EMULATED") == "1" {
+	if Emulated() {
 		Skip(tb, "needs a processor that is not emulated")
 	}
 }

@@ -22,13 +22,29 @@ import (
 )
 
 // cycles is how often a run is killed; `make soak` asks for more.
-var cycles = flag.Int("cycles", 1000, "kills in TestKilledAtRandomInstants and TestCancelledWhileForking")
+var cycles = flag.Int("cycles", 1000, "kills in TestKilledAtRandomInstants and TestCancelledWhileForking, with -short at most 40")
+
+// rounds is cycles, or fewer in a short run.
+func rounds() int {
+	if testing.Short() {
+		return min(*cycles, 40)
+	}
+	return *cycles
+}
 
 // patience bounds waits for things that take milliseconds.
 const patience = 30 * time.Second
 
 // within is how long a run may outlive a pitvisor that was killed.
 const within = time.Second
+
+// slowly makes a time longer where everything takes longer.
+func slowly(d time.Duration) time.Duration {
+	if linuxtest.Emulated() {
+		return 10 * d
+	}
+	return d
+}
 
 // yard is a place for runs of the installed program.
 type yard struct {
@@ -73,9 +89,9 @@ func TestKilledAtRandomInstants(t *testing.T) {
 	reg := y.registry(t)
 	var slowest time.Duration
 	killed := map[string]int{}
-	for range *cycles {
+	for range rounds() {
 		p := y.start(t, nil, "/bin/sh", "-c", "setsid sleep 1000 & setsid sh -c 'sleep 1000 & sleep 1000' & sleep 1000")
-		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(25 * time.Millisecond))))
+		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(slowly(25 * time.Millisecond)))))
 		<-instant.C
 		whom := []string{"run", "guardian", "both"}[rnd.IntN(3)]
 		if whom != "run" && !killGuardian(t, p) {
@@ -151,8 +167,8 @@ func (y yard) empty(t testing.TB) time.Duration {
 		return len(members) == 0, fmt.Sprintf("%v", members)
 	})
 	took := time.Since(begin)
-	if took > within {
-		t.Errorf("the run had processes for %v after the kill of pitvisor, want at most %v", took, within)
+	if took > slowly(within) {
+		t.Errorf("the run had processes for %v after the kill of pitvisor, want at most %v", took, slowly(within))
 	}
 	return took
 }
@@ -216,7 +232,7 @@ func TestCancelledWhileForking(t *testing.T) {
 	y := newYard(t)
 	canary := linuxtest.Bystander(t, linuxtest.Command{Args: []string{"/bin/sleep", "1000"}})
 	job := linuxtest.Helper(t, "fork-chain", "3")
-	for range *cycles {
+	for range rounds() {
 		read, write, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -236,5 +252,5 @@ func TestCancelledWhileForking(t *testing.T) {
 		}
 	}
 	linuxtest.SurvivesAs(t, canary)
-	t.Log(strconv.Itoa(*cycles) + " jobs cancelled")
+	t.Log(strconv.Itoa(rounds()) + " jobs cancelled")
 }

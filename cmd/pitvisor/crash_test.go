@@ -15,7 +15,7 @@ import (
 )
 
 // cycles is how often the supervisor is crashed; `make soak` asks for more.
-var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCycles")
+var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCycles, with -short at most 40")
 
 // TestCrashCycles starts a supervisor, kills it at a random instant, and starts
 // it again (H-08, H-13, H-26 among others). Whatever the instant, the next one
@@ -38,9 +38,16 @@ stdout = "started"
 command = ["` + daemon + `"]
 track = "leaf"
 `)
-	for range *cycles {
+	n, life := *cycles, 120*time.Millisecond
+	if testing.Short() {
+		n = min(n, 40)
+	}
+	if linuxtest.Emulated() {
+		life *= 10 // or each would be killed before it did anything
+	}
+	for range n {
 		u := w.up(config)
-		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(120 * time.Millisecond))))
+		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(life))))
 		<-instant.C
 		u.kill()
 		reapAll()
@@ -60,9 +67,9 @@ track = "leaf"
 	}
 	w.assertEmpty()
 	entries, bytes := usage(t, w.dir)
-	t.Logf("state after %d crashes: %d entries, %d KiB", *cycles, entries, bytes>>10)
+	t.Logf("state after %d crashes: %d entries, %d KiB", n, entries, bytes>>10)
 	if entries > 200 || bytes > 16<<20 {
-		t.Errorf("state after %d crashes: %d entries, %d bytes, want it bounded", *cycles, entries, bytes)
+		t.Errorf("state after %d crashes: %d entries, %d bytes, want it bounded", n, entries, bytes)
 	}
 }
 
