@@ -45,7 +45,7 @@ func TestFindRootInsideARun(t *testing.T) {
 // Another user than the one who owns the run can start nothing in it, and must not
 // be sent to where it would escape.
 func TestFindRootInsideARunOfAnotherUser(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	d := testDir(t)
 	leaf := child(t, child(t, marked(t, d, "run-a"), "job"), "0.1")
 	out := call(t, leaf.Path(), "as", "65534", "find-root", "")

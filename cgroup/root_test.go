@@ -43,7 +43,7 @@ func wantRoot(t testing.TB, out, path string, source RootSource) {
 }
 
 func TestFindRootWithoutMount(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	testDir(t)
 	for _, explicit := range []string{"", "/sys/fs/cgroup/unified/x"} {
 		out := call(t, "", "mounts", "none", "", "find-root", explicit)
@@ -52,7 +52,7 @@ func TestFindRootWithoutMount(t *testing.T) {
 }
 
 func TestFindRootOnAReadOnlyMount(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	d := testDir(t)
 	for _, explicit := range []string{"", d.Path() + "/mine"} {
 		out := call(t, "", "mounts", "read-only", "", "find-root", explicit)
@@ -110,7 +110,7 @@ func TestFindRootExplicitRefusals(t *testing.T) {
 // With a bind mount the tree begins elsewhere, as in a container: root's own root
 // is made below the mount, not on the host.
 func TestFindRootOwned(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	d := testDir(t)
 	leaf := child(t, d, "leaf")
 	wantNil(t, "SetXattr", leaf.SetXattr("user.delegate", []byte("0"))) // no mark
@@ -129,7 +129,7 @@ func TestFindRootOwned(t *testing.T) {
 }
 
 func TestFindRootBelowACoveredMount(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	d := testDir(t)
 	out := call(t, "", "mounts", "cover", d.Path(), "find-root", "")
 	wantRoot(t, out, "/mnt/pitvisor", RootOwned)
@@ -147,7 +147,7 @@ func TestFindRootDelegatedByMark(t *testing.T) {
 }
 
 func TestFindRootUnprivileged(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	d := testDir(t)
 	mine := child(t, d, "mine")
 	give(t, mine)
@@ -176,7 +176,7 @@ func TestFindRootUnprivileged(t *testing.T) {
 
 // What works for a user whose cgroup was handed over, as without systemd's help.
 func TestUnprivilegedInAGivenTree(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	mine := child(t, testDir(t), "mine")
 	give(t, mine)
 	supervisor := child(t, mine, "supervisor")
@@ -190,7 +190,7 @@ func TestUnprivilegedInAGivenTree(t *testing.T) {
 // cgroup.kill and cgroup.freeze of the top cgroup are not handed over: the fallback
 // reaches whoever may be signalled, and says so if that is not everybody.
 func TestUnprivilegedKillOfTheTop(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	mine := child(t, testDir(t), "mine")
 	give(t, mine)
 	workers := child(t, mine, "workers")

@@ -15,7 +15,7 @@ func asService(t *testing.T) {
 
 // A unit that may not work names the setting that forbids it.
 func TestFindRootNamesTheSettingOfTheUnit(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	d := testDir(t)
 	service := child(t, d, "pit.service")
 	manager := child(t, d, "user@65534.service")
@@ -40,7 +40,7 @@ func TestFindRootNamesTheSettingOfTheUnit(t *testing.T) {
 
 // What systemd puts into the environment is inherited by what is no unit.
 func TestFindRootBlamesNoUnitWithoutOne(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	d := testDir(t)
 	scope, service := child(t, d, "vte.scope"), child(t, d, "pit.service")
 	read := func(dir *Dir) string { return call(t, dir.Path(), "mounts", "read-only", "", "find-root", "") }
@@ -53,7 +53,7 @@ func TestFindRootBlamesNoUnitWithoutOne(t *testing.T) {
 
 // Root can work without Delegate=, but should know that its workers are elsewhere.
 func TestFindRootOfRootSaysThatTheUnitIsNotDelegated(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	d := testDir(t)
 	service := child(t, d, "pit.service")
 	wantNil(t, "SetXattr", service.SetXattr("user.delegate", []byte("0"))) // no mark

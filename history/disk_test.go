@@ -24,7 +24,7 @@ type told struct {
 
 // TestHistoryWithoutPermission: a supervisor that may not write there goes on without.
 func TestHistoryWithoutPermission(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	locked, private := filepath.Join(t.TempDir(), "history.db"), filepath.Join(t.TempDir(), "no", "history.db")
 	writeLog(t, locked, 1, 1) // by root, for root
 	if err := os.Chmod(filepath.Dir(locked), 0o755); err != nil {
@@ -61,7 +61,7 @@ func writeTwo(path string) int {
 
 // TestHistoryOnAFullDisk: records wait until there is space again; nothing is damaged meanwhile.
 func TestHistoryOnAFullDisk(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	p := linuxtest.Command{Args: linuxtest.Helper(t, "full-disk", t.TempDir()), Stdout: os.Stderr, Stderr: os.Stderr}.Start(t)
 	if status := p.Wait(t, 60*time.Second); status != 0 {
 		t.Errorf("full-disk helper ended with %#x", uint32(status))

@@ -115,7 +115,6 @@ func TestBystander(t *testing.T) {
 }
 
 func TestPorts(t *testing.T) {
-	NeedRoot(t)
 	inside, outside := Cgroup(t), Cgroup(t)
 	owner := startHelper(t, inside, "port-thief")
 	owner.says(t, "listening on ")

@@ -55,6 +55,22 @@ func NeedCapability(tb testing.TB, capability int, name string) {
 	}
 }
 
+// NeedAdmin skips a test without CAP_SYS_ADMIN, which root in most containers does not
+// have, and says what for: "to mount a file system".
+func NeedAdmin(tb testing.TB, what string) {
+	tb.Helper()
+	NeedCapability(tb, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN "+what)
+}
+
+// NeedChosenPID skips a test that gives a process a number of its choice: see [ForkPID].
+func NeedChosenPID(tb testing.TB) {
+	tb.Helper()
+	if clone3Refused() {
+		Skip(tb, errNoClone3.Error())
+	}
+	NeedCapability(tb, unix.CAP_CHECKPOINT_RESTORE, "CAP_CHECKPOINT_RESTORE to choose a PID")
+}
+
 // NeedCommand skips a test that runs programs which are not in PATH.
 func NeedCommand(tb testing.TB, names ...string) {
 	tb.Helper()

@@ -16,7 +16,6 @@ import (
 const soon = 20 * time.Second // bounds a wait; nothing takes that long
 
 func TestReusePIDGivesTheNumberToAnother(t *testing.T) {
-	NeedRoot(t)
 	first := Start(t, Helper(t, "run")...)
 	before := first.Identity(t)
 	first.Kill(t)
@@ -32,13 +31,13 @@ func TestReusePIDGivesTheNumberToAnother(t *testing.T) {
 }
 
 func TestForkPIDRefusesATakenNumber(t *testing.T) {
-	NeedRoot(t)
+	NeedChosenPID(t)
 	p := Start(t, Helper(t, "run")...)
 	wantFailure(t, func(tb testing.TB) { ForkPID(tb, p.PID(), Helper(tb, "run")...) }, "file exists")
 }
 
 func TestForkPIDSaysWhyExecFailed(t *testing.T) {
-	NeedRoot(t)
+	NeedChosenPID(t)
 	p := Start(t, Helper(t, "exit")...)
 	p.Wait(t, soon)
 	_, err := Command{Args: []string{"/nonexistent"}, PID: p.PID()}.start()
@@ -51,7 +50,6 @@ func TestForkPIDSaysWhyExecFailed(t *testing.T) {
 }
 
 func TestForkPIDCanBeBornInACgroup(t *testing.T) {
-	NeedRoot(t)
 	dir := Cgroup(t)
 	first := Start(t, Helper(t, "exit")...)
 	first.Wait(t, soon)
@@ -85,7 +83,6 @@ func modeReuseInNamespace([]string) int {
 }
 
 func TestNextPIDInANamespace(t *testing.T) {
-	NeedRoot(t)
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +101,6 @@ func TestNextPIDInANamespace(t *testing.T) {
 }
 
 func TestPIDNamespaceReportsASignal(t *testing.T) {
-	NeedRoot(t)
 	p := PIDNamespace(t, Command{Args: Helper(t, "die", "15")})
 	ExitCause(t, p.Wait(t, soon), 143)
 }
@@ -115,7 +111,7 @@ func TestHelperRefusesAnUnknownMode(t *testing.T) {
 }
 
 func TestHelperIsForEveryUser(t *testing.T) {
-	NeedRoot(t)
+	NeedRoot(t, "to become another user")
 	NeedCommand(t, "setpriv")
 	argv := append([]string{"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}, Helper(t, "exit", "9")...)
 	ExitCause(t, Start(t, argv...).Wait(t, soon), 9)

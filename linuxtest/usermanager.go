@@ -63,8 +63,7 @@ const rootEnv = "LINUXTEST_SYSTEMD_ROOT"
 // session, unless [AllowLeak] was called. Skips without root and without systemd.
 func (c UserManager) Start(tb testing.TB) *Manager {
 	tb.Helper()
-	NeedRoot(tb)
-	NeedCapability(tb, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
+	NeedAdmin(tb, "to start a systemd")
 	c.need(tb)
 	run := tb.TempDir() // first, so that it is removed last
 	m := &Manager{

@@ -19,7 +19,7 @@ import (
 // TestBlockedRunsDelayNobody: eight runs cannot die, since a process of each waits for a file system
 // that does not answer; twelve others, made later, can. Two are swept at a time.
 func TestBlockedRunsDelayNobody(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	r := newRoot(t)
 	blocked := startOwner(t, r, 8, 1)
 	fuse := blockIn(t, blocked, r)
@@ -102,7 +102,7 @@ func (f *fuse) release(tb testing.TB) { f.Kill(tb) }
 // TestWaitsForAnOwnerThatIsEnding: an owner that was killed can hold its lock for a while, here because
 // one of its threads cannot die yet. It is not dead, so nothing is broken, but not passed over either.
 func TestWaitsForAnOwnerThatIsEnding(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	r := newRoot(t)
 	fuse := startFuse(t)
 	defer fuse.release(t)
@@ -134,7 +134,7 @@ func TestWaitsForAnOwnerThatIsEnding(t *testing.T) {
 
 // TestCloseOfABlockedRunKeepsIt: what cannot be ended is reported and stays locked; Close can go on later.
 func TestCloseOfABlockedRunKeepsIt(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	r := newRoot(t)
 	run, err := ownRun(r, 1, nil)
 	if err != nil {

@@ -321,7 +321,7 @@ func TestSweepSkipsTheRunItIsIn(t *testing.T) {
 
 // TestSweepAsAnotherUser: everything works in a delegated subtree without privileges.
 func TestSweepAsAnotherUser(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	r := newRoot(t)
 	mustMkdir(t, r, "supervisor")
 	leaf := filepath.Join(r.Root().Path(), "supervisor")

@@ -196,24 +196,24 @@ func placeCauses() []cause {
 			wantError{CauseBadDir, unix.ENOTDIR, "/etc/passwd"},
 		},
 		{"directory of somebody else", func(t *testing.T, dir string, c *Cmd) {
-			linuxtest.NeedRoot(t)
+			linuxtest.NeedRoot(t, "to become another user")
 			c.Dir, c.Credential = dir, nobody
 			chmod(t, dir, 0o700)
 		}, wantError{CauseBadDir, unix.EACCES, "user 65534 may not enter directory "}},
 		{"program of somebody else", func(t *testing.T, dir string, c *Cmd) {
-			linuxtest.NeedRoot(t)
+			linuxtest.NeedRoot(t, "to become another user")
 			write(t, dir, c, elfHeader())
 			chmod(t, c.Path, 0o700)
 			c.Credential = nobody
 		}, wantError{CausePermission, unix.EACCES, "user 65534 may not execute it, its mode is -rwx------"}},
 		{"program below somebody else's directory", func(t *testing.T, dir string, c *Cmd) {
-			linuxtest.NeedRoot(t)
+			linuxtest.NeedRoot(t, "to become another user")
 			write(t, dir, c, elfHeader())
 			chmod(t, dir, 0o700)
 			c.Credential = nobody
 		}, wantError{CausePermission, unix.EACCES, "user 65534 may not enter directory "}},
 		{"user -1", func(t *testing.T, _ string, c *Cmd) {
-			linuxtest.NeedRoot(t)
+			linuxtest.NeedRoot(t, "to become another user")
 			c.Credential = &Credential{UID: 1<<32 - 1, GID: 1, Groups: []uint32{1<<32 - 1}}
 		}, wantError{CauseCredential, unix.EINVAL, "become user 4294967295"}},
 		{
@@ -367,7 +367,7 @@ func TestErrorIsOneLineWithAHint(t *testing.T) {
 }
 
 func TestMayExecuteGoesByTheMode(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to give a file to another user")
 	path := script(t, "")
 	const uid, gid = 1000, 2000
 	if err := os.Chown(path, uid, gid); err != nil {

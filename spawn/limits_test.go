@@ -167,7 +167,7 @@ func delegated(t *testing.T) (root, self string) {
 // H-18: out of processes is an error with its own cause, and so is each thing that
 // a user without privileges may not do.
 func TestH18WithoutPrivilegesAndOutOfProcesses(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	root, self := delegated(t)
 	foreign := linuxtest.Cgroup(t)
 	var got map[string]tries

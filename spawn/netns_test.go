@@ -62,7 +62,7 @@ func echo(address string) string {
 }
 
 func TestNetNSHasAWorkingLoopback(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	ways(t, func(t *testing.T, c Cmd) {
 		c.NetNS = true
 		ours := threadNS(t, "thread-self")
@@ -99,7 +99,7 @@ func threadNS(t *testing.T, thread string) string {
 // The threads that were put into namespaces are gone; none that stays is in one,
 // above all not the main thread, which Go cannot end.
 func TestNetNSLeavesNoThreadBehind(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	ours := threadNS(t, "thread-self")
 	root := testRoot(t)
 	c := Cmd{Path: tinyProgram(t), NetNS: true, Umask: number(0o77), NoNewPrivs: true, Nice: number(3)}

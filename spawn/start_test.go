@@ -209,7 +209,7 @@ func TestSessions(t *testing.T) {
 }
 
 func TestCredential(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	ways(t, func(t *testing.T, c Cmd) {
 		for _, cr := range []*Credential{
 			{UID: 65534, GID: 65534},

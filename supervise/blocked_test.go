@@ -89,7 +89,7 @@ type fuse struct {
 // startFuse starts one, and a process in the leaf that waits for it.
 func startFuse(tb testing.TB, leaf string) *fuse {
 	tb.Helper()
-	linuxtest.NeedRoot(tb)
+	linuxtest.NeedAdmin(tb, "to mount a file system")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		linuxtest.Skip(tb, "needs /dev/fuse to make a process that cannot be killed")
 	}

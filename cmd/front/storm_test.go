@@ -55,7 +55,6 @@ type yard struct {
 
 func newYard(t testing.TB) yard {
 	t.Helper()
-	linuxtest.NeedRoot(t)
 	bin, root := installed(t), linuxtest.Cgroup(t)
 	return yard{bin: bin, root: root, env: append(os.Environ(), "PITVISOR_CGROUP_ROOT="+root)}
 }

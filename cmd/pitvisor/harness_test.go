@@ -47,7 +47,6 @@ type world struct {
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	linuxtest.NeedRoot(tb)
 	dir := tb.TempDir()
 	w := &world{
 		tb: tb, root: linuxtest.Cgroup(tb), dir: dir,

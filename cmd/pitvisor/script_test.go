@@ -15,7 +15,6 @@ import (
 // TestScript runs testdata/script: what a person types, and what comes back.
 // Each script has a cgroup root and directories of its own.
 func TestScript(t *testing.T) {
-	linuxtest.NeedRoot(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {

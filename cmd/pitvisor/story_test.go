@@ -139,7 +139,6 @@ func TestStoryH01R01CrashReuseRestart(t *testing.T) {
 // TestStoryNaivePIDFileKillsTheStranger tells the same story with the PID file
 // that this project replaces. It shows that the story is able to fail.
 func TestStoryNaivePIDFileKillsTheStranger(t *testing.T) {
-	linuxtest.NeedRoot(t)
 	file := filepath.Join(t.TempDir(), "workers.pid")
 	worker := linuxtest.Start(t, "/bin/sleep", "1000")
 	if err := os.WriteFile(file, []byte(strconv.Itoa(worker.PID())+"\n"), 0o644); err != nil {

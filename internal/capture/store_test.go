@@ -99,7 +99,7 @@ func TestStartRefusesWhatIsNoFile(t *testing.T) {
 
 // A worker of another user writes through what it inherited, and in no other way.
 func TestWorkerOfAnotherUserOnlyHasItsDescriptor(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	s := open(t, Options{})
 	got := follow(t, s)
 	st := start(t, s, 0, 1)

@@ -185,7 +185,7 @@ func TestFilesStayBoundedOnTmpfs(t *testing.T) {
 // of that size on the directory that it is given.
 func runOnTmpfs(t *testing.T, mode, size string) {
 	t.Helper()
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	argv := linuxtest.Helper(t, mode, t.TempDir(), size)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}

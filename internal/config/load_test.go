@@ -81,7 +81,7 @@ func loadMode(args []string) int {
 }
 
 func TestLoadWithoutPermission(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	path := file(t, "secret.toml", valid)
 	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

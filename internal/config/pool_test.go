@@ -199,7 +199,7 @@ func TestBackoffBoundsAgree(t *testing.T) {
 
 // MuonTrap 2.0: supplementary groups leaked through a change of user, and the group stayed root's.
 func TestDroppingToNobodyKeepsNoRootGroup(t *testing.T) {
-	linuxtest.NeedRoot(t) // others are told that they may not, when the worker starts
+	linuxtest.NeedRoot(t, "to become another user") // others are told that they may not, when the worker starts
 	c := pool(t, `user = "nobody"`).Spec.Command
 	if c.Credential == nil || c.Credential.UID != 65534 || c.Credential.GID != 65534 || slices.Contains(c.Credential.Groups, 0) {
 		t.Errorf("credential = %+v", c.Credential)

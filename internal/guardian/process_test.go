@@ -271,7 +271,7 @@ func modeAttack(args []string) int {
 }
 
 func TestCommandOfAnotherUserCannotHarmIt(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	kinds(t, func(t *testing.T, kind string) {
 		o := started(t, linuxtest.Cgroup(t), kind, "run")
 		leaf, err := cgroup.Open(o.run + "/job/0.1")

@@ -71,7 +71,7 @@ func mustListen(t *testing.T, p Process, want []string) {
 }
 
 func TestListening(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	for _, words := range []string{"", "netns", "setsid uid=65534 env="} {
 		t.Run(words, func(t *testing.T) {
 			r := newRun(t)
@@ -98,7 +98,7 @@ func openFor(t *testing.T, dir string) {
 
 // Processes in several network namespaces each have their own sockets.
 func TestListeningInTwoNamespaces(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	r := newRun(t)
 	want := map[int][]string{}
 	var c Command
@@ -287,7 +287,7 @@ func TestNoRunID(t *testing.T) {
 // A process can keep whoever reads its memory waiting until it dies. That must not
 // be us, and the others are still named in full.
 func TestStuckReader(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	r := newRun(t)
 	words := append([]string{filepath.Join(t.TempDir(), "file")}, linuxtest.Helper(t, "stuck")...)
 	server, c, out := r.command("silent", words...)
@@ -357,7 +357,7 @@ func TestPatienceIsBounded(t *testing.T) {
 
 // Without the right to look into processes of others, what is hidden is unknown.
 func TestHiddenFacts(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	r := newRun(t)
 	pid, c := r.left(append([]string{"uid=65534"}, program(t)...)...)
 	m := &members{run: r.dir, most: MaxProcesses}

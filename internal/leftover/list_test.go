@@ -23,7 +23,7 @@ import (
 func program(t *testing.T) []string { return append([]string{"--"}, linuxtest.Helper(t, "run")...) }
 
 func TestWays(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	for _, c := range []struct {
 		words string
 		want  []Way
@@ -420,7 +420,7 @@ func modeList(args []string) int {
 // Processes outside our PID namespace have no number, but they are there. Where /proc
 // is not of our namespace its numbers mean others, and nothing is taken from there.
 func TestInAPIDNamespaceOfOurOwn(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a PID namespace")
 	r := newRun(t)
 	linuxtest.Command{Args: linuxtest.Helper(t, "run"), Cgroup: r.dir.Path()}.Start(t)
 	argv := linuxtest.Helper(t, "list", append([]string{r.dir.Path()}, linuxtest.Helper(t, "run")...)...)

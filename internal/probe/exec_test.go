@@ -121,7 +121,7 @@ func TestExecSeesTheStart(t *testing.T) {
 }
 
 func TestExecRunsAsTheGivenUser(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	r := execRig(t, shell("test $(id -u):$(id -g):$(id -G) = 65534:65534:65534"), Deps{
 		ExecEnv:        []string{"PATH=/usr/bin:/bin"},
 		ExecCredential: &spawn.Credential{UID: 65534, GID: 65534},
@@ -166,7 +166,7 @@ func TestFDOfASpawnedWorker(t *testing.T) {
 // A worker with a network of its own is asked there; the same port on our own
 // loopback is somebody else's.
 func TestOwnNetworkNamespace(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	linuxtest.NoLeaks(t)
 	for _, c := range []struct {
 		mode  string
@@ -199,7 +199,7 @@ func hostNet(t *testing.T) string {
 // The stranger in our namespace and the worker in its own have the same port
 // and do not disturb each other; nor does a port in ours stand for one there.
 func TestPortInAnotherNetworkNamespace(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	ours := newPrinted(t)
 	first := place(t)
 	first.startIn(first.leaf.Path(), ours.write, linuxtest.Helper(t, "port-thief")...)

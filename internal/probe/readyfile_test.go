@@ -98,7 +98,7 @@ func TestStaleReadyFileIsNotReady(t *testing.T) {
 }
 
 func TestReadyFileDirectoryIsPrivateAndRemoved(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to give a file to another user")
 	runtime := t.TempDir()
 	if err := os.Chmod(runtime, 0o711); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestReadyFileDirectoryIsPrivateAndRemoved(t *testing.T) {
 
 // Somebody else's file does not count, in a directory where all may write.
 func TestReadyFileOfAnotherUser(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to give a file to another user")
 	path := filepath.Join(t.TempDir(), "ready")
 	r := place(t)
 	r.info.UID = 65534

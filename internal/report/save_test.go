@@ -84,7 +84,7 @@ func TestSaveMakesAndReplaces(t *testing.T) {
 }
 
 func TestSaveKeepsTheOwner(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to give a file to another user")
 	path := filepath.Join(t.TempDir(), "report.json")
 	mustSave(t, path, "first")
 	if err := os.Chown(path, 65534, 65533); err != nil {
@@ -150,7 +150,7 @@ func TestFailedWriteKeepsTheOldFile(t *testing.T) {
 
 // On a full disk the old file stays, and no half of a new one.
 func TestFullDiskKeepsTheOldFile(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	dir := t.TempDir()
 	onThread(t, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
@@ -198,7 +198,7 @@ func onThread(t *testing.T, f func() error) {
 // asNobody runs f on a thread of the user nobody.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	onThread(t, func() error {
 		const nobody = 65534
 		for _, call := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {

@@ -153,7 +153,7 @@ func TestDiagTellsTheCgroup(t *testing.T) {
 // A process in a namespace of its own shows other sockets than ours, whether the
 // namespace may be entered or only its tables may be read.
 func TestOfAnotherNamespace(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	linuxtest.NoLeaks(t)
 	ours := waiting(t)
 	want := make(chan Socket)
@@ -240,7 +240,7 @@ func TestDoIsNeverOnTheMainThread(t *testing.T) {
 
 // A thread that has been in another namespace must not serve anybody else.
 func TestDoLeavesNobodyElsewhere(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a network namespace")
 	other := make(chan *NS)
 	end := make(chan struct{})
 	go onThrowAway(func() {

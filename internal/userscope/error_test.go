@@ -152,7 +152,7 @@ func TestScopeOutsideOfTheContainer(t *testing.T) {
 // The host's systemd keeps its units in cgroup v1, and cgroup v2 is there beside it.
 func TestScopeInCgroupV1(t *testing.T) {
 	linuxtest.NoLeaks(t)
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to mount a file system")
 	dir := t.TempDir()
 	mount := func() error { return unix.Mount("none", dir, "cgroup", 0, "none,"+hierarchy) }
 	if mount() != nil {

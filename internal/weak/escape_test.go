@@ -33,7 +33,7 @@ func asRootMode([]string) int {
 }
 
 func TestEscapeOfAnotherUserIsNamed(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	exe := setUserID(t, linuxtest.Helper(t, "as-root"))
 	script := fmt.Sprintf("setsid %s %s & sleep 100", exe[0], exe[1])
 	p, line := startProgram(t, nobody, "/bin/sh", "-c", script)
@@ -130,7 +130,7 @@ func joinMode(args []string) int {
 // that one. A cgroup would still hold it; tier E does not even see it, and says that
 // all is clean.
 func TestEscapeToAnotherPIDNamespaceIsNotSeen(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedAdmin(t, "to make a PID namespace")
 	away := linuxtest.PIDNamespace(t, linuxtest.Command{Args: linuxtest.Helper(t, "run")})
 	var there []int
 	linuxtest.Wait(t, within, func() (bool, string) {

@@ -312,7 +312,7 @@ func TestChildOfAReusedNumberIsLeftAlone(t *testing.T) {
 }
 
 func TestKillAsAnOrdinaryUser(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to become another user")
 	bystander := linuxtest.Bystander(t, linuxtest.Command{Args: linuxtest.Helper(t, "run")})
 	p, line := startProgram(t, nobody, linuxtest.Helper(t, "setsid-storm", "30")...)
 	if line != "ready" {
