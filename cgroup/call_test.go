@@ -184,10 +184,10 @@ func callChild(dir string, args []string) error {
 	defer d.Close()
 	cmd := exec.Command("/proc/self/exe", append([]string{os.Args[1]}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := linuxtest.Into(cmd, d.FD()); err != nil {
+	if err := linuxtest.StartCommand(cmd, d.FD()); err != nil {
 		return err
 	}
-	return cmd.Run()
+	return cmd.Wait()
 }
 
 // findRoot prints the outcome of FindRoot in lines of "key: value".

@@ -401,11 +401,7 @@ func modeList(args []string) int {
 		return 1
 	}
 	cmd := exec.Command(args[1], args[2:]...)
-	err = linuxtest.Into(cmd, r.FD())
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
+	if err := linuxtest.StartCommand(cmd, r.FD()); err != nil {
 		fmt.Println(err)
 		return 1
 	}

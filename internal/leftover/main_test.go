@@ -44,7 +44,7 @@ func modeLeave(args []string) int {
 	cmd := exec.Command(args[i+1], args[i+2:]...)
 	cmd.Stdout = os.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
-	stay := false
+	start, stay := cmd.Start, false
 	for _, word := range args[:i] {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
@@ -70,15 +70,12 @@ func modeLeave(args []string) int {
 				fmt.Println(err)
 				return 1
 			}
-			if err := linuxtest.Into(cmd, fd); err != nil {
-				fmt.Println(err)
-				return 1
-			}
+			start = func() error { return linuxtest.StartCommand(cmd, fd) }
 		case "stay":
 			stay = true
 		}
 	}
-	if err := cmd.Start(); err != nil {
+	if err := start(); err != nil {
 		fmt.Println(err)
 		return 1
 	}
