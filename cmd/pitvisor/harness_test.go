@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/internal/guardian"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/registry"
@@ -26,6 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	guardian.Main() // as in main
 	spawn.HelperMain()
 	linuxtest.Main(m, linuxtest.Modes{
 		"pitvisor": func(args []string) int { return run(args, os.Stdout, os.Stderr) },
