@@ -24,6 +24,12 @@ func printReport(out *printer, r *vm.Report) {
 		fmt.Fprintf(&b, "%s: prepared in %.1f s, booted in %.1f s, saved in %.1f s, restored in %.1f s each, done in %.1f s\n",
 			r.System, r.Prepare, r.Boot, r.Save, r.Restore, r.Total)
 	}
+	if r.CPU > 0 {
+		fmt.Fprintf(&b, "QEMU used a processor for %.1f s\n", r.CPU)
+	}
+	if len(r.Dropped) > 0 {
+		fmt.Fprintf(&b, "by choice not run on this kernel: %s\n", strings.Join(r.Dropped, " "))
+	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "program\tpass\tfail\tskip\tseconds\t")
 	reasons := map[string]int{}

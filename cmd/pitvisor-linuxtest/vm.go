@@ -26,6 +26,7 @@ type options struct {
 	cache   string
 	accel   string
 	env     listFlag
+	only    listFlag
 	update  bool
 	verbose bool
 	memory  int
@@ -59,6 +60,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.cache, "cache", "", "`directory` of kernels and images (default pitvisor-linuxtest in the user's cache)")
 	f.StringVar(&o.accel, "accel", "", "kvm or tcg (default kvm where it works)")
 	f.Var(&o.env, "env", "`NAME=VALUE` in the programs' environment; may be repeated")
+	f.Var(&o.only, "only", "`KERNELS=PACKAGES`, each with commas: these of the packages are tested on these kernels only; may be repeated")
 	f.BoolVar(&o.update, "update", false, "ask for newer kernels and packages now; otherwise that is done once a week")
 	f.BoolVar(&o.verbose, "v", false, "print what the programs write while they run")
 	f.IntVar(&o.memory, "memory", 0, "of each guest, in MiB (default 1024)")
@@ -137,6 +139,7 @@ type lane struct {
 	root    *vm.Root
 	payload *vm.Payload
 	rules   *vm.Rules
+	only    only
 	took    time.Duration // to prepare it
 }
 
@@ -153,6 +156,9 @@ func prepare(ctx context.Context, o *options, out *printer) (*lane, error) {
 		if l.rules, err = vm.ReadRules(o.skips); err != nil {
 			return nil, err
 		}
+	}
+	if l.only, err = readOnly(ctx, o.only); err != nil {
+		return nil, err
 	}
 	if len(o.packages) > 0 {
 		l.payload, err = l.cache.Tests(ctx, vm.TestSpec{Packages: o.packages, Programs: list(o.build), Args: o.args, Limit: o.limit})
@@ -195,12 +201,13 @@ func (l *lane) one(ctx context.Context, name string) (*vm.Report, error) {
 		return nil, err
 	}
 	took := time.Since(began)
+	programs, dropped := l.only.choose(l.payload.Programs, name)
 	m := vm.Machine{
-		Kernel: kernel, Root: l.root, Payload: l.payload.Image(), Programs: l.payload.Programs,
+		Kernel: kernel, Root: l.root, Payload: l.payload.Image(), Programs: programs,
 		Env: l.o.env, Memory: l.o.memory, CPUs: l.o.cpus, Accel: l.o.accel,
 	}
 	r := vm.Examine(ctx, m, l.rules, func(e vm.Event, o *vm.Outcome) { l.observe(name, m.Programs, e, o) })
-	r.Prepare = took.Round(10 * time.Millisecond).Seconds()
+	r.Prepare, r.Dropped = took.Round(10*time.Millisecond).Seconds(), dropped
 	return r, nil
 }
 

@@ -71,7 +71,9 @@ func killCalls(t *testing.T, argv []string) []string {
 	var mu sync.Mutex // guards calls
 	var calls []string
 	trace := linuxtest.CrashTest{
-		Command:  func() linuxtest.Command { return linuxtest.Command{Args: argv, Env: os.Environ(), Stdout: out, Stderr: out} },
+		Command: func() linuxtest.Command {
+			return linuxtest.Command{Args: argv, Env: os.Environ(), Stdout: out, Stderr: out}
+		},
 		Syscalls: []string{"write", "pidfd_send_signal", "kill"},
 		Match: func(c linuxtest.Call) bool {
 			what := ""

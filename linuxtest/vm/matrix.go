@@ -39,7 +39,7 @@ func Merge(old, newer []*Report) []*Report {
 func (r *Report) brief() *Report {
 	b := &Report{
 		Lane: r.Lane, System: r.System, Release: r.Release, Version: r.Version, Suite: r.Suite,
-		Tier: r.Tier, Controllers: r.Controllers, Features: r.Features, Lacking: r.Lacking, Error: r.Error,
+		Tier: r.Tier, Controllers: r.Controllers, Features: r.Features, Lacking: r.Lacking, Dropped: r.Dropped, Error: r.Error,
 	}
 	for _, o := range r.Programs {
 		short := Outcome{Name: o.Name, OK: o.OK, Why: o.Why}

@@ -35,6 +35,7 @@ type Report struct {
 	Total       float64         `json:"total_seconds"`             // from the start of QEMU to its end
 	CPU         float64         `json:"cpu_seconds,omitempty"`     // that QEMU has used: what Total is on an idle machine, less what the guest waits
 	Programs    []Outcome       `json:"programs"`
+	Dropped     []string        `json:"dropped,omitempty"`    // programs that are for other kernels by choice
 	Complaints  []string        `json:"complaints,omitempty"` // of the kernel, on its console
 	Error       string          `json:"error,omitempty"`      // the guest did not do its job
 }
