@@ -15,8 +15,10 @@ import (
 type order struct {
 	kind  orderKind
 	i     int32
+	n     int32 // number within the pool
 	start uint64
 	pool  *pool
+	rev   *revision
 
 	// The rest is for ordRemove.
 	proc   *spawn.Process
@@ -32,7 +34,10 @@ type order struct {
 // startOrder tells a spawner to begin the start of that number of slot i.
 type startOrder struct {
 	i     int32
+	n     int32 // number within the pool
 	start uint64
+	pool  *pool
+	rev   *revision
 }
 
 type orderKind uint8
@@ -52,8 +57,8 @@ func (s *Supervisor) act(i int32, a *action) {
 	c := &s.slots[i]
 	switch a.do {
 	case doSpawn:
-		c.port, c.pid = 0, 0
-		s.starts.push(startOrder{i: i, start: c.start})
+		c.port, c.pid, c.rev = 0, 0, c.next
+		s.starts.push(startOrder{i: i, n: c.n, start: c.start, pool: c.pool, rev: c.rev})
 	case doProbe:
 		s.startAttempt(i)
 	case doExpire:
@@ -69,7 +74,7 @@ func (s *Supervisor) act(i int32, a *action) {
 		// The remover owns them from now on.
 		c.extra.stopAttempt()
 		s.chores.push(order{
-			kind: ordRemove, i: i, start: c.start, pool: c.pool,
+			kind: ordRemove, i: i, n: c.n, start: c.start, pool: c.pool, rev: c.rev,
 			proc: c.proc, extra: c.extra, leafID: c.leafID, hits: c.hits, byUs: c.byUs, killed: c.killed, told: c.told, again: c.tries > 0,
 		})
 		c.proc, c.extra = nil, nil
@@ -81,13 +86,13 @@ func (s *Supervisor) act(i int32, a *action) {
 // signal asks a worker to stop. A stopped process could not: so it is continued.
 func (s *Supervisor) signal(i int32) {
 	c := &s.slots[i]
-	if c.pool.spec.Stop.All || c.pool.policy.leaf {
-		s.chores.push(order{kind: ordSignalAll, i: i, start: c.start, pool: c.pool})
+	if c.rev.spec.Stop.All || c.rev.policy.leaf {
+		s.chores.push(order{kind: ordSignalAll, i: i, n: c.n, start: c.start, pool: c.pool, rev: c.rev})
 		return
 	}
 	// What cannot be signalled (it has ended, or changed its user) is killed
 	// with its leaf when the grace is over.
-	_ = c.proc.Signal(c.pool.spec.Stop.Signal)
+	_ = c.proc.Signal(c.rev.spec.Stop.Signal)
 	_ = c.proc.Signal(unix.SIGCONT)
 }
 
@@ -113,7 +118,7 @@ func (s *Supervisor) flushKills() {
 func (s *Supervisor) killLeaf(i int32) {
 	c := &s.slots[i]
 	c.killProcess()
-	s.chores.push(order{kind: ordKill, i: i, start: c.start, pool: c.pool})
+	s.chores.push(order{kind: ordKill, i: i, n: c.n, start: c.start, pool: c.pool})
 }
 
 // report makes an event of a report, and counts it.
@@ -165,6 +170,8 @@ func (s *Supervisor) tally(c *slot, e *Event) {
 	case EventBlocked:
 		r.Blocked++
 	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded:
+	case EventScaled, EventRollout, EventRolledOut, EventRolloutStopped, EventAdded, EventRemoved, EventWaiting:
+		// About a pool.
 	case EventUnhealthy:
 		r.Unhealthy++
 		c.cause = "unhealthy: " + e.Err.Error()
@@ -242,7 +249,7 @@ func (s *Supervisor) startAttempt(i int32) {
 	c := &s.slots[i]
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c.extra.cancel = cancel
-	a := attempt{i: i, start: c.start, pool: c.pool, proc: c.proc, extra: c.extra}
+	a := attempt{i: i, start: c.start, rev: c.rev, proc: c.proc, extra: c.extra}
 	s.helpers.Go(func() {
 		if m := a.run(ctx); m.in.kind != 0 {
 			s.inbox.post(m)

@@ -13,7 +13,7 @@ import (
 type attempt struct {
 	i     int32
 	start uint64
-	pool  *pool
+	rev   *revision
 	proc  *spawn.Process
 	extra *extra
 }
@@ -44,7 +44,7 @@ func (a *attempt) run(ctx context.Context) message {
 
 // gone says whether the process has ended, and with it the start.
 func (a *attempt) gone() bool {
-	if a.pool.policy.leaf {
+	if a.rev.policy.leaf {
 		return false // others may go on in the leaf
 	}
 	exited, err := a.proc.Handle().Exited()
@@ -53,7 +53,7 @@ func (a *attempt) gone() bool {
 
 // ends waits a little for the process to end.
 func (a *attempt) ends(ctx context.Context) bool {
-	if a.pool.policy.leaf {
+	if a.rev.policy.leaf {
 		return false
 	}
 	short, cancel := context.WithTimeout(ctx, exitWait)

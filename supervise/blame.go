@@ -28,7 +28,6 @@ func (p *pool) above() []*cgroup.Dir { return p.dirs[:] }
 // cgroup over it has a limit: what is counted further up may be another worker's.
 // A host that has no such controller has no such limit either.
 func (p *pool) count(run *registry.Run) {
-	p.dirs = [3]*cgroup.Dir{p.dir, run.Dir(), run.Root()}
 	for controller, file := range map[string]string{"memory": "memory.max", "pids": "pids.max"} {
 		limited := false
 		for _, d := range p.above() {
@@ -36,14 +35,16 @@ func (p *pool) count(run *registry.Run) {
 			limited = limited || err == nil && strings.TrimSpace(string(text)) != "max"
 		}
 		counts := limited && run.Enable(controller) == nil && p.dir.Enable(controller) == nil
-		p.evidence = p.evidence || counts
-		p.crowded = p.crowded || counts && controller == "pids"
+		if counts {
+			p.evidence.Store(true)
+			p.crowded.Store(p.crowded.Load() || controller == "pids")
+		}
 	}
 }
 
 // hits is how often the limits of processes over the leaves were hit so far.
 func (p *pool) hits() uint32 {
-	if !p.crowded {
+	if !p.crowded.Load() {
 		return 0
 	}
 	return uint32(resource.PIDsHits(p.above()...))

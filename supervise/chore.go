@@ -21,7 +21,7 @@ func (s *Supervisor) chore(o order) {
 		s.withLeaf(o, (*cgroup.Dir).Kill)
 	case ordSignalAll:
 		s.withLeaf(o, func(leaf *cgroup.Dir) error {
-			_, err := leaf.Signal(o.pool.spec.Stop.Signal)
+			_, err := leaf.Signal(o.rev.spec.Stop.Signal)
 			_, contErr := leaf.Signal(unix.SIGCONT) // a stopped process could not obey
 			return errors.Join(err, contErr)
 		})
@@ -35,7 +35,7 @@ func (s *Supervisor) chore(o order) {
 // withLeaf opens a leaf for a moment. An error means that the leaf is gone, or
 // cannot be killed this way; either is found out when it is removed.
 func (s *Supervisor) withLeaf(o order, f func(*cgroup.Dir) error) {
-	leaf, err := o.pool.dir.OpenChild(leafName(int32(int(o.i)-o.pool.first), o.start))
+	leaf, err := o.pool.dir.OpenChild(leafName(o.n, o.start))
 	if err != nil {
 		return
 	}
@@ -55,8 +55,9 @@ func (s *Supervisor) killRun() {
 	if locked {
 		s.gate.Unlock()
 	}
-	for first := 0; first < len(s.slots); first += batch {
+	for first, more := 0, true; more; first += batch {
 		s.mu.Lock()
+		more = first+batch < len(s.slots)
 		for i := first; i < min(first+batch, len(s.slots)); i++ {
 			c := &s.slots[i]
 			switch {

@@ -13,6 +13,7 @@ import (
 type message struct {
 	i      int32
 	in     input
+	do     func() // a command, which is carried out with mu held
 	proc   *spawn.Process
 	extra  *extra
 	leafID uint64
@@ -31,15 +32,21 @@ const batch = 256
 // stops, and lets step decide. It never waits for the kernel.
 func (s *Supervisor) engine(ctx context.Context) {
 	s.degrade()
-	if ctx.Err() == nil {
-		s.all(input{kind: inStart, asked: ReasonBoot})
-	}
+	s.halting.Store(ctx.Err() != nil)
+	s.boot()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
 	stop, killing := ctx.Done(), s.killing
+	if s.halting.Load() {
+		stop = nil
+	}
 	var spare []message
-	for !s.over() {
+	for {
+		s.settle()
+		if s.over() {
+			return
+		}
 		s.arm(timer)
 		select {
 		case <-s.inbox.wake:
@@ -47,22 +54,14 @@ func (s *Supervisor) engine(ctx context.Context) {
 		case <-timer.C:
 		case <-stop:
 			stop = nil
-			s.halting.Store(true)
-			s.all(input{kind: inStop, asked: ReasonShutdown})
+			s.halt()
 		case <-killing:
 			stop, killing = nil, nil
-			s.halting.Store(true)
+			s.halt()
 			s.all(input{kind: inKill, asked: ReasonShutdown})
 		}
 		s.fire()
 	}
-}
-
-// over says whether nothing is left to do, or nothing but what cannot be done.
-func (s *Supervisor) over() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.open == s.stuck
 }
 
 // arm sets the timer for what is due first; none runs when nothing is.
@@ -81,8 +80,9 @@ func (s *Supervisor) arm(timer *time.Timer) {
 // graces end together.
 func (s *Supervisor) all(in input) {
 	in.at = s.now()
-	for first := 0; first < len(s.slots); first += batch {
+	for first, more := 0, true; more; first += batch {
 		s.mu.Lock()
+		more = first+batch < len(s.slots)
 		for i := first; i < min(first+batch, len(s.slots)); i++ {
 			s.step(int32(i), in)
 		}
@@ -105,22 +105,28 @@ func (s *Supervisor) fire() {
 			}
 			s.step(i, input{kind: inTimer, at: now})
 			more = true
+			if len(s.busy) > 0 {
+				break
+			}
 		}
 		s.mu.Unlock()
 		s.observe()
+		s.carryOut()
 	}
 	s.flushKills()
 }
 
 func (s *Supervisor) handleAll(msgs []message) []message {
 	for rest := msgs; len(rest) > 0; {
-		n := min(len(rest), batch)
+		n := 0
 		s.mu.Lock()
-		for i := range rest[:n] {
-			s.handle(&rest[i])
+		for n < min(len(rest), batch) && len(s.busy) == 0 {
+			s.handle(&rest[n])
+			n++
 		}
 		s.mu.Unlock()
 		s.observe()
+		s.carryOut()
 		rest = rest[n:]
 	}
 	return msgs
@@ -130,6 +136,9 @@ func (s *Supervisor) handle(m *message) {
 	switch {
 	case m.ping != nil:
 		close(m.ping)
+		return
+	case m.do != nil:
+		m.do()
 		return
 	case m.fault != nil:
 		// Blind, but not helpless: kills and removals go on without the poller.
@@ -153,7 +162,7 @@ func (s *Supervisor) handle(m *message) {
 			return
 		}
 		m.in.start = c.start
-		if c.pool.policy.leaf && !s.lookAtLeaf(c, &m.in) {
+		if c.rev.policy.leaf && !s.lookAtLeaf(c, &m.in) {
 			return
 		}
 	case inRemoved:
@@ -178,8 +187,8 @@ func (s *Supervisor) step(i int32, in input) {
 	c := &s.slots[i]
 	in.rnd = s.rnd()
 	before := c.worker
-	c.worker, s.acts = c.pool.policy.step(c.worker, in, s.acts[:0])
-	s.count(&before, &c.worker)
+	c.worker, s.acts = c.rev.policy.step(c.worker, in, s.acts[:0])
+	s.count(c.pool, &before, &c.worker)
 	for k := range s.acts {
 		s.act(i, &s.acts[k])
 	}
@@ -190,13 +199,18 @@ func (s *Supervisor) step(i int32, in input) {
 		c.extra.cancel(errStopped)
 	}
 	s.note(i, &before)
+	s.tellCrew(i, &before)
 }
 
 // count keeps the sums by which the engine knows that it is done.
-func (s *Supervisor) count(before, after *worker) {
-	s.open += toInt(!after.over()) - toInt(!before.over())
-	s.stuck += toInt(after.stuck()) - toInt(before.stuck())
+func (s *Supervisor) count(p *pool, before, after *worker) {
+	open, stuck := toInt(!after.over())-toInt(!before.over()), toInt(after.stuck())-toInt(before.stuck())
+	s.open += open
+	s.stuck += stuck
+	p.open += open
+	p.stuck += stuck
 	s.live += toInt(after.lives()) - toInt(before.lives())
+	s.unsettled = s.unsettled || p.finished() && (open != 0 || stuck != 0)
 }
 
 func toInt(b bool) int {
@@ -212,8 +226,11 @@ func (s *Supervisor) observe() {
 	events := s.events
 	s.events = s.spare[:0]
 	s.mu.Unlock()
-	for _, e := range events {
-		s.opts.Observe(e)
+	s.ring.add(events)
+	if s.opts.Observe != nil {
+		for _, e := range events {
+			s.opts.Observe(e)
+		}
 	}
 	clear(events)
 	if cap(events) > spareItems {
@@ -226,18 +243,19 @@ func (s *Supervisor) observe() {
 func (s *Supervisor) degrade() {
 	s.mu.Lock()
 	for _, p := range s.pools {
-		for _, err := range p.degraded {
-			s.emit(Event{Worker: WorkerID{Pool: p.spec.Name, Slot: -1}, Kind: EventDegraded, Err: err})
-		}
+		s.tellDegraded(p)
 	}
 	s.mu.Unlock()
 	s.observe()
 }
 
-func (s *Supervisor) emit(e Event) {
-	if s.opts.Observe == nil {
-		return
+func (s *Supervisor) tellDegraded(p *pool) {
+	for _, err := range p.crew.rev.degraded {
+		s.emit(Event{Worker: WorkerID{Pool: p.name, Slot: -1}, Kind: EventDegraded, Err: err})
 	}
+}
+
+func (s *Supervisor) emit(e Event) {
 	s.seq++
 	e.Seq, e.At = s.seq, time.Now()
 	s.events = append(s.events, e)

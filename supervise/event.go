@@ -52,20 +52,27 @@ type EventKind uint8
 // The kinds of events. Every change of a worker's state is one event, and each
 // event's From is the To of the worker's event before it.
 const (
-	EventStarting    EventKind = iota + 1 // a start begins
-	EventUp                               // the exec succeeded
-	EventReady                            // the readiness rule held; exactly one of this and EventStartFailed per start
-	EventStartFailed                      // Failure says why the start did not become ready
-	EventExited                           // ended by itself after it had been ready, and should not have
-	EventBackoff                          // the next start comes after Delay
-	EventStopping                         // the stop signal is sent
-	EventEscalated                        // the grace is over: the leaf is killed
-	EventStopped                          // ended because we wanted it, and the leaf is gone
-	EventGaveUp                           // will not be started again; needs a person
-	EventCompleted                        // ended as it should
-	EventBlocked                          // the leaf cannot be removed yet; Err says what blocks it. Removal goes on
-	EventDegraded                         // a limit of the pool is not in force; Err says which
-	EventUnhealthy                        // the liveness rule failed: Err says how. A stop and a restart follow
+	EventStarting       EventKind = iota + 1 // a start begins
+	EventUp                                  // the exec succeeded
+	EventReady                               // the readiness rule held; exactly one of this and EventStartFailed per start
+	EventStartFailed                         // Failure says why the start did not become ready
+	EventExited                              // ended by itself after it had been ready, and should not have
+	EventBackoff                             // the next start comes after Delay
+	EventStopping                            // the stop signal is sent
+	EventEscalated                           // the grace is over: the leaf is killed
+	EventStopped                             // ended because we wanted it, and the leaf is gone
+	EventGaveUp                              // will not be started again; needs a person
+	EventCompleted                           // ended as it should
+	EventBlocked                             // the leaf cannot be removed yet; Err says what blocks it. Removal goes on
+	EventDegraded                            // a limit of the pool is not in force; Err says which
+	EventUnhealthy                           // the liveness rule failed: Err says how. A stop and a restart follow
+	EventScaled                              // the pool has another size: Size instead of WasSize
+	EventRollout                             // a rollout of the pool begins
+	EventRolledOut                           // and has replaced everybody
+	EventRolloutStopped                      // or did not; Err says why. The old workers serve on
+	EventAdded                               // the pool came with a reload
+	EventRemoved                             // the pool went with a reload, and so have its workers
+	EventWaiting                             // the pool waits for others; Err says for which
 )
 
 // String returns the kind in kebab case.
@@ -99,6 +106,20 @@ func (k EventKind) String() string {
 		return "degraded"
 	case EventUnhealthy:
 		return "unhealthy"
+	case EventScaled:
+		return "scaled"
+	case EventRollout:
+		return "rollout"
+	case EventRolledOut:
+		return "rolled-out"
+	case EventRolloutStopped:
+		return "rollout-stopped"
+	case EventAdded:
+		return "added"
+	case EventRemoved:
+		return "removed"
+	case EventWaiting:
+		return "waiting"
 	}
 	return fmt.Sprintf("event(%d)", uint8(k))
 }
@@ -127,5 +148,9 @@ type Event struct {
 	// EventUnhealthy since it was ready; for EventStopped since the stop began.
 	Elapsed time.Duration
 	Delay   time.Duration // EventBackoff: until the next start
-	Err     error         // what else is known about the cause; often nil
+
+	Rollout       uint64 // which rollout of the pool, from 1; EventRollout, EventRolledOut, EventRolloutStopped
+	Size, WasSize int    // EventScaled
+
+	Err error // what else is known about the cause; often nil
 }

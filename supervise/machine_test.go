@@ -169,8 +169,8 @@ func drop(bad func(before, after worker, a action) bool) stepFunc {
 	}
 }
 
-// change is step after something was changed behind its back.
-func change(f func(p *policy, w *worker, in *input)) stepFunc {
+// spoil is step after something was changed behind its back.
+func spoil(f func(p *policy, w *worker, in *input)) stepFunc {
 	return func(p *policy, w worker, in input, out []action) (worker, []action) {
 		own := *p // the simulator judges by the true one
 		f(&own, &w, &in)
@@ -181,26 +181,26 @@ func change(f func(p *policy, w *worker, in *input)) stepFunc {
 // plantedBugs are the step function with a bug each.
 func plantedBugs() map[string]stepFunc {
 	return map[string]stepFunc{
-		"late results of an old start are taken": change(func(_ *policy, w *worker, in *input) { in.start = w.start }),
-		"a stop is forgotten":                    change(func(_ *policy, w *worker, _ *input) { w.wantStop = false }),
-		"a stop during start-up is forgotten": change(func(_ *policy, w *worker, _ *input) {
+		"late results of an old start are taken": spoil(func(_ *policy, w *worker, in *input) { in.start = w.start }),
+		"a stop is forgotten":                    spoil(func(_ *policy, w *worker, _ *input) { w.wantStop = false }),
+		"a stop during start-up is forgotten": spoil(func(_ *policy, w *worker, _ *input) {
 			w.wantStop = w.wantStop && w.state != StateStarting
 		}),
-		"a failed start is told twice":  change(func(_ *policy, w *worker, _ *input) { w.told = w.told && w.wasReady }),
-		"a restart does not back off":   change(func(p *policy, _ *worker, _ *input) { p.backoff = Backoff{Free: 1 << 30} }),
-		"a failed start does not count": change(func(_ *policy, w *worker, in *input) { w.failures = 0 }),
-		"a timer is lost":               change(func(_ *policy, w *worker, in *input) { w.due = w.due * time.Duration(w.start%2) }),
-		"a blocked leaf is forgotten": change(func(_ *policy, w *worker, in *input) {
+		"a failed start is told twice":  spoil(func(_ *policy, w *worker, _ *input) { w.told = w.told && w.wasReady }),
+		"a restart does not back off":   spoil(func(p *policy, _ *worker, _ *input) { p.backoff = Backoff{Free: 1 << 30} }),
+		"a failed start does not count": spoil(func(_ *policy, w *worker, in *input) { w.failures = 0 }),
+		"a timer is lost":               spoil(func(_ *policy, w *worker, in *input) { w.due = w.due * time.Duration(w.start%2) }),
+		"a blocked leaf is forgotten": spoil(func(_ *policy, w *worker, in *input) {
 			if in.kind == inBlocked {
 				in.kind = inRemoved
 			}
 		}),
-		"restarted before the leaf is gone": change(func(_ *policy, w *worker, in *input) {
+		"restarted before the leaf is gone": spoil(func(_ *policy, w *worker, in *input) {
 			if in.kind == inExited && w.state == StateUp {
 				in.kind, w.state = inRemoved, StateKilling
 			}
 		}),
-		"an end after the kill is missed": change(func(_ *policy, w *worker, in *input) {
+		"an end after the kill is missed": spoil(func(_ *policy, w *worker, in *input) {
 			if w.state == StateKilling && !w.removing && in.kind != inTimer {
 				in.kind, w.due = 0, 0
 			}
@@ -211,18 +211,18 @@ func plantedBugs() map[string]stepFunc {
 		"a failed start is not told": drop(func(_, _ worker, a action) bool { return a.kind == EventStartFailed && a.from == StateUp }),
 		"ready is not told":          drop(func(_, w worker, a action) bool { return a.kind == EventReady && w.start%7 == 0 }),
 		"an attempt is never begun":  drop(func(_, w worker, a action) bool { return a.do == doSpawn && w.start == 3 }),
-		"a restart waits for the backoff": change(func(_ *policy, w *worker, in *input) {
+		"a restart waits for the backoff": spoil(func(_ *policy, w *worker, in *input) {
 			if in.kind == inRemoved {
 				w.again = false
 			}
 		}),
-		"a start that follows a stop too soon is forgotten": change(func(_ *policy, w *worker, in *input) {
+		"a start that follows a stop too soon is forgotten": spoil(func(_ *policy, w *worker, in *input) {
 			if in.kind == inStart && w.state != StateDown {
 				in.kind = 0
 			}
 		}),
-		"what is unwell completes":       change(func(_ *policy, w *worker, in *input) { w.unwell = false }),
-		"the age of an old start counts": change(func(p *policy, w *worker, in *input) { p.age /= 4 }),
+		"what is unwell completes":       spoil(func(_ *policy, w *worker, in *input) { w.unwell = false }),
+		"the age of an old start counts": spoil(func(p *policy, w *worker, in *input) { p.age /= 4 }),
 		"an exit is taken for our stop":  drop(func(w, _ worker, a action) bool { return a.kind == EventExited }),
 	}
 }

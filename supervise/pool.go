@@ -5,57 +5,61 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/registry"
-	"github.com/pitvisor/pitvisor/resource"
 )
 
-// pool is one PoolSpec in force.
+// pool is a named set of workers, in a cgroup of its own.
 type pool struct {
-	spec     PoolSpec
-	policy   policy
-	dir      *cgroup.Dir
-	limits   resource.Limits // of a leaf, without what this host cannot do
-	evidence bool            // a leaf counts kills for memory or refused forks
-	crowded  bool            // and a cgroup over it has a limit of processes
-	dirs     [3]*cgroup.Dir  // over the leaves: see above
-	degraded []error         // limits that are not in force
-	expander expander
-	first    int // index of slot 0
+	name string
+	dir  *cgroup.Dir
 
-	thawed atomic.Int64 // time.Duration of Supervisor.now when a start last found nothing frozen here
+	dirs     [3]*cgroup.Dir // over the leaves: see above
+	evidence atomic.Bool    // a leaf counts kills for memory or refused forks
+	crowded  atomic.Bool    // and a cgroup over it has a limit of processes
+	thawed   atomic.Int64   // time.Duration of Supervisor.now when a start last found nothing frozen here
 
-	// The pool's record, guarded by Supervisor.mu.
+	// The rest is guarded by Supervisor.mu.
+	crew  crew
+	slots []int32 // where the members are among all slots, by number; those that have left, too
+	going bool    // is to be removed when its workers are gone
+	busy  bool    // has orders
+	done  int     // orders carried out so far
+
+	after    []Dependency
+	awaited  bool   // some pool waits for it
+	hopeless bool   // it waits for what will not come
+	waitsFor string // in words
+	stopping bool   // its workers have been asked to end with everything
+
+	rolling []*Progress // rollouts that somebody may wait for
+
+	open  int // slots that are not over
+	stuck int // of these, the ones that only a blocked leaf keeps
+
+	// The pool's record.
 	waiting   int  // slots without a leaf that are not down
 	recording bool // an order to write the record is queued
 }
 
-// makePool makes the cgroup of a pool and sets its limits.
+// makePool makes the cgroup of a pool and the first revision.
 func makePool(run *registry.Run, spec PoolSpec) (*pool, error) {
-	p := &pool{spec: spec, limits: spec.Limits, expander: newExpander(spec.Command)}
-	if p.spec.Stop.Signal == 0 {
-		p.spec.Stop.Signal = unix.SIGTERM
-	}
-	p.policy = policy{
-		restart: spec.Restart,
-		backoff: spec.Backoff.filled(),
-		limit:   spec.FailureLimit,
-		grace:   spec.Stop.Grace,
-		timeout: spec.StartTimeout,
-		probed:  spec.Readiness != nil,
-		leaf:    spec.Track == TrackLeaf,
-	}
+	p := &pool{name: spec.Name, after: spec.After}
 	dir, err := run.Dir().Create(spec.Name)
 	if err != nil {
 		return nil, fmt.Errorf("make pool %s: %w", spec.Name, err)
 	}
-	p.dir = dir
-	if err := p.limit(run); err != nil {
-		_ = p.remove(run.Dir()) // empty; what stays goes with the run
-		return nil, fmt.Errorf("limit pool %s: %w", spec.Name, err)
+	p.dir, p.dirs = dir, [3]*cgroup.Dir{dir, run.Dir(), run.Root()}
+	rev, err := newRevision(run, dir, spec)
+	if err == nil {
+		err = p.limit(run, nil, rev)
 	}
+	if err != nil {
+		_ = p.remove(run.Dir()) // empty; what stays goes with the run
+		return nil, err
+	}
+	p.crew = crew{size: spec.Size, rev: rev, held: len(spec.After) > 0}
+	p.crew.enrol()
 	// Only ps reads the record: without it a pool works as well.
 	_ = registry.SetPool(dir, registry.Pool{Name: spec.Name, Size: spec.Size})
 	return p, nil
@@ -67,67 +71,43 @@ func (p *pool) remove(run *cgroup.Dir) error {
 	return errors.Join(err, p.dir.Close())
 }
 
-// limit enables what the limits need and sets those of the pool. With best
-// effort it leaves out what this host cannot do.
-func (p *pool) limit(run *registry.Run) error {
-	ofPool := p.spec.PoolLimits
-	for _, c := range ofPool.Controllers() {
-		if err := p.tolerate(run.Enable(c)); err != nil {
-			return err
-		} else if p.lacks(c) {
-			ofPool = ofPool.Without(c)
-		}
+// spec is what the pool is to be now.
+func (p *pool) spec() *PoolSpec { return &p.crew.rev.spec }
+
+// finished says that none of its workers lives, but for what cannot be removed.
+func (p *pool) finished() bool { return p.open == p.stuck }
+
+// slotOf returns where member n is among all slots, and makes room for a new one.
+func (s *Supervisor) slotOf(p *pool, n int) int32 {
+	for len(p.slots) <= n {
+		p.slots = append(p.slots, s.newSlot(p, len(p.slots)))
 	}
-	for _, c := range p.limits.Controllers() {
-		if err := p.tolerate(errors.Join(run.Enable(c), p.dir.Enable(c))); err != nil {
-			return err
-		} else if p.lacks(c) {
-			p.limits = p.limits.Without(c)
-		}
-	}
-	if err := p.tolerate(resource.Set(p.dir, ofPool)); err != nil {
-		return err
-	}
-	for _, c := range p.limits.Controllers() {
-		p.evidence = p.evidence || c == "memory" || c == "pids"
-	}
-	p.count(run)
-	return p.tryLimits()
+	return p.slots[n]
 }
 
-// tryLimits sets the limits of a leaf on one that nobody will use, so that a
-// value which the kernel refuses is not found out by every single start.
-func (p *pool) tryLimits() error {
-	if p.limits.IsZero() {
-		return nil
+// newSlot takes a slot that is free, or makes one. The number of starts goes on
+// counting, so that what comes late for the last holder is known as such.
+func (s *Supervisor) newSlot(p *pool, n int) int32 {
+	fresh := slot{pool: p, rev: p.crew.rev, next: p.crew.rev, n: int32(n), timer: noTimer}
+	p.open++
+	s.open++
+	if last := len(s.free) - 1; last >= 0 {
+		i := s.free[last]
+		s.free = s.free[:last]
+		fresh.start = s.slots[i].start
+		s.slots[i] = fresh
+		return i
 	}
-	const name = "try-limits"
-	leaf, err := p.dir.Create(name)
-	if err != nil {
-		return err
-	}
-	err = p.tolerate(resource.Set(leaf, p.limits))
-	return errors.Join(err, leaf.Close(), p.dir.RemoveChild(name, leaf.ID()))
+	s.slots = append(s.slots, fresh)
+	s.timers.slots = s.slots
+	return int32(len(s.slots) - 1)
 }
 
-// tolerate notes a missing controller if the pool can do without it, and
-// returns any other error.
-func (p *pool) tolerate(err error) error {
-	var missing *cgroup.ControllerError
-	if p.spec.BestEffortLimits && errors.As(err, &missing) {
-		p.degraded = append(p.degraded, err)
-		return nil
-	}
-	return err
-}
-
-// lacks says whether a controller was found missing.
-func (p *pool) lacks(controller string) bool {
-	for _, err := range p.degraded {
-		var missing *cgroup.ControllerError
-		if errors.As(err, &missing) && missing.Controller == controller {
-			return true
+// members calls f with the slot of everyone that the pool has now, by number.
+func (s *Supervisor) members(p *pool, f func(i int32, m *member)) {
+	for n := range p.crew.members {
+		if m := &p.crew.members[n]; m.role != roleNone && n < len(p.slots) {
+			f(p.slots[n], m)
 		}
 	}
-	return false
 }

@@ -22,7 +22,7 @@ func (s *Supervisor) note(i int32, before *worker) {
 		return
 	}
 	// That it is up, and ready without a rule, has been written by the spawner.
-	if c.state == StateStopping || c.state == StateUp && c.ready && p.policy.probed {
+	if c.state == StateStopping || c.state == StateUp && c.ready && c.rev.policy.probed {
 		s.noteWorker(i)
 	}
 	p.waiting += toInt(waits(c.state)) - toInt(waits(before.state))
@@ -44,7 +44,7 @@ func (s *Supervisor) noteWorker(i int32) {
 	c := &s.slots[i]
 	if !c.recording {
 		c.recording = true
-		s.records.push(order{kind: ordWorkerRecord, i: i, pool: c.pool})
+		s.records.push(order{kind: ordWorkerRecord, i: i, n: c.n, pool: c.pool})
 	}
 }
 
@@ -64,9 +64,9 @@ func (s *Supervisor) recordWorker(o order) {
 	s.mu.Lock()
 	c := &s.slots[o.i]
 	c.recording = false
-	o.start = c.start
+	o.start, o.n, o.pool = c.start, c.n, c.pool
 	w := registry.Worker{
-		Pool: c.pool.spec.Name, Slot: int(c.n), Start: c.start, State: c.state.String(),
+		Pool: c.pool.name, Slot: int(c.n), Start: c.start, State: c.state.String(),
 		Ready: c.ready, Port: int(c.port), Started: s.at(c.began),
 	}
 	proc, worth := c.proc, c.lives()
@@ -87,8 +87,11 @@ func (s *Supervisor) recordWorker(o order) {
 func (s *Supervisor) recordPool(p *pool) {
 	s.mu.Lock()
 	p.recording = false
-	rec := registry.Pool{Name: p.spec.Name, Size: p.spec.Size}
-	for i := p.first; i < p.first+p.spec.Size && len(rec.Waiting) < min(p.waiting, maxWaiting); i++ {
+	rec := registry.Pool{Name: p.name, Size: p.crew.size}
+	for _, i := range p.slots {
+		if len(rec.Waiting) >= min(p.waiting, maxWaiting) {
+			break
+		}
 		if c := &s.slots[i]; waits(c.state) {
 			rec.Waiting = append(rec.Waiting, registry.Slot{Slot: int(c.n), State: c.state.String(), Cause: c.cause})
 		}

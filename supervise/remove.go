@@ -36,7 +36,7 @@ type removal struct {
 // removeLeaf reaps the main process, finds out what else there is to know about
 // its end, and removes the leaf with whatever is in it.
 func removeLeaf(o order) message {
-	r := removal{order: o, leaf: leafName(int32(int(o.i)-o.pool.first), o.start)}
+	r := removal{order: o, leaf: leafName(o.n, o.start)}
 	x := o.extra
 	if x != nil {
 		r.exit = x.exit
@@ -78,7 +78,7 @@ func (r *removal) reap() {
 
 // look reads what the leaf has counted, before it goes.
 func (r *removal) look() {
-	if r.byUs || !r.pool.evidence || r.exit != nil && r.exit.Success() {
+	if r.byUs || !r.pool.evidence.Load() || r.exit != nil && r.exit.Success() {
 		return
 	}
 	leaf, err := r.pool.dir.OpenChild(r.leaf)

@@ -16,7 +16,11 @@ type WorkerStatus struct {
 	Failures int    // consecutive
 	Port     int
 	Since    time.Time // when it got into its state
-	Cause    string    // of the last failure, in words; empty when there is none
+	Cause    string    // of the last failure, or what it waits for, in words; empty when there is none
+	Surge    bool      // stands in while others of its pool are replaced
+	Leaving  bool      // is being stopped for good
+	Stopped  bool      // a command has stopped it
+	Replaced bool      // is to be replaced, or just being
 }
 
 // Result counts what has happened so far.

@@ -21,8 +21,9 @@ type sim struct {
 	seq    uint64
 	slots  []*simSlot
 	steps  int
-	calm   bool // nothing fails any more
-	ending bool // the last stop is on its way: nobody asks for anything any more
+	calm   bool                                           // nothing fails any more
+	heard  func(c *simSlot, before worker, acts []action) // what a pool hears of; nil for workers without one
+	ending bool                                           // the last stop is on its way: nobody asks for anything any more
 	faults []string
 	acts   []action
 }
@@ -34,6 +35,7 @@ type stepFunc func(p *policy, w worker, in input, out []action) (worker, []actio
 type simSlot struct {
 	n         int
 	w         worker
+	rev, next *revision
 	leaf      uint64 // number of the start whose leaf exists; 0 is none
 	alive     bool   // the main process
 	others    int    // processes beside it in the leaf
@@ -98,6 +100,9 @@ func (s *sim) err() error {
 	return fmt.Errorf("%s", strings.Join(s.faults, "\n"))
 }
 
+// bad says that nothing started with the slot's revision becomes ready.
+func (c *simSlot) bad() bool { return c.rev != nil && c.rev.spec.Name == "bad" }
+
 // chance is true p times out of 100, and never when all is calm.
 func (s *sim) chance(p int) bool { return !s.calm && s.rnd.IntN(100) < p }
 
@@ -132,14 +137,17 @@ func (s *sim) run(d time.Duration) {
 func (s *sim) send(c *simSlot, in input) {
 	s.steps++
 	in.at, in.rnd = s.now, s.rnd.Float64()
-	before := c.w.state
+	before := c.w
 	c.w, s.acts = s.step(&s.policy, c.w, in, s.acts[:0])
 	acts := append([]action(nil), s.acts...)
-	if c.w.state != before && (c.w.state == StateStopping || c.w.state == StateKilling) && !ends(acts) {
-		s.fault("slot %d: %v became %v and nothing is done about it", c.n, before, c.w.state)
+	if c.w.state != before.state && (c.w.state == StateStopping || c.w.state == StateKilling) && !ends(acts) {
+		s.fault("slot %d: %v became %v and nothing is done about it", c.n, before.state, c.w.state)
 	}
 	for _, a := range acts {
 		s.act(c, a)
+	}
+	if s.heard != nil {
+		s.heard(c, before, acts)
 	}
 	if c.w.due != 0 && c.w.due != c.dueAt {
 		c.dueAt = c.w.due
@@ -185,6 +193,7 @@ func (s *sim) tell(c *simSlot, in input) {
 func (s *sim) act(c *simSlot, a action) {
 	switch a.do {
 	case doSpawn:
+		c.rev = c.next
 		s.spawn(c)
 	case doProbe:
 		s.probe(c)

@@ -22,7 +22,7 @@ func (s *sim) spawn(c *simSlot) {
 	c.answering, c.readyAt, c.goneAt = true, 0, 0
 	s.after(s.within(10*time.Millisecond), func() {
 		c.answering = false
-		if s.chance(8) {
+		if s.chance(8) || c.bad() && !s.policy.probed {
 			left := s.chance(20)
 			if left {
 				c.leaf = start
@@ -101,10 +101,14 @@ func (s *sim) probe(c *simSlot) {
 	switch {
 	case s.chance(10):
 		return
-	case s.chance(10):
+	case s.chance(10), c.bad():
 		s.tell(c, input{kind: inNotReady, start: start, failure: &StartFailure{Cause: CauseProbe}})
 	default:
-		s.after(s.within(3*time.Second), func() { s.tell(c, input{kind: inReady, start: start}) })
+		longest := 3 * time.Second // longer than anybody waits
+		if s.calm {
+			longest /= 10
+		}
+		s.after(s.within(longest), func() { s.tell(c, input{kind: inReady, start: start}) })
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 type slot struct {
 	worker
 	pool   *pool
+	rev    *revision      // of the current start
+	next   *revision      // of the next one
 	proc   *spawn.Process // nil when there is none to watch
 	extra  *extra         // nil for most workers that idle
 	leafID uint64
@@ -114,7 +116,7 @@ func (s *slot) drop() {
 	s.proc, s.extra = nil, nil
 }
 
-func (s *slot) id() WorkerID { return WorkerID{Pool: s.pool.spec.Name, Slot: int(s.n)} }
+func (s *slot) id() WorkerID { return WorkerID{Pool: s.pool.name, Slot: int(s.n)} }
 
 // leafName names the leaf of one start. It is never used twice in a run.
 func leafName(slot int32, start uint64) string {

@@ -28,6 +28,39 @@ type PoolSpec struct {
 	Readiness    Readiness     // nil means ready as soon as the exec succeeded
 	StartTimeout time.Duration // from the exec to ready; 0 means wait for ever
 	Track        Track
+
+	Rollout Rollout
+	Recycle Recycle
+	After   []Dependency
+	Labels  map[string]string // for selecting; the supervisor does nothing with them
+}
+
+// Rollout bounds what goes on at a time when workers are replaced. The zero value
+// means one more than Size and none less, or with RestartNever none more and one less.
+type Rollout struct {
+	MaxSurge       int // workers beyond Size; the new ones come first
+	MaxUnavailable int // workers that may be missing of Size
+}
+
+func (r Rollout) bounds(restart RestartPolicy) (surge, unavailable int) {
+	switch {
+	case r != Rollout{}:
+		return r.MaxSurge, r.MaxUnavailable
+	case restart == RestartNever:
+		return 0, 1
+	}
+	return 1, 0
+}
+
+// Recycle says when a ready worker is replaced because it has lived long enough,
+// as a rollout of one. Zero is never.
+type Recycle struct {
+	Age       time.Duration // since it was ready
+	AgeJitter float64       // the part of Age, 0 to 1, that chance may take off
+	Memory    int64         // bytes: memory.current of its leaf, looked at every MemoryEvery
+	Count     uint64        // what the worker, or who uses it, has counted: Supervisor.Count
+
+	MemoryEvery time.Duration // 0 means 10 s
 }
 
 // Command is what every worker of a pool runs.

@@ -26,7 +26,6 @@ const thawedTime = 20 * time.Millisecond
 type making struct {
 	*Supervisor
 	startOrder
-	pool    *pool
 	began   time.Duration
 	hits    uint32
 	info    StartInfo
@@ -40,7 +39,7 @@ type making struct {
 // spawn is what a spawner does with an order. It answers with exactly one
 // message.
 func (s *Supervisor) spawn(o startOrder) {
-	m := &making{Supervisor: s, startOrder: o, pool: s.slots[o.i].pool, began: s.now()}
+	m := &making{Supervisor: s, startOrder: o, began: s.now()}
 	f := m.prepare()
 	if f == nil {
 		f = m.exec()
@@ -57,17 +56,16 @@ func (m *making) prepare() *StartFailure {
 	if m.halting.Load() {
 		return failed(PhasePrepare, CauseCanceled, errStopped)
 	}
-	slot := int(m.i) - m.pool.first
-	leaf, err := m.pool.dir.Create(leafName(int32(slot), m.start))
+	leaf, err := m.pool.dir.Create(leafName(m.n, m.start))
 	if err != nil {
 		return failed(PhasePrepare, CauseLeaf, err)
 	}
 	m.leaf = leaf
 	m.info = StartInfo{
-		Run: m.opts.Run.ID(), Worker: WorkerID{Pool: m.pool.spec.Name, Slot: slot}, Start: m.start,
+		Run: m.opts.Run.ID(), Worker: WorkerID{Pool: m.pool.name, Slot: int(m.n)}, Start: m.start,
 		Leaf: leaf.Path(), LeafID: leaf.ID(), UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 	}
-	if c := m.pool.spec.Command.Credential; c != nil {
+	if c := m.rev.spec.Command.Credential; c != nil {
 		m.info.UID, m.info.GID = c.UID, c.GID
 	}
 	if err := m.limit(); err != nil {
@@ -78,12 +76,12 @@ func (m *making) prepare() *StartFailure {
 }
 
 func (m *making) limit() error {
-	if m.pool.limits.IsZero() {
+	if m.rev.limits.IsZero() {
 		return nil
 	}
-	err := resource.Set(m.leaf, m.pool.limits)
+	err := resource.Set(m.leaf, m.rev.limits)
 	var missing *cgroup.ControllerError
-	if m.pool.spec.BestEffortLimits && errors.As(err, &missing) {
+	if m.rev.spec.BestEffortLimits && errors.As(err, &missing) {
 		return nil // New has told
 	}
 	return err
@@ -97,13 +95,13 @@ func (m *making) prepareRule() *StartFailure {
 			return failed(PhasePrepare, CauseOutput, fmt.Errorf("open output: %w", err))
 		}
 	}
-	if r := m.pool.spec.Readiness; r != nil {
+	if r := m.rev.spec.Readiness; r != nil {
 		if m.attempt, err = r.Prepare(m.info, m.out); err != nil {
 			m.attempt = nil
 			return failed(PhasePrepare, CauseProbe, fmt.Errorf("prepare readiness rule: %w", err))
 		}
 	}
-	if m.pool.policy.leaf {
+	if m.rev.policy.leaf {
 		if m.events, err = m.leaf.OpenEvents(); err != nil {
 			return failed(PhasePrepare, CauseLeaf, err)
 		}
@@ -113,7 +111,7 @@ func (m *making) prepareRule() *StartFailure {
 
 // exec makes the process, and makes sure that it executes the program.
 func (m *making) exec() *StartFailure {
-	c := &m.pool.spec.Command
+	c := &m.rev.spec.Command
 	cmd := spawn.Cmd{
 		Path: c.Path, Dir: c.Dir, Leaf: m.leaf,
 		Stdin: m.null, Stdout: m.out.Stdout, Stderr: m.out.Stderr,
@@ -130,7 +128,7 @@ func (m *making) exec() *StartFailure {
 	if m.attempt != nil {
 		cmd.ExtraFiles, more = m.attempt.Files(), m.attempt.Env()
 	}
-	cmd.Args, cmd.Env = m.pool.expander.expand(m.info.Run, m.info.Worker, m.start, more)
+	cmd.Args, cmd.Env = m.rev.expander.expand(m.info.Run, m.info.Worker, m.start, more)
 	// Who kills the whole run waits for the spawns under way: the kernel can
 	// stall a spawn into a cgroup that is being frozen, and the runtime with it.
 	cmd.Thawed = m.began-time.Duration(m.pool.thawed.Load()) < thawedTime
@@ -179,7 +177,7 @@ func spawnCause(err error) FailureCause {
 
 // whose adds to an error of spawn for whose limit there was no process.
 func (m *making) whose(err error) error {
-	if spawnCause(err) != CauseLimit || !m.pool.evidence {
+	if spawnCause(err) != CauseLimit || !m.pool.evidence.Load() {
 		return err
 	}
 	if b := m.pool.blame(m.leaf, m.hits); b.pids.Refused > 0 {

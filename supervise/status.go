@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"errors"
+	"maps"
 	"slices"
 )
 
@@ -9,9 +10,14 @@ import (
 func (s *Supervisor) Status() []WorkerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]WorkerStatus, len(s.slots))
-	for i := range s.slots {
-		all[i] = s.status(int32(i))
+	all := make([]WorkerStatus, 0, len(s.slots))
+	for _, p := range s.pools {
+		s.members(p, func(i int32, m *member) {
+			w := s.status(i)
+			w.Surge, w.Leaving, w.Stopped = m.role == roleSurge, m.role == roleLeaving, m.parked
+			w.Replaced = m.mark != markNone
+			all = append(all, w)
+		})
 	}
 	return all
 }
@@ -27,17 +33,52 @@ func (s *Supervisor) status(i int32) WorkerStatus {
 		w.PID, w.Port = int(c.pid), int(c.port)
 	case StateDown, StateStarting, StateBackoff, StateFailed, StateCompleted:
 	}
-	if c.ready && s.now()-c.readyAt >= c.pool.policy.backoff.Reset {
+	if c.ready && s.now()-c.readyAt >= c.rev.policy.backoff.Reset {
 		w.Failures = 0 // as its next end will count
 	}
 	return w
+}
+
+// PoolStatus is a snapshot of one pool.
+type PoolStatus struct {
+	Name    string
+	Size    int // workers that there should be
+	Ready   int // workers that are ready, with those that stand in
+	Surge   int // workers that stand in during a rollout
+	Leaving int // workers that are being stopped for good
+	Labels  map[string]string
+	Removed bool   // goes when its workers are gone
+	Waits   string // for which other pools, in words; empty when it does not
+
+	Rollout uint64 // the one under way; 0 is none
+	Reason  Reason // of it
+	Left    int    // workers it has still to replace
+}
+
+// Pools returns a snapshot of every pool.
+func (s *Supervisor) Pools() []PoolStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]PoolStatus, 0, len(s.pools))
+	for _, p := range s.pools {
+		c := &p.crew
+		all = append(all, PoolStatus{
+			Name: p.name, Size: c.size, Ready: c.ready, Surge: c.surge, Leaving: c.leaving, Labels: maps.Clone(p.spec().Labels),
+			Removed: p.going, Waits: p.waitsFor, Rollout: c.roll.id, Reason: c.roll.why, Left: c.roll.queued + c.roll.moving,
+		})
+	}
+	return all
 }
 
 // Result returns the counts so far.
 func (s *Supervisor) Result() Result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.result
+	r := s.result
+	for _, p := range s.pools {
+		r.Workers += p.crew.size
+	}
+	return r
 }
 
 // poolError is what Run says about workers that are not as they should be.
@@ -45,10 +86,12 @@ func (s *Supervisor) poolError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var bad []WorkerStatus
-	for i := range s.slots {
-		if c := &s.slots[i]; c.state == StateFailed || c.everFailed && !c.everReady {
-			bad = append(bad, s.status(int32(i)))
-		}
+	for _, p := range s.pools {
+		s.members(p, func(i int32, _ *member) {
+			if c := &s.slots[i]; c.state == StateFailed || c.everFailed && !c.everReady || p.crew.held && c.cause != "" {
+				bad = append(bad, s.status(i))
+			}
+		})
 	}
 	if len(bad) == 0 {
 		return nil
@@ -62,7 +105,7 @@ func (s *Supervisor) stopError() error {
 	defer s.mu.Unlock()
 	e := &StopError{}
 	for i := range s.slots {
-		if s.slots[i].over() {
+		if c := &s.slots[i]; c.over() || c.start == 0 {
 			continue
 		}
 		e.Workers = append(e.Workers, s.status(int32(i)))

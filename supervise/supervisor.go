@@ -20,9 +20,11 @@ type Options struct {
 	Run   *registry.Run // everything happens inside its cgroup; the caller closes it after Run
 	Pools []PoolSpec
 
-	Output   func(StartInfo) (Output, error) // where each start writes to, called from several goroutines at once; nil means /dev/null
-	Observe  func(Event)                     // gets every event, in order, from one goroutine; must not block. nil means nobody
-	Spawners int                             // how many starts at the same time; 0 means GOMAXPROCS-1, at least 1
+	Output    func(StartInfo) (Output, error) // where each start writes to, called from several goroutines at once; nil means /dev/null
+	Observe   func(Event)                     // gets every event, in order, from one goroutine; must not block. nil means nobody
+	Spawners  int                             // how many starts at the same time; 0 means GOMAXPROCS-1, at least 1
+	EventRing int                             // how many of the newest events are kept for Events; 0 means 1024
+	Keep      bool                            // Run goes on when no worker is left that is to be restarted
 }
 
 // removers is how many goroutines remove leaves. Removing is bound by locks of
@@ -33,7 +35,6 @@ const removers = 2
 // use; Status, Result and KillNow may be called from Observe.
 type Supervisor struct {
 	opts  Options
-	pools []*pool
 	epoch time.Time
 	rnd   func() float64
 	null  *os.File // /dev/null of all workers
@@ -48,21 +49,31 @@ type Supervisor struct {
 	ran     atomic.Bool
 	halting atomic.Bool // a stop of everything was asked for
 	killing chan struct{}
-	kill    sync.Once // closes killing
+	kill    sync.Once     // closes killing
+	ended   chan struct{} // closed when the engine has ended
+	reload  sync.Mutex    // held by Reload
 
 	mu     sync.Mutex // guards what follows
+	pools  []*pool
 	slots  []slot
+	free   []int32 // slots of pools that were removed
+	busy   []*pool // with orders
+	lost   error   // pools that were removed, but for their cgroup
 	timers timers
 	result Result
 	open   int // workers that are not over
 	stuck  int // of these, the ones that only a blocked leaf keeps
 	live   int // workers in StateUp or StateStopping
 	seq    uint64
-	events []Event // to be observed as soon as mu is free
-	spare  []Event // the engine's own, to collect the next events in
-	kills  []int32 // slots whose leaf is to be killed
-	fault  error   // why the supervisor cannot go on
-	acts   []action
+	// unsettled says that settle may have something to do.
+	unsettled bool
+	reloading bool // Reload holds pools
+	ring      *ring
+	events    []Event // to be observed as soon as mu is free
+	spare     []Event // the engine's own, to collect the next events in
+	kills     []int32 // slots whose leaf is to be killed
+	fault     error   // why the supervisor cannot go on
+	acts      []action
 	// blocked holds why the leaf of a slot could not be removed at the last try.
 	blocked map[int32]error
 }
@@ -80,7 +91,8 @@ func New(o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		opts: o, epoch: time.Now(), rnd: rand.Float64,
 		inbox: newInbox(), starts: newQueue[startOrder](), chores: newQueue[order](), records: newQueue[order](),
-		killing: make(chan struct{}), blocked: map[int32]error{},
+		killing: make(chan struct{}), ended: make(chan struct{}), blocked: map[int32]error{},
+		ring: newRing(o.EventRing),
 	}
 	if err := s.acquire(); err != nil {
 		s.release()
@@ -97,25 +109,16 @@ func (s *Supervisor) acquire() (err error) {
 	if s.poller, err = pidfd.NewPoller(); err != nil {
 		return err
 	}
-	total := 0
 	for _, spec := range s.opts.Pools {
 		p, err := makePool(s.opts.Run, spec)
 		if err != nil {
 			return err
 		}
-		p.first = total
-		total += spec.Size
 		s.pools = append(s.pools, p)
 	}
-	s.slots = make([]slot, 0, total)
 	for _, p := range s.pools {
-		for n := range p.spec.Size {
-			s.slots = append(s.slots, slot{pool: p, n: int32(n), timer: noTimer})
-		}
+		s.enrol(p)
 	}
-	s.timers.slots = s.slots
-	s.result.Workers = total
-	s.open = total
 	return nil
 }
 
@@ -150,6 +153,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.startHelpers(inner)
 	s.engine(ctx)
+	close(s.ended)
 	s.starts.close()
 	s.chores.close()
 	s.records.close()
@@ -187,7 +191,7 @@ func serve[T any](q *queue[T], do func(T)) {
 
 // finish removes the pools and sums up.
 func (s *Supervisor) finish() error {
-	errs := []error{s.fault}
+	errs := []error{s.fault, s.lost}
 	stopErr := s.stopError()
 	wait := blockedAfter
 	if stopErr != nil {
@@ -199,7 +203,7 @@ func (s *Supervisor) finish() error {
 		// Not only rmdir: a readiness rule may have left something beside the leaves.
 		err := s.opts.Run.Dir().Destroy(ctx, p.dir.Name(), p.dir.ID())
 		if err != nil && stopErr == nil {
-			errs = append(errs, fmt.Errorf("remove pool %s: %w", p.spec.Name, err))
+			errs = append(errs, fmt.Errorf("remove pool %s: %w", p.name, err))
 		}
 		errs = append(errs, p.dir.Close())
 	}
@@ -207,6 +211,8 @@ func (s *Supervisor) finish() error {
 		s.slots[i].drop()
 	}
 	s.inbox.close()
+	s.abandonRollouts()
+	s.ring.close()
 	errs = append(errs, s.poller.Close(), s.null.Close())
 	return errors.Join(append(errs, stopErr, s.poolError())...)
 }

@@ -18,10 +18,14 @@ func (o *Options) validate() error {
 	if o.Spawners < 0 {
 		return fmt.Errorf("%d spawners", o.Spawners)
 	}
+	return validateAll(o.Pools)
+}
+
+func validateAll(specs []PoolSpec) error {
 	total := 0
 	seen := map[string]bool{}
-	for i := range o.Pools {
-		p := &o.Pools[i]
+	for i := range specs {
+		p := &specs[i]
 		if err := p.validate(); err != nil {
 			return fmt.Errorf("pool %q: %w", p.Name, err)
 		}
@@ -34,7 +38,7 @@ func (o *Options) validate() error {
 	if total > maxWorkers {
 		return fmt.Errorf("%d workers, more than %d", total, maxWorkers)
 	}
-	return nil
+	return checkAfter(specs)
 }
 
 func (p *PoolSpec) validate() error {
@@ -65,7 +69,23 @@ func (p *PoolSpec) validate() error {
 	if err := notNegative("start timeout", p.StartTimeout); err != nil {
 		return err
 	}
-	return p.Backoff.validate()
+	if r := p.Rollout; r.MaxSurge < 0 || r.MaxUnavailable < 0 {
+		return fmt.Errorf("a rollout of %d more and %d less is negative", r.MaxSurge, r.MaxUnavailable)
+	}
+	return errors.Join(p.Recycle.validate(), p.Backoff.validate())
+}
+
+func (r Recycle) validate() error {
+	if err := notNegative("recycle age", r.Age); err != nil {
+		return err
+	}
+	if !(r.AgeJitter >= 0 && r.AgeJitter <= 1) {
+		return fmt.Errorf("recycle jitter %v is not within 0 and 1", r.AgeJitter)
+	}
+	if r.Memory < 0 {
+		return fmt.Errorf("recycle memory %d is negative", r.Memory)
+	}
+	return notNegative("interval of recycle memory", r.MemoryEvery)
 }
 
 func (b Backoff) validate() error {

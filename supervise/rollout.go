@@ -1,0 +1,234 @@
+package supervise
+
+import (
+	"errors"
+	"time"
+)
+
+var errSuperseded = errors.New("another rollout took its place")
+
+// restart begins a rollout of the members for which want is true, whatever state
+// they are in.
+func (c *crew) restart(want func(n int) bool, now time.Duration) uint64 {
+	c.begin(ReasonRestart, c.rev, now)
+	for n := range c.members {
+		m := &c.members[n]
+		if m.role == roleRegular && want(n) {
+			c.enqueue(n)
+		}
+	}
+	id := c.roll.id
+	c.advance(now)
+	return id
+}
+
+// reload gives the pool another spec. With soft none of the members has to be
+// replaced for it.
+func (c *crew) reload(rev *revision, soft bool, now time.Duration) uint64 {
+	before := c.rev
+	if soft {
+		c.refresh(before, rev)
+		return 0
+	}
+	c.begin(ReasonReload, rev, now)
+	for n := range c.members {
+		m := &c.members[n]
+		switch {
+		case m.role != roleRegular && m.role != roleSurge:
+		case c.held, m.parked, m.absent && !m.failed:
+			m.rev = rev
+			c.order(crewSet, n, rev, ReasonReload)
+		default:
+			c.enqueue(n)
+		}
+	}
+	id := c.roll.id
+	c.advance(now)
+	return id
+}
+
+// refresh puts one revision in the place of another everywhere.
+func (c *crew) refresh(from, to *revision) {
+	for n := range c.members {
+		m := &c.members[n]
+		if m.rev == from {
+			m.rev = to
+			c.out = append(c.out, crewOrder{do: crewSet, n: n, rev: to, soft: true})
+		}
+		if m.old == from {
+			m.old = to
+		}
+	}
+	if c.roll.base == from {
+		c.roll.base = to
+	}
+	if c.rev == from {
+		c.rev = to
+	}
+}
+
+// recycle begins, or joins, a rollout of one member.
+func (c *crew) recycle(n int, why Reason, now time.Duration) {
+	if c.halted || now < c.quietUntil || n >= len(c.members) || !c.members[n].ready || c.members[n].mark != markNone {
+		return
+	}
+	if c.members[n].role != roleRegular {
+		return // a surge member goes anyway
+	}
+	if c.roll.id == 0 {
+		c.begin(why, c.rev, now)
+	}
+	c.enqueue(n)
+	c.advance(now)
+}
+
+// begin begins a rollout, in the place of one that is under way.
+func (c *crew) begin(why Reason, to *revision, now time.Duration) {
+	base := c.rev
+	if c.roll.id != 0 {
+		base = c.roll.base
+		c.report(Event{Kind: EventRolloutStopped, Reason: c.roll.why, Rollout: c.roll.id, Err: errSuperseded, Elapsed: now - c.roll.began})
+	}
+	c.rolls++
+	c.roll.id, c.roll.why, c.roll.base, c.roll.began = c.rolls, why, base, now
+	c.rev = to
+	for n := range c.members {
+		m := &c.members[n]
+		m.fails = 0
+		switch {
+		case m.mark == markMoving && m.rev != to:
+			// It is on its way to what nobody wants any more.
+			c.enqueue(n)
+		case m.role == roleSurge && m.rev != to:
+			c.enqueue(n)
+		}
+	}
+	c.report(Event{Kind: EventRollout, Reason: why, Rollout: c.roll.id})
+}
+
+// enqueue lets the rollout replace member n.
+func (c *crew) enqueue(n int) {
+	m := &c.members[n]
+	switch m.mark {
+	case markQueued:
+		return
+	case markMoving:
+		c.roll.moving--
+	case markNone:
+		m.old = m.rev
+	}
+	m.mark = markQueued
+	c.roll.queued++
+	c.roll.queue = append(c.roll.queue, n)
+}
+
+// advance goes on with the rollout as far as it may.
+func (c *crew) advance(now time.Duration) {
+	if c.roll.id == 0 || c.halted {
+		return
+	}
+	c.replaceIdle()
+	c.hireSurge()
+	c.replaceReady()
+	if c.roll.queued == 0 && c.roll.moving == 0 {
+		c.finish(now)
+	}
+}
+
+// replaceIdle replaces what is not ready.
+func (c *crew) replaceIdle() {
+	kept := c.roll.queue[:0]
+	for _, n := range c.roll.queue {
+		m := &c.members[n]
+		switch {
+		case m.mark != markQueued:
+		case m.ready:
+			kept = append(kept, n)
+		default:
+			c.move(n)
+		}
+	}
+	c.roll.queue = kept
+}
+
+// hireSurge starts as many surge members as may help.
+func (c *crew) hireSurge() {
+	most := c.rev.surge
+	n := c.size
+	for c.surge < min(most, c.roll.queued) {
+		for n < len(c.members) && c.members[n].role != roleNone {
+			n++
+		}
+		c.hire(n, roleSurge, ReasonSurge)
+		c.surge++
+	}
+}
+
+// replaceReady replaces ready members while enough others are ready.
+func (c *crew) replaceReady() {
+	least := c.size - c.absent - c.rev.unavailable
+	for len(c.roll.queue) > 0 && c.ready-1 >= least {
+		n := c.roll.queue[0]
+		c.roll.queue = c.roll.queue[1:]
+		if c.members[n].mark == markQueued {
+			c.move(n)
+		}
+	}
+}
+
+// move stops member n and lets it start again with the new spec.
+func (c *crew) move(n int) {
+	m := &c.members[n]
+	c.setReady(m, false)
+	c.setAbsent(m, false)
+	c.roll.queued--
+	c.roll.moving++
+	m.mark, m.rev, m.parked, m.failed = markMoving, c.rev, false, false
+	c.order(crewRestart, n, c.rev, c.roll.why)
+}
+
+// finish ends a rollout that has replaced everybody.
+func (c *crew) finish(now time.Duration) {
+	c.dismissSurge()
+	c.report(Event{Kind: EventRolledOut, Reason: c.roll.why, Rollout: c.roll.id, Elapsed: now - c.roll.began})
+	c.roll = rollout{}
+	c.pause = 0
+}
+
+func (c *crew) dismissSurge() {
+	for n := range c.members {
+		if c.members[n].role == roleSurge {
+			c.dismiss(n, ReasonSurge)
+		}
+	}
+}
+
+// fail ends a rollout because member n does not become ready.
+func (c *crew) fail(n int, now time.Duration) {
+	bad, roll := c.rev, c.roll
+	c.rev = roll.base
+	c.dismissSurge()
+	for k := range c.members {
+		m := &c.members[k]
+		back := m.old
+		c.unmark(m)
+		if m.role != roleRegular || m.ready || m.rev != bad || bad == roll.base {
+			continue
+		}
+		if back == nil || back == bad {
+			back = roll.base
+		}
+		m.rev = back
+		do := crewRestart
+		if m.absent && !m.failed {
+			do = crewSet
+		}
+		c.order(do, k, back, ReasonRollback)
+	}
+	c.roll = rollout{}
+	c.pause = min(max(2*c.pause, recyclePauseMin), recyclePauseMax)
+	c.quietUntil = now + c.pause
+	c.out = append(c.out, crewOrder{do: crewReport, n: n, ev: Event{
+		Kind: EventRolloutStopped, Reason: roll.why, Rollout: roll.id, Elapsed: now - roll.began,
+	}})
+}
