@@ -25,6 +25,7 @@ type Receipt struct {
 	MemoryCurrent *uint64 // memory_current: bytes
 	MemoryPeak    *uint64 // memory_peak: bytes; caches count
 	SwapPeak      *uint64 // swap_peak: bytes
+	MemoryHigh    *uint64 // memory_high: how often processes were held back for memory.high, here and below
 
 	IOReadBytes  *uint64 // io_read_bytes: what disks did; caches do not count
 	IOWriteBytes *uint64 // io_write_bytes
@@ -141,6 +142,7 @@ func (r *Receipt) entries() []entry {
 		{"memory_current", "memory", "memory.current", "", "", count(&r.MemoryCurrent)},
 		{"memory_peak", "memory", "memory.peak", "", "5.19", count(&r.MemoryPeak)},
 		{"swap_peak", "memory", "memory.swap.peak", "", "6.5", count(&r.SwapPeak)},
+		{"memory_high", "memory", "memory.events", "high", "", count(&r.MemoryHigh)},
 		{"io_read_bytes", "io", "io.stat", "rbytes", "", count(&r.IOReadBytes)},
 		{"io_write_bytes", "io", "io.stat", "wbytes", "", count(&r.IOWriteBytes)},
 		{"io_reads", "io", "io.stat", "rios", "", count(&r.IOReads)},

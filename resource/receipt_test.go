@@ -59,7 +59,7 @@ func TestReceiptWithoutControllers(t *testing.T) {
 	for controller, names := range map[string][]string{
 		"cpu": {"throttled_periods", "throttled"}, "io": {"io_read_bytes", "io_write_bytes", "io_reads", "io_writes"},
 		"pids":   {"pids_peak", "pids_refused"},
-		"memory": {"memory_current", "memory_peak", "swap_peak", "oom_hits", "oom_hits_own", "oom_kills", "oom_kills_own", "oom_group_kills"},
+		"memory": {"memory_current", "memory_peak", "swap_peak", "memory_high", "oom_hits", "oom_hits_own", "oom_kills", "oom_kills_own", "oom_group_kills"},
 	} {
 		want := "no " + controller + " controller in this cgroup: the one above does not hand it down"
 		if heldByV1(t, controller) {

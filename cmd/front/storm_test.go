@@ -33,7 +33,7 @@ func rounds() int {
 }
 
 // patience bounds waits for things that take milliseconds.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // within is how long a run may outlive a pitvisor that was killed.
 const within = time.Second

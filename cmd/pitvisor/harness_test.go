@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 // patience bounds waits for things that take milliseconds: it is reached only
 // when something is broken.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // world is a place of its own for supervisors: a cgroup root and directories.
 type world struct {

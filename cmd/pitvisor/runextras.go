@@ -20,10 +20,14 @@ import (
 
 // runExtras is what this program adds to the slim one.
 func (a *app) runExtras() runverb.Extras {
+	var hits uint64 // of limits over the run, before it began
 	return runverb.Extras{
-		Limit:   limitStep,
-		Prepare: enableStatistics,
-		Measure: measure,
+		Limit: limitStep,
+		Prepare: func(p oneshot.Place) {
+			enableStatistics(p)
+			hits = resource.PIDsHits(p.Root)
+		},
+		Measure: func(p oneshot.Place) runverb.Usage { return measure(p, hits) },
 		Report:  a.writeReports,
 		Scope:   enterScope,
 		Weak:    oneshot.RunWeak,
@@ -64,15 +68,19 @@ func enableStatistics(p oneshot.Place) {
 type measured struct {
 	receipt resource.Receipt
 	oom     resource.OOM
+	pids    resource.PIDs
 	err     error // why there is no receipt
 }
 
 // measure reads what a run has used, while its cgroups are there.
-func measure(p oneshot.Place) runverb.Usage {
+func measure(p oneshot.Place, hits uint64) runverb.Usage {
 	var u measured
 	u.receipt, u.err = resource.ReadReceipt(p.Run)
 	if oom, err := resource.OOMSource(p.Run, p.Root); err == nil {
 		u.oom = oom
+	}
+	if pids, err := resource.PIDsSource(hits, p.Run, p.Root); err == nil {
+		u.pids = pids
 	}
 	return u
 }
@@ -117,8 +125,9 @@ func fillUsage(r *report.Report, used runverb.Usage) {
 			Kills: u.oom.Kills, Whose: u.oom.Whose.String(), Cgroup: u.oom.Path, Sure: u.oom.Sure, Words: u.oom.String(),
 		}
 	}
-	if receipt.PIDsRefused != nil && *receipt.PIDsRefused > 0 {
+	if p := &u.pids; p.Refused > 0 {
 		r.Extra = append(r.Extra, report.PIDsLimit)
+		r.PIDs = &report.PIDs{Refused: p.Refused, Whose: p.Whose.String(), Cgroup: p.Path, Sure: p.Sure, Words: p.String()}
 	}
 }
 

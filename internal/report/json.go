@@ -66,6 +66,8 @@ func (r *Report) fields(j *js) {
 	r.receipt(j)
 	j.key("oom")
 	r.oom(j)
+	j.key("pids")
+	r.pids(j)
 }
 
 // texts writes an object of strings, sorted by key.
@@ -210,5 +212,19 @@ func (r *Report) oom(j *js) {
 		j.key("cgroup").strOrNull(r.OOM.Cgroup)
 		j.key("sure").flag(r.OOM.Sure)
 		j.key("words").str(r.OOM.Words)
+	})
+}
+
+func (r *Report) pids(j *js) {
+	if r.PIDs == nil {
+		j.null()
+		return
+	}
+	j.object(func() {
+		j.key("refused").uint(r.PIDs.Refused)
+		j.key("whose").str(r.PIDs.Whose)
+		j.key("cgroup").strOrNull(r.PIDs.Cgroup)
+		j.key("sure").flag(r.PIDs.Sure)
+		j.key("words").str(r.PIDs.Words)
 	})
 }

@@ -19,6 +19,7 @@ type Receipt struct {
 	MemoryCurrent *uint64
 	MemoryPeak    *uint64
 	SwapPeak      *uint64
+	MemoryHigh    *uint64
 
 	IOReadBytes  *uint64
 	IOWriteBytes *uint64
@@ -63,6 +64,7 @@ func (r *Receipt) values() []value {
 		{name: "memory_current", count: r.MemoryCurrent, bytes: true},
 		{name: "memory_peak", count: r.MemoryPeak, bytes: true},
 		{name: "swap_peak", count: r.SwapPeak, bytes: true},
+		{name: "memory_high", count: r.MemoryHigh},
 		{name: "io_read_bytes", count: r.IOReadBytes, bytes: true},
 		{name: "io_write_bytes", count: r.IOWriteBytes, bytes: true},
 		{name: "io_reads", count: r.IOReads},

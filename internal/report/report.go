@@ -70,6 +70,7 @@ type Report struct {
 
 	Receipt *Receipt // nil: it was not measured
 	OOM     *OOM     // nil: nobody was killed, or it is not known
+	PIDs    *PIDs    // nil: no fork was refused, or it is not known
 }
 
 // Run is another run that has to do with this one.
@@ -86,6 +87,15 @@ type OOM struct {
 	Cgroup string // that has the limit; "" if that is not known
 	Sure   bool
 	Words  string // the same for people
+}
+
+// PIDs says for whose limit forks were refused.
+type PIDs struct {
+	Refused uint64
+	Whose   string // "own", "below", "ancestor", "above"
+	Cgroup  string // that has the limit; "" if that is not known
+	Sure    bool
+	Words   string // the same for people
 }
 
 // Clean says that it is proven that nothing was left behind: nothing was found, the

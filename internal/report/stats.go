@@ -44,7 +44,7 @@ func (r *Receipt) stats(t *text) {
 	}{
 		{"cpu", []string{"cpu_usage", "", "cpu_user", "user", "cpu_system", "system"}},
 		{"throttled", []string{"throttled", "", "throttled_periods", "periods"}},
-		{"memory", []string{"memory_peak", "peak", "memory_current", "at the end", "swap_peak", "swap peak"}},
+		{"memory", []string{"memory_peak", "peak", "memory_current", "at the end", "swap_peak", "swap peak", "memory_high", "times held back"}},
 		{"io", []string{"io_read_bytes", "read", "io_write_bytes", "written", "io_reads", "reads", "io_writes", "writes"}},
 		{"processes", []string{"pids_peak", "peak", "pids_refused", "refused"}},
 		{"cpu pressure", []string{"cpu_pressure_some", "some", "cpu_pressure_full", "full"}},

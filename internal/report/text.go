@@ -74,7 +74,10 @@ func (r *Report) sayOOM(t *text) {
 	if r.OOM != nil && r.OOM.Kills > 0 {
 		t.warn("%s", visible(r.OOM.Words, textReason))
 	}
-	if slices.Contains(r.Extra, PIDsLimit) {
+	switch {
+	case r.PIDs != nil:
+		t.warn("the limit of processes was reached: %s", visible(r.PIDs.Words, textReason))
+	case slices.Contains(r.Extra, PIDsLimit):
 		t.warn("the limit of processes was reached: starts of more were refused")
 	}
 }

@@ -220,12 +220,13 @@ func checkLifeline(fd int) error {
 
 // needsExtras says whether what only the program with all verbs can do is asked for.
 func (f *Flags) needsExtras() bool {
-	return len(f.Limits) > 0 || f.measured() || f.GitHub || f.AllowWeak
+	return f.measured() || f.GitHub || f.AllowWeak
 }
 
-// measured says whether anybody wants to know what the run has used.
+// measured says whether anybody wants to know what the run has used: who sets a limit
+// wants to know that it was hit.
 func (f *Flags) measured() bool {
-	return f.Stats || f.Report != "" || f.JUnit != ""
+	return len(f.Limits) > 0 || f.Stats || f.Report != "" || f.JUnit != ""
 }
 
 // duration is a flag that takes Go's and systemd's way of writing times.
