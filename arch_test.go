@@ -23,7 +23,8 @@ func layers() map[string][]string {
 		"api":                nil,
 		"internal/probe":     {"supervise", "internal/procfs", "internal/sockdiag", "cgroup", "pidfd", "spawn"},
 		"internal/config":    {"supervise", "internal/probe", "internal/account", "internal/envfile", "internal/units", "cgroup", "spawn", "resource", "internal/suggest"},
-		"internal/capture":   nil,
+		"internal/capture":   {"internal/logfile"},
+		"internal/logfile":   nil,
 		"internal/account":   nil,
 		"internal/envfile":   nil,
 		"internal/units":     nil,
@@ -52,7 +53,7 @@ func layers() map[string][]string {
 		"internal/steps":    nil,
 		"internal/nofile":   nil,
 		"internal/suggest":  nil,
-		"internal/server":   {"api", "supervise", "registry", "cgroup", "pidfd", "spawn"},
+		"internal/server":   {"api", "supervise", "registry", "resource", "cgroup", "pidfd", "internal/suggest", "internal/units"},
 		"linuxtest":         nil,
 		"cmd/pitvisor":      {"*"}, // all but linuxtest and programs
 	}

@@ -3,7 +3,8 @@
 //
 // The cgroup tree itself is the registry. A run is a directory of the root:
 //
-//	<root>/run-<id>/                user.pitvisor.run, user.pitvisor.info; flock = the owner lives
+//	<root>/run-<id>/                user.pitvisor.run, user.pitvisor.info; flock = the owner lives;
+//	                                user.pitvisor.socket = where it can be asked
 //	         <pool>/                user.pitvisor.pool
 //	           <slot>.<start>/      user.pitvisor.worker; the processes of one start
 //	<root>/supervisor-<id>/         a supervisor's own leaf; flock = it lives

@@ -30,6 +30,7 @@ type RunView struct {
 	State     RunState   `json:"state"`
 	Dir       string     `json:"dir"` // the path, for printing
 	CgroupID  uint64     `json:"cgroup_id"`
+	Socket    string     `json:"socket,omitempty"` // where the owner can be asked; "" when it cannot
 	Processes int        `json:"processes"`        // in the whole run; zombies do not count
 	Memory    *uint64    `json:"memory,omitempty"` // bytes; nil where this host cannot tell
 	Pools     []PoolView `json:"pools,omitempty"`
@@ -103,7 +104,7 @@ func (r *Registry) view(ctx context.Context, name string) (RunView, bool, error)
 	if err != nil || state == "" {
 		return RunView{}, false, err
 	}
-	v := RunView{Info: info, State: state, Dir: dir.Path(), CgroupID: dir.ID(), Memory: memoryOf(dir)}
+	v := RunView{Info: info, State: state, Dir: dir.Path(), CgroupID: dir.ID(), Memory: memoryOf(dir), Socket: readSocket(dir)}
 	if state == RunForeign {
 		v.Processes = len(pidsBelow(dir))
 		return v, true, nil

@@ -1,0 +1,181 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// EventOptions says which events a stream has. The zero value is all events from
+// now on.
+type EventOptions struct {
+	// Since is the number of the event after which the stream begins; 0 is now,
+	// unless All is set. Events that are no longer held are told as EventGap.
+	Since uint64
+	All   bool // begin with the oldest event that is held
+
+	Select []string // of which workers; none is all
+	Kinds  []string // which kinds; none is all
+	NoWait bool     // end after the newest event instead of waiting for more
+}
+
+func (o *EventOptions) query() url.Values {
+	q := url.Values{"select": o.Select, "kind": o.Kinds}
+	switch {
+	case o.Since > 0:
+		q.Set("since", strconv.FormatUint(o.Since, 10))
+	case o.All:
+		q.Set("since", "0")
+	}
+	if o.NoWait {
+		q.Set("follow", "false")
+	}
+	return q
+}
+
+// maxLine bounds one event: its longest part is the last lines of stderr.
+const maxLine = 1 << 20
+
+// ErrStreamLost says that the supervisor closed a stream before it was over, because
+// it was read too slowly or the supervisor ended. The Seq of the last event is the
+// Since with which to go on.
+var ErrStreamLost = errors.New("the event stream was closed by the supervisor")
+
+// Events returns the events of a stream as they come. The iteration ends with an
+// error, which may be that of ctx; after EventEnd, and with NoWait, it ends without
+// one.
+func (c *Client) Events(ctx context.Context, o EventOptions) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		resp, err := c.do(ctx, http.MethodGet, "/v1/events", o.query(), nil)
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		defer func() { _ = resp.Body.Close() }() // ends the stream
+		ended := false
+		err = readLines(resp.Body, func(line []byte) (bool, error) {
+			var e Event
+			if err := json.Unmarshal(line, &e); err != nil {
+				return false, fmt.Errorf("decode an event: %w", err)
+			}
+			ended = e.Kind == EventEnd
+			return yield(e, nil), nil
+		})
+		switch {
+		case err == nil, errors.Is(err, errEnough):
+		case ctx.Err() != nil:
+			yield(Event{}, context.Cause(ctx))
+		case errors.Is(err, io.EOF) && (ended || o.NoWait):
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			yield(Event{}, ErrStreamLost)
+		default:
+			yield(Event{}, fmt.Errorf("read events: %w", err))
+		}
+	}
+}
+
+// errEnough is the end of a stream that its reader wants.
+var errEnough = errors.New("enough")
+
+// readLines gives each line to f, until it has enough or there is an error, io.EOF
+// at least.
+func readLines(r io.Reader, f func([]byte) (more bool, err error)) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 4096), maxLine)
+	for lines.Scan() {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		more, err := f(line)
+		if err != nil {
+			return err
+		}
+		if !more {
+			return errEnough
+		}
+	}
+	if lines.Err() != nil {
+		return lines.Err()
+	}
+	return io.EOF
+}
+
+// settle is how long a burst of events is left alone before the status is asked
+// for again.
+const settle = 20 * time.Millisecond
+
+// WaitFor returns the first status that pleases done, which it asks again whenever
+// something has happened. It ends with an error when ctx is done, or the supervisor
+// is; the status is the last one then, nil if there was none.
+func (c *Client) WaitFor(ctx context.Context, done func(*Status) bool, selected ...string) (*Status, error) {
+	status, err := c.Status(ctx, selected...)
+	if err != nil || done(status) {
+		return status, err
+	}
+	inner, cancel := context.WithCancel(ctx)
+	happened := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	go func() { ended <- c.listen(inner, status.Seq, happened) }()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-happened:
+		case err := <-ended:
+			ended <- err // for the deferred wait
+			return status, err
+		}
+		<-pause.C
+		next, err := c.Status(ctx, selected...)
+		if err != nil {
+			return status, err
+		}
+		if status = next; done(status) {
+			return status, nil
+		}
+		pause.Reset(settle)
+	}
+}
+
+// errEnded is why a wait is in vain.
+var errEnded = errors.New("the supervisor has ended")
+
+// listen says that something has happened, until the stream ends.
+func (c *Client) listen(ctx context.Context, since uint64, happened chan<- struct{}) error {
+	o := EventOptions{Since: since, All: true}
+	for {
+		for e, err := range c.Events(ctx, o) {
+			if errors.Is(err, ErrStreamLost) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if e.Kind == EventEnd {
+				return errEnded
+			}
+			o.Since = e.Seq
+			select {
+			case happened <- struct{}{}:
+			default:
+			}
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	stdlog "log"
+
+	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/supervise"
+)
+
+// Supervisor is what a server asks of the supervisor.
+type Supervisor interface {
+	Status() []supervise.WorkerStatus
+}
+
+// Options says what a server is for. All but those with a meaning for nil must be set.
+type Options struct {
+	Run        *registry.Run
+	Supervisor Supervisor
+	Events     *Events
+	Log        *slog.Logger
+
+	Config    string                                // the file that the supervisor was started with
+	Tier      string                                // of guarantees
+	Command   func(pool string) (api.Command, bool) // what a pool runs
+	History   func(n int) ([]api.Record, error)     // the newest n records, all when n is 0; nil means that none is kept
+	Metrics   http.Handler                          // nil means that there are none
+	ReaderGID uint32                                // of the group that reads; 0 is none
+	Token     string                                // what callers over TCP must have; "" refuses all of them
+}
+
+// The bounds of one call.
+const (
+	maxHeader   = 16 << 10
+	maxBody     = 64 << 10
+	headerTime  = 5 * time.Second
+	requestTime = 10 * time.Second
+	answerTime  = 30 * time.Second
+	idleTime    = time.Minute
+)
+
+// Server answers callers. Make it with [New], and let [Server.Serve] have listeners.
+type Server struct {
+	o      Options
+	gate   *gate
+	http   *http.Server
+	routes []route
+	slow   time.Duration // how long a reader may take for a batch of a stream
+
+	mu      sync.Mutex                    // guards what follows
+	frozen  map[supervise.WorkerID]uint64 // the start that was frozen
+	streams int
+}
+
+// New makes a server. It serves nothing yet.
+func New(o Options) *Server {
+	own := os.Geteuid()
+	s := &Server{
+		o:      o,
+		gate:   newGate(func(uid int) bool { return uid == 0 || uid == own }),
+		frozen: map[supervise.WorkerID]uint64{},
+		routes: table(),
+		slow:   slowTime,
+	}
+	s.http = &http.Server{
+		Handler:           s,
+		ConnContext:       withPeer,
+		ReadHeaderTimeout: headerTime,
+		ReadTimeout:       requestTime,
+		WriteTimeout:      answerTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          stdlog.New(complaints{o.Log}, "", 0),
+	}
+	return s
+}
+
+// complaints is where package net/http writes what callers do wrong, and what a
+// handler panicked over.
+type complaints struct{ log *slog.Logger }
+
+func (c complaints) Write(b []byte) (int, error) {
+	level := slog.LevelDebug
+	if strings.Contains(string(b), "panic") {
+		level = slog.LevelError
+	}
+	c.log.Log(context.Background(), level, "api: "+strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// Serve answers those who connect to l, until Shutdown. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(&listener{Listener: l, gate: s.gate})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown closes the listeners, lets calls come to their end until ctx is done, and
+// closes what is left. Streams end with [Events.End].
+func (s *Server) Shutdown(ctx context.Context) {
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close() // whoever is still there has had its time
+	}
+}
+
+// ServeHTTP answers one call.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if err := s.serve(w, r); err != nil {
+		if e := wireError(err); e.Status >= http.StatusInternalServerError {
+			s.o.Log.Warn("api: "+e.Cause, "route", r.Method+" "+r.URL.Path)
+		}
+		answerError(w, err)
+	}
+}
+
+// serve finds the route and checks whether the caller may use it, before anything
+// of the call is looked at.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
+	uid := overTCP
+	var p *peer
+	if p, _ = r.Context().Value(peerKey{}).(*peer); p != nil {
+		uid = p.uid()
+	}
+	if err := s.gate.call(uid, time.Now()); err != nil {
+		return err
+	}
+	caller, err := s.callerOf(p, r)
+	if err != nil {
+		return err
+	}
+	route, vars, allowed := s.match(r.Method, r.URL.Path)
+	if route == nil && caller.Role == roleStranger {
+		return forbidden(caller, "anything here")
+	}
+	if route == nil {
+		return noRoute(w, r, allowed)
+	}
+	if !route.access.allows(caller.Role) {
+		return forbidden(caller, r.Method+" "+route.path)
+	}
+	c := &call{r: r, caller: caller, vars: vars, route: route}
+	if err := c.checkQuery(); err != nil {
+		return err
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	return route.handle(s, w, c)
+}
+
+// callerOf says who calls: by the kernel's word on a unix socket, by a token on TCP.
+func (s *Server) callerOf(p *peer, r *http.Request) (*api.Caller, error) {
+	if p != nil && p.conn != nil {
+		return s.identify(p), nil
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok || s.o.Token == "" || !sameText(token, s.o.Token) {
+		return nil, refuse(http.StatusUnauthorized, api.CodeToken, "send the header Authorization: Bearer TOKEN; the token is in the file that token_file in [api] names",
+			"calls over TCP need the token of this supervisor")
+	}
+	return &api.Caller{Role: roleToken, UID: overTCP, Why: "has the token"}, nil
+}
+
+// sameText compares in a time that tells nothing of the texts.
+func sameText(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// forbidden says to a caller whom it was taken for.
+func forbidden(c *api.Caller, what string) error {
+	cure := "call as root, or as the user of the supervisor"
+	if c.Role == roleStranger {
+		cure = "call as root, as the user of the supervisor, or, to read, as a member of the group pitvisor"
+	}
+	return refuse(http.StatusForbidden, api.CodeForbidden, cure, "uid %d (%s) may not use %s: %s", c.UID, c.Role, what, c.Why)
+}
+
+// ServeMetrics answers GET /metrics, and nothing else, to everybody who can connect
+// to l, until ctx is done. It closes l.
+func (s *Server) ServeMetrics(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.o.Metrics)
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
+		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: s.http.ErrorLog,
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // a scrape is not worth waiting for
+	defer stop()
+	err := server.Serve(&listener{Listener: l, gate: newGate(func(int) bool { return false })})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,190 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/resource"
+	"github.com/pitvisor/pitvisor/supervise"
+)
+
+func (s *Server) getWhoami(w http.ResponseWriter, c *call) error { return answer(w, c.caller) }
+
+func (s *Server) getMetrics(w http.ResponseWriter, c *call) error {
+	if s.o.Metrics == nil {
+		return notFound("", "this supervisor has no metrics")
+	}
+	s.o.Metrics.ServeHTTP(w, c.r)
+	return nil
+}
+
+func (s *Server) getStatus(w http.ResponseWriter, c *call) error {
+	selected, err := c.selected()
+	if err != nil {
+		return err
+	}
+	seq := s.o.Events.Newest() // before the snapshot: rather told twice than never
+	workers, err := selected.choose(s.o.Supervisor.Status())
+	if err != nil {
+		return err
+	}
+	return answerBytes(w, s.appendStatus(nil, seq, workers))
+}
+
+// wireRun is what the supervisor says of itself.
+func (s *Server) wireRun() api.Run {
+	info := s.o.Run.Info()
+	return api.Run{
+		ID: info.ID.String(), Name: info.Name, Version: info.Version, Started: info.Started, Owner: info.Owner.String(),
+		Cgroup: s.o.Run.Dir().Path(), Config: s.o.Config, Tier: s.o.Tier,
+	}
+}
+
+// sumUp counts the workers of each pool.
+func sumUp(workers []supervise.WorkerStatus) []api.Pool {
+	pools := []api.Pool{}
+	for i := range workers {
+		w := &workers[i]
+		if len(pools) == 0 || pools[len(pools)-1].Name != w.Worker.Pool {
+			pools = append(pools, api.Pool{Name: w.Worker.Pool})
+		}
+		p := &pools[len(pools)-1]
+		p.Size++
+		if w.Ready {
+			p.Ready++
+		}
+		if w.State == supervise.StateUp {
+			p.Up++
+		}
+		if w.State == supervise.StateFailed {
+			p.Failed++
+		}
+	}
+	return pools
+}
+
+func wireWorker(w *supervise.WorkerStatus, frozen bool) api.Worker {
+	return api.Worker{
+		Worker: w.Worker.String(), Pool: w.Worker.Pool, Slot: w.Worker.Slot, State: api.State(w.State.String()), Ready: w.Ready,
+		Start: w.Start, PID: w.PID, Port: w.Port, Frozen: frozen, Failures: w.Failures, Since: w.Since, Cause: w.Cause,
+	}
+}
+
+// isFrozen says whether a start was frozen by a call.
+func (s *Server) isFrozen(w *supervise.WorkerStatus) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.frozen) > 0 && s.frozen[w.Worker] == w.Start && w.Start != 0
+}
+
+// find returns the worker that a path names.
+func (s *Server) find(pool, slot string) (*supervise.WorkerStatus, error) {
+	n, err := strconv.Atoi(slot)
+	if err != nil || n < 0 {
+		return nil, badRequest("write /v1/workers/web/3", "%.40q is no number of a worker", slot)
+	}
+	workers, err := selection{{text: pool + "/" + slot, glob: pool + "/" + strconv.Itoa(n)}}.choose(s.o.Supervisor.Status())
+	if err != nil {
+		return nil, err
+	}
+	if len(workers) != 1 {
+		return nil, notFound("", "no worker is called %.100q", pool+"/"+slot)
+	}
+	return &workers[0], nil
+}
+
+// inspectedEvents is how many of a worker's newest events an inspection has.
+const inspectedEvents = 20
+
+func (s *Server) getWorker(w http.ResponseWriter, c *call) error {
+	worker, err := s.find(c.vars["pool"], c.vars["slot"])
+	if err != nil {
+		return err
+	}
+	out := api.Inspection{Worker: wireWorker(worker, s.isFrozen(worker)), Events: s.o.Events.last(worker.Worker, inspectedEvents)}
+	if command, ok := s.o.Command(worker.Worker.Pool); ok {
+		out.Command = command
+	}
+	leaf, err := s.openLeaf(worker.Worker.Pool, leafOf(worker))
+	if err == nil { // else there is none, or none any more
+		defer func() { _ = leaf.Close() }() // was only looked at
+		s.lookInto(leaf, worker, &out)
+	}
+	return answer(w, out)
+}
+
+// leafOf names the leaf of the current start.
+func leafOf(w *supervise.WorkerStatus) string {
+	return strconv.Itoa(w.Worker.Slot) + "." + strconv.FormatUint(w.Start, 10)
+}
+
+// lookInto reads what the kernel says of a leaf.
+func (s *Server) lookInto(leaf *cgroup.Dir, w *supervise.WorkerStatus, out *api.Inspection) {
+	if view, ok := registry.ViewLeaf(w.Worker.Pool, leaf); ok {
+		for _, p := range view.Processes {
+			out.Processes = append(out.Processes, api.Process{PID: p.PID, Inode: p.Inode, Name: p.Comm})
+		}
+	}
+	out.Leaf = &api.Leaf{Path: leaf.Path(), CgroupID: leaf.ID(), Limits: limitsOf(leaf)}
+	if events, err := leaf.Events(); err == nil {
+		out.Leaf.Frozen = events.Frozen
+	}
+	used, err := resource.Read(leaf)
+	if err != nil {
+		return // it is being removed
+	}
+	out.Leaf.MemoryBytes, out.Leaf.MemoryPeak = used.MemoryCurrent, used.MemoryPeak
+	out.Leaf.PIDs, out.Leaf.OOMKills = used.PIDs, used.OOMKills
+	if used.CPUUsage != nil {
+		ns := uint64(*used.CPUUsage)
+		out.Leaf.CPUNanoseconds = &ns
+	}
+}
+
+func (s *Server) getHistory(w http.ResponseWriter, c *call) error {
+	if s.o.History == nil {
+		return notFound("", "this supervisor keeps no history")
+	}
+	selected, err := c.selected()
+	if err != nil {
+		return err
+	}
+	limit, err := c.number("limit")
+	if err != nil {
+		return err
+	}
+	ask := limit
+	if len(selected) > 0 {
+		ask = 0 // the newest of these may be old
+	}
+	records, err := s.o.History(ask)
+	if err != nil {
+		return err
+	}
+	out := api.History{Records: []api.Record{}}
+	for _, r := range records {
+		if selected.holds(supervise.WorkerID{Pool: r.Pool, Slot: r.Slot}, r.Start) {
+			out.Records = append(out.Records, r)
+		}
+	}
+	if limit > 0 && len(out.Records) > limit {
+		out.Records = out.Records[len(out.Records)-limit:]
+	}
+	return answer(w, out)
+}
+
+// number reads a whole number of the query; 0 when it is not given.
+func (c *call) number(name string) (int, error) {
+	text := c.query.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || n < 1 {
+		return 0, badRequest("write a whole number from 1", "%s is %.40q", name, text)
+	}
+	return int(n), nil
+}
