@@ -7,8 +7,12 @@
 // user writes through the descriptor that it inherited and can not open them
 // again, so a program that opens /dev/stdout or /dev/stderr by name is refused.
 //
-// Package capture is not a log shipper: it adds no time stamps to the files,
-// compresses nothing and sends nothing over a network.
+// Beside each file a second one says when which byte was written, so that lines
+// have times though workers print none. Old bytes are moved out and compressed
+// beside the writing, see [Rotate]. Package logfile reads it all again.
+//
+// Package capture is not a log shipper: it sends nothing over a network, and it
+// puts nothing of its own between a worker's bytes.
 package capture
 
 import (
@@ -34,11 +38,14 @@ type Options struct {
 	// the run's ID if Prune is to remove it one day. It must be on a local file
 	// system: locks and change events do not cross a network.
 	Dir string
-	// MaxSize is how many of the newest bytes of each stream are kept for sure;
-	// 0 means 16 MiB. A file takes at most a quarter more on disk, and what was
-	// written between two looks at it; the file of the start before is kept as
-	// well, with the name ending in ".1".
+	// MaxSize is how many of the newest bytes of each stream are in its live file
+	// for sure; 0 means 16 MiB. Without rotation the file takes at most a quarter
+	// more on disk, and what was written between two looks at it.
 	MaxSize int64
+	// Rotate says what becomes of older bytes. With it a live file may grow to
+	// MaxSize times (1 + Rotate.Keep) while it is written to faster than the
+	// rotation, which has the lowest priority, can follow.
+	Rotate Rotate
 	// Warn is told of what weakens a promise but stops nothing, such as a full
 	// disk; each kind once. It must not block. Nil means that nobody is told.
 	Warn func(error)
@@ -48,10 +55,12 @@ type Options struct {
 type Store struct {
 	dir     string
 	maxSize int64
+	rotate  Rotate
 	warn    func(error)
 	lock    *os.File // its lock says that the run's supervisor lives
 	watch   *watch
 	trimmer *queue
+	rotator *queue
 	buffers sync.Pool
 	running sync.WaitGroup
 	warned  sync.Map // kind of warning -> told
@@ -60,6 +69,7 @@ type Store struct {
 	pools     map[string]*poolDir
 	followers map[*Follower]bool
 	closed    bool
+	rotating  bool // the rotator runs
 }
 
 // poolDir is the directory of one pool; it has one watch for all its files.
@@ -78,9 +88,13 @@ func Open(o Options) (*Store, error) {
 	if o.MaxSize < 0 {
 		return nil, fmt.Errorf("open output directory %q: negative size %d", o.Dir, o.MaxSize)
 	}
+	if r := o.Rotate; r.Keep < 0 || r.Age < 0 || r.MaxAge < 0 || r.MaxTotal < 0 {
+		return nil, fmt.Errorf("open output directory %q: negative bound in %+v", o.Dir, r)
+	}
 	s := &Store{
-		dir: filepath.Clean(o.Dir), maxSize: o.MaxSize, warn: o.Warn,
+		dir: filepath.Clean(o.Dir), maxSize: o.MaxSize, rotate: o.Rotate, warn: o.Warn,
 		trimmer:   newQueue(),
+		rotator:   newQueue(),
 		pools:     make(map[string]*poolDir),
 		followers: make(map[*Follower]bool),
 	}
@@ -115,6 +129,7 @@ func (s *Store) Close() error {
 	s.endAll()
 	err := s.watch.close()
 	s.trimmer.close()
+	s.rotator.close()
 	s.mu.RLock()
 	for fl := range s.followers {
 		fl.queue.close()

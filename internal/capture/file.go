@@ -8,14 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// file is one output file on disk. All offsets outside of this type count every
-// byte that was ever written to it; what was cut away at the front keeps its
-// numbers, so a reader's place stays right while the file is being cut.
+// file is one output stream of one slot on disk, over all starts of the run.
+// All offsets outside of this type count every byte that was ever written to it;
+// what was cut away or moved out at the front keeps its numbers, so a reader's
+// place stays right.
 type file struct {
 	mu    sync.Mutex // guards the fields below, and keeps cutting and reading apart
-	path  string     // "" when the file is gone for good
-	cut   int64      // bytes before this offset are no longer there
-	shift int64      // bytes that were collapsed: offset minus shift is the place in the file
+	path  string     // of the live file
+	shift int64      // offset minus shift is the place in the live file
+	head  int64      // bytes before this offset are not in the live file any more
+	end   int64      // the highest offset that is known to have been written
+	times recorder
+	rotation
 }
 
 // openForWorker opens the file for appending. It never blocks, even if somebody put a FIFO there.
@@ -44,40 +48,60 @@ func settle(fd int) error {
 	return unix.SetNonblock(fd, false)
 }
 
-// read fills buf from offset off, or up to end if that is not negative. It returns the
-// offset it really read at: a later one when the front was cut away, the file's
-// beginning when somebody truncated it.
+// loadFile returns the stream whose live file is at path, as it was left.
+func loadFile(path, timesPath string) (*file, error) {
+	f := &file{path: path, times: recorder{path: timesPath}}
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return f, nil
+	}
+	if err != nil {
+		return nil, explain("stat", path, err)
+	}
+	if f.times.load(); f.times.base > 0 {
+		f.shift, f.head = f.times.base, f.times.base
+	}
+	f.look(st.Size)
+	return f, nil
+}
+
+// look takes note of the live file's size. A smaller one than before means that
+// a worker of our own user truncated it, as `echo > /dev/stderr` in a shell
+// does: what is in it now is new, and what was in it is gone.
+func (f *file) look(size int64) {
+	if size+f.shift < f.end {
+		f.shift, f.head = f.end, f.end
+		f.times.rebase(f.end)
+	}
+	f.end = size + f.shift
+}
+
+// read fills buf from offset off, or up to end if that is not negative. It
+// returns the offset it really read at: a later one when the front was cut away.
 func (f *file) read(buf []byte, off, end int64) (n int, at int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	at = max(off, f.cut)
-	if f.path == "" {
-		return 0, max(at, end), nil
-	}
 	fd, err := unix.Open(f.path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return 0, at, err
+		return 0, max(off, f.head), err
 	}
 	defer func() { _ = unix.Close(fd) }() // read-only; nothing to lose
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, max(off, f.head), err
+	}
+	f.look(st.Size)
+	at = max(off, f.head)
 	if end >= 0 {
+		at = min(at, max(off, end)) // nothing of this start is left
 		buf = buf[:max(0, min(int64(len(buf)), end-at))]
 	}
 	if len(buf) == 0 {
 		return 0, at, nil
 	}
 	n, err = preadFull(fd, buf, at-f.shift)
-	if n > 0 || err != nil {
-		return n, at, err
-	}
-	// Nothing there: either nothing was written, or a worker of our own user
-	// truncated the file, as `echo > /dev/stderr` in a shell does.
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Size >= at-f.shift {
-		return 0, at, err
-	}
-	f.cut = f.shift
-	n, err = preadFull(fd, buf, 0)
-	return n, f.shift, err
+	return n, at, err
 }
 
 func preadFull(fd int, buf []byte, off int64) (n int, err error) {
@@ -98,30 +122,17 @@ func preadFull(fd int, buf []byte, off int64) (n int, err error) {
 func (f *file) size() (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.path == "" {
-		return f.cut, nil
-	}
 	var st unix.Stat_t
 	if err := unix.Lstat(f.path, &st); err != nil {
-		return f.cut, explain("stat", f.path, err)
+		return f.end, explain("stat", f.path, err)
 	}
-	return st.Size + f.shift, nil
+	f.look(st.Size)
+	return f.end, nil
 }
 
-// rename gives the file another name, which its readers follow.
-func (f *file) rename(path string) error {
+// began takes note of a start that writes to this file from now on.
+func (f *file) began(off int64, start uint64) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := os.Rename(f.path, path); err != nil {
-		return err
-	}
-	f.path = path
-	return nil
-}
-
-// gone tells the readers that there is nothing to read any more.
-func (f *file) gone() {
-	f.mu.Lock()
-	f.path = ""
+	f.times.start(off, start)
 	f.mu.Unlock()
 }

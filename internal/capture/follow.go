@@ -239,9 +239,6 @@ func (st *Streams) Tail(n int) []string {
 		return nil
 	}
 	from := max(seg.from, end-tailSize)
-	if end < seg.from {
-		from = end - tailSize // somebody truncated the file: all that is in it is new
-	}
 	buf := make([]byte, max(0, end-max(0, from)))
 	m, at, err := seg.file.read(buf, from, end)
 	if err != nil {

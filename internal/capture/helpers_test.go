@@ -19,6 +19,8 @@ func helperModes() linuxtest.Modes {
 		"limit-files":     mode(limitFiles),
 		"own-flood":       mode(ownFlood),
 		"bench-write":     benchWrite,
+		"rotate-flood":    mode(rotateFlood),
+		"tmpfs-rotate":    onTmpfs(func(dir string) error { return rotateScenario(filepath.Join(dir, "run")) }),
 	}
 }
 

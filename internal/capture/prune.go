@@ -5,8 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"github.com/pitvisor/pitvisor/internal/logfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +25,7 @@ func Prune(root string, keep int) (removed int, err error) {
 	// IDs begin with the time, so the order of names is the order of runs.
 	var names []string
 	for _, e := range entries {
-		if e.IsDir() && isRunID(e.Name()) {
+		if e.IsDir() && logfile.IsRunID(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
@@ -38,11 +38,6 @@ func Prune(root string, keep int) (removed int, err error) {
 		errs = append(errs, err)
 	}
 	return removed, errors.Join(errs...)
-}
-
-// isRunID says whether a name has the form of a run's ID: 26 digits of Crockford's base 32, in lower case.
-func isRunID(name string) bool {
-	return len(name) == 26 && strings.Trim(name, "0123456789abcdefghjkmnpqrstvwxyz") == ""
 }
 
 // removeIfFree removes the directory unless somebody holds its lock.

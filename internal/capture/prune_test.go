@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pitvisor/pitvisor/internal/logfile"
 )
 
 // runID returns a name like that of the nth run.
@@ -33,7 +35,7 @@ func names(t *testing.T, root string) string {
 	var all []string
 	for _, e := range entries {
 		name := e.Name()
-		if isRunID(name) {
+		if logfile.IsRunID(name) {
 			name = strings.TrimLeft(name, "0")
 		}
 		all = append(all, name)

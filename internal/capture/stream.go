@@ -9,18 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"github.com/pitvisor/pitvisor/internal/logfile"
 	"golang.org/x/sys/unix"
 )
 
 // Stdout and Stderr name the two streams of a worker.
 const (
-	Stdout = "stdout"
-	Stderr = "stderr"
+	Stdout = logfile.Stdout
+	Stderr = logfile.Stderr
 )
 
 // streamNames is indexed like every array of two streams.
@@ -32,11 +32,10 @@ type slotFiles struct {
 	streams [2]stream
 }
 
-// stream is one output of one slot. Its io lock guards file and prev.
+// stream is one output of one slot. The slot's io lock guards file.
 type stream struct {
 	now  atomic.Pointer[segment] // of the newest start, or nil
 	file *file
-	prev *file // the one that was renamed to .1
 }
 
 // segment is what one start wrote to one stream.
@@ -63,9 +62,9 @@ type Streams struct {
 	segments [2]*segment
 }
 
-// Start opens the two files of one start of a worker: they are appended to, and
-// renamed to .1 first if they have outgrown the bound. worker is the name that
-// lines carry. A start of the same slot that is not over ends here.
+// Start opens the two files of one start of a worker, which are appended to.
+// worker is the name that lines carry. A start of the same slot that is not over
+// ends here.
 func (s *Store) Start(worker, pool string, slot int, start uint64) (*Streams, error) {
 	if err := checkPool(pool); err != nil {
 		return nil, fmt.Errorf("open output of %s: %w", worker, err)
@@ -83,14 +82,14 @@ func (s *Store) Start(worker, pool string, slot int, start uint64) (*Streams, er
 	var opened [2]*os.File
 	for i, name := range streamNames() {
 		s.end(files.streams[i].now.Load())
-		opened[i], err = files.streams[i].open(path+"."+name+".log", s.maxSize)
+		opened[i], err = files.streams[i].open(path, slot, name, s.maxSize, &s.rotate)
 		if err != nil {
 			break
 		}
 	}
 	st := &Streams{store: s, Stdout: opened[0], Stderr: opened[1]}
 	if err == nil {
-		err = s.begin(files, st, worker)
+		err = s.begin(files, st, worker, start)
 	}
 	if err != nil {
 		_, _ = opened[0].Close(), opened[1].Close() // nothing was written; closing nil is harmless
@@ -99,8 +98,7 @@ func (s *Store) Start(worker, pool string, slot int, start uint64) (*Streams, er
 	return st, nil
 }
 
-// slot returns the files of a slot and the part of their paths that is common to
-// them. The directory of its pool is made and watched if it is not yet.
+// slot returns the files of a slot and the directory they are in. The directory of its pool is made and watched if it is not yet.
 func (s *Store) slot(pool string, slot int) (*slotFiles, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,45 +121,27 @@ func (s *Store) slot(pool string, slot int) (*slotFiles, string, error) {
 		files = &slotFiles{}
 		dir.slots[slot] = files
 	}
-	return files, filepath.Join(dir.path, strconv.Itoa(slot)), nil
+	return files, dir.path, nil
 }
 
-// open opens the file of a stream, after it was renamed if it is larger than bound.
-func (st *stream) open(path string, bound int64) (*os.File, error) {
-	var info unix.Stat_t
-	err := unix.Lstat(path, &info)
-	if err == nil && info.Size > bound {
-		if err := st.rename(path); err != nil {
-			return nil, explain("rename", path, err)
+// open opens the live file of a stream for a worker.
+func (st *stream) open(dir string, slot int, name string, keep int64, r *Rotate) (*os.File, error) {
+	path := filepath.Join(dir, logfile.LiveName(slot, name))
+	if st.file == nil {
+		f, err := loadFile(path, filepath.Join(dir, logfile.TimesName(slot, name)))
+		if err != nil {
+			return nil, err
 		}
+		st.file = f
 	}
-	f, err := openForWorker(path)
-	if err != nil {
+	if err := st.file.replace(keep, r); err != nil {
 		return nil, err
 	}
-	if st.file == nil {
-		st.file = &file{path: path}
-	}
-	return f, nil
-}
-
-// rename gives the file of a stream the name of the one before it.
-func (st *stream) rename(path string) error {
-	if st.prev != nil {
-		st.prev.gone()
-	}
-	if st.file == nil { // left by an earlier Store of this directory
-		return os.Rename(path, path+".1")
-	}
-	if err := st.file.rename(path + ".1"); err != nil {
-		return err
-	}
-	st.prev, st.file = st.file, nil
-	return nil
+	return openForWorker(path)
 }
 
 // begin makes the segments of a new start and shows them to every follower.
-func (s *Store) begin(files *slotFiles, st *Streams, worker string) error {
+func (s *Store) begin(files *slotFiles, st *Streams, worker string, start uint64) error {
 	for i, name := range streamNames() {
 		from, err := files.streams[i].file.size()
 		if err != nil {
@@ -169,6 +149,7 @@ func (s *Store) begin(files *slotFiles, st *Streams, worker string) error {
 		}
 		st.segments[i] = &segment{worker: worker, name: name, file: files.streams[i].file, from: from}
 		st.segments[i].end.Store(-1)
+		files.streams[i].file.began(from, start)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

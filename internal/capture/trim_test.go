@@ -210,58 +210,6 @@ func onTmpfs(scenario func(dir string) error) linuxtest.Mode {
 	}
 }
 
-func TestStartRenamesAnOutgrownFile(t *testing.T) {
-	s := open(t, Options{MaxSize: 64 << 10})
-	got := follow(t, s)
-	line := strings.Repeat("r", 99) + "\n"
-	var last *Streams
-	for n := range 4 {
-		st := start(t, s, 0, uint64(n))
-		write(t, st.Stderr, strings.Repeat(line, 700)+fmt.Sprintf("end of %d\n", n))
-		st.Done()
-		if tail := st.Tail(1); fmt.Sprint(tail) != fmt.Sprintf("[end of %d]", n) {
-			t.Errorf("Tail of start %d = %q", n, tail)
-		}
-		last = st
-		linuxtest.Wait(t, soon, func() (bool, string) {
-			lines := len(got.of("web/0", Stderr))
-			return lines == (n+1)*701, fmt.Sprintf("%d lines, want %d", lines, (n+1)*701)
-		})
-	}
-	names, err := filepath.Glob(filepath.Join(s.dir, "web", "*"))
-	if err != nil || len(names) != 3 {
-		t.Errorf("files = %v, want two and one that was renamed", names)
-	}
-	first := last.Stderr.Name() + ".1"
-	data, err := os.ReadFile(first)
-	if err != nil || !bytes.HasSuffix(data, []byte("end of 2\n")) {
-		t.Errorf("%s does not end with start 2: %v", first, err)
-	}
-}
-
-// What a start wrote stays readable for a slow reader across one renaming, and
-// is told as lost after the second.
-func TestSlowReaderAcrossRenamings(t *testing.T) {
-	s := open(t, Options{MaxSize: 64 << 10})
-	text := strings.Repeat(strings.Repeat("r", 99)+"\n", 700)
-	var starts []*Streams
-	for n := range 3 {
-		st := start(t, s, 0, uint64(n))
-		write(t, st.Stdout, text)
-		st.Done()
-		starts = append(starts, st)
-	}
-	for i, want := range []int{0, 700, 700} {
-		n := 0
-		for range starts[i].Lines(context.Background(), Stdout) {
-			n++
-		}
-		if n != want {
-			t.Errorf("start %d: %d lines, want %d", i, n, want)
-		}
-	}
-}
-
 // mountTmpfs mounts a tmpfs on dir; ",ro" at the end of options makes it read-only.
 func mountTmpfs(dir, options string) error {
 	options, ro := strings.CutSuffix(options, ",ro")
