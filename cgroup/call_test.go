@@ -267,12 +267,15 @@ func lockAndStay(d *Dir, argv []string) error {
 // its way out until the tracer, which is this process, goes on or ends.
 func holdDying(d *Dir) error {
 	runtime.LockOSThread() // a tracer is a thread
-	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: d.FD(), Ptrace: true}}
+	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Ptrace: true}}
 	pid, _, err := syscall.StartProcess("/bin/sleep", []string{"sleep", "120"}, attr)
 	if err != nil {
 		return err
 	}
 	if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
+		return err
+	}
+	if err := d.WriteFile("cgroup.procs", strconv.Itoa(pid)); err != nil {
 		return err
 	}
 	if err := unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACEEXIT); err != nil {

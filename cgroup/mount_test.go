@@ -134,8 +134,14 @@ func TestFindMountFindsThisHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if m.Hybrid != heldByV1("memory") {
-		t.Errorf("Hybrid = %v, but memory held by v1: %v", m.Hybrid, heldByV1("memory"))
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In a container the host's hierarchies of v1 need not be seen.
+	want := heldByV1("memory") && strings.Contains(string(mounts), " - cgroup ")
+	if m.Hybrid != want {
+		t.Errorf("Hybrid = %v, but memory held by v1: %v", m.Hybrid, want)
 	}
 }
 

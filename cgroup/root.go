@@ -62,7 +62,7 @@ func (e *NoRootError) Hint() string { return e.hint }
 
 const (
 	hintNoMount  = "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1; in a container, give it the host's: --volume /sys/fs/cgroup:/sys/fs/cgroup:rw"
-	hintReadOnly = "containers get cgroup2 read-only: docker run --security-opt writable-cgroups=true, podman run --security-opt unmask=/sys/fs/cgroup, or --privileged; elsewhere: mount -o remount,rw /sys/fs/cgroup"
+	hintReadOnly = "containers get cgroup2 read-only: docker run --security-opt writable-cgroups=true (from 28.0), podman run --security-opt unmask=/sys/fs/cgroup, cgroup_writable of containerd's runtime class in Kubernetes, or --privileged; elsewhere: mount -o remount,rw /sys/fs/cgroup"
 	hintNested   = "inside a run only the user who owns the run can start another one: start it as that user, or leave pitvisor out here"
 	hintDelegate = "get a cgroup of your own from systemd: systemd-run --user --scope -p Delegate=yes pitvisor ..., or run as root"
 )

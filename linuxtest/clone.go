@@ -77,6 +77,34 @@ func bootTick(tb testing.TB) int64 {
 	return now.Nano() / int64(10*time.Millisecond)
 }
 
+// startAs gives the process the number c.PID where clone3 is refused, in a PID
+// namespace of our own: the kernel is told which number was the last. A thread of ours
+// may take it first.
+func (p *Process) startAs(c Command, attr *syscall.ProcAttr) error {
+	for range 100 {
+		if _, taken := Identify(c.PID); taken {
+			return fmt.Errorf("start process %d: %w", c.PID, unix.EEXIST)
+		}
+		if NextPID(c.PID) != nil {
+			return errNoClone3
+		}
+		var err error
+		if p.pid, err = StartProcess(c.Args[0], c.Args, attr); err != nil {
+			return err
+		}
+		if p.pid == c.PID {
+			return nil
+		}
+		_ = p.Signal(unix.SIGKILL) // it may have ended
+		if _, ended, err := p.wait(10 * time.Second); !ended {
+			return fmt.Errorf("end process %d: %w", p.pid, err)
+		}
+		_ = unix.Close(p.fd) // of the wrong one
+		p.reaped = false
+	}
+	return fmt.Errorf("start process %d: the kernel gives other numbers", c.PID)
+}
+
 // cloneArgs is struct clone_args of linux/sched.h, up to cgroup (Linux 5.7).
 type cloneArgs struct {
 	flags, pidfd, childTID, parentTID, exitSignal uint64

@@ -40,17 +40,22 @@ const initialPIDNS = 0xEFFFFFFC
 // the next free one above. It is for a program that runs in a [PIDNamespace]: in
 // the host's it returns an error, because that would disturb other programs.
 func NextPID(pid int) error {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
-		return fmt.Errorf("find the own PID namespace: %w", err)
-	}
-	if st.Ino == initialPIDNS {
+	if inFirstPIDNamespace() {
 		return errors.New("choose the next PID: this is the host's PID namespace")
 	}
-	if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
+	if err := os.WriteFile(lastPID, []byte(strconv.Itoa(pid-1)), 0); err != nil {
 		return fmt.Errorf("choose the next PID %d: %w", pid, err)
 	}
 	return nil
+}
+
+// lastPID says which number the kernel gave last.
+const lastPID = "/proc/sys/kernel/ns_last_pid"
+
+// inFirstPIDNamespace says whether this may be the host's PID namespace.
+func inFirstPIDNamespace() bool {
+	var st unix.Stat_t
+	return unix.Stat("/proc/self/ns/pid", &st) != nil || st.Ino == initialPIDNS
 }
 
 // modePIDNSInit is PID 1 of the namespace.

@@ -83,7 +83,7 @@ func (c Command) start() (*Process, error) {
 	if c.PID != 0 && (len(c.Extra) > 0 || c.cloneflags != 0 || c.beside != nil) {
 		return nil, errors.New("a chosen PID together with Extra or other namespaces")
 	}
-	if c.PID != 0 {
+	if c.PID != 0 && !clone3Refused() {
 		return cloneAs(c, env, files, group)
 	}
 	p := &Process{fd: -1}
@@ -95,6 +95,9 @@ func (c Command) start() (*Process, error) {
 	}
 	for _, f := range c.Extra {
 		attr.Files = append(attr.Files, f.Fd())
+	}
+	if c.PID != 0 {
+		return p, p.startAs(c, attr)
 	}
 	if p.pid, err = startBeside(c.beside, c.Args, attr); err != nil {
 		return nil, err

@@ -119,6 +119,9 @@ func modeJoin(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
+	for fd := 3; fd < group; fd++ {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0) // main may have kept it from children; it may be closed
+	}
 	unix.CloseOnExec(group)
 	unix.CloseOnExec(group + 1)
 	runtime.LockOSThread()

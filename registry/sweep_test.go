@@ -29,6 +29,7 @@ func TestSweepOfAnEmptyRoot(t *testing.T) {
 // TestR05SweepCountsWhatItKilled: a worker that died before and whose number a stranger has now is not
 // counted, and neither is a zombie.
 func TestR05SweepCountsWhatItKilled(t *testing.T) {
+	linuxtest.NeedChosenPID(t)
 	r := newRoot(t)
 	o := startOwner(t, r, 3, 4, sleeper...)
 	dead := mustList(t, r)[0].Pools[0].Workers[0].Process

@@ -54,7 +54,7 @@ func canary(root *cgroup.Dir) (poisoned bool, err error) {
 		return true, bury(p)
 	case errors.Is(err, unix.ENOTDIR):
 		return false, nil
-	case clone3Refused(): // starts go through the helper, which this does not hit
+	case Clone3Refused(): // starts go through the helper, which this does not hit
 		return false, nil
 	case errors.Is(err, unix.ENOENT):
 		if there, existsErr := leaf.Exists(); existsErr == nil && !there {

@@ -130,7 +130,7 @@ func (c *Cmd) start(files []uintptr) (*Process, error) {
 		return p, nil
 	}
 	p, err := c.startDirect(files)
-	if !c.Weak && (err == unix.EPERM || err == unix.ENOSYS) && clone3Refused() {
+	if !c.Weak && (err == unix.EPERM || err == unix.ENOSYS) && Clone3Refused() {
 		return c.startHelper(files)
 	}
 	if err != nil {
@@ -171,9 +171,10 @@ func startTracked(path string, args []string, attr *syscall.ProcAttr) (*Process,
 	return p, nil
 }
 
-// clone3Refused says whether a sandbox keeps clone3 from us altogether. A call
-// without arguments starts nothing; the kernel itself answers it with EINVAL.
-func clone3Refused() bool {
+// Clone3Refused says whether a sandbox keeps clone3 from us altogether, so that starts
+// go through the helper. A call without arguments starts nothing; the kernel itself
+// answers it with EINVAL.
+func Clone3Refused() bool {
 	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
 	return errno == unix.ENOSYS || errno == unix.EPERM
 }

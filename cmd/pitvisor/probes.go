@@ -88,7 +88,11 @@ func (d *diagnosis) tryScratch(root cgroup.Root) (kill bool) {
 	try("xattr", "the cgroup tree itself is the registry", true, func() error {
 		return dir.SetXattr("user.pitvisor.doctor", []byte("1"))
 	})
-	try("start inside a cgroup", "clone3 into a leaf, or a helper that joins it before exec", true, func() error {
+	way := "clone3 into a leaf"
+	if spawn.Clone3Refused() {
+		way = "a helper that joins the leaf before exec, since a sandbox (seccomp) refuses clone3: some milliseconds more"
+	}
+	try("start inside a cgroup", way, true, func() error {
 		poisoned, err := spawn.Poisoned(root.Dir)
 		if poisoned {
 			return errors.New("the kernel kills everything that is started from this cgroup, because it was once killed; `pitvisor up` moves itself")
@@ -124,12 +128,15 @@ func tryController(root cgroup.Root, names ...string) []finding {
 		switch {
 		case err != nil:
 			f.Detail = err.Error()
-		case !f.OK && root.Mount.Hybrid:
-			f.Detail = "cgroup v1 owns the controller"
-			f.Cure = "boot with cgroup_no_v1=all (or systemd.unified_cgroup_hierarchy=1)"
 		case !f.OK:
-			f.Detail = "not delegated to " + root.Dir.Path()
-			f.Cure = "echo +" + name + " > " + filepath.Dir(root.Dir.Path()) + "/cgroup.subtree_control, or Delegate=" + name + " in the unit"
+			why := root.Dir.Missing(name, "")
+			f.Detail, f.Cure = why.Error(), exit.Hint(why)
+			// Also in a container that is not shown the host's hierarchies of v1.
+			if missing, ok := errors.AsType[*cgroup.ControllerError](why); ok && missing.Hybrid {
+				f.Detail = "cgroup v1 owns the controller"
+			} else if ok {
+				f.Detail = "not handed down to " + root.Dir.Path()
+			}
 		}
 		out = append(out, f)
 	}

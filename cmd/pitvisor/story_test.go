@@ -97,6 +97,7 @@ func storyWorkers() []string {
 }
 
 func TestStoryH01R01CrashReuseRestart(t *testing.T) {
+	linuxtest.NeedChosenPID(t)
 	w := newWorld(t)
 	adoptOrphans(t)
 	config := w.config(storyConfig(t))

@@ -24,6 +24,7 @@ type seen struct {
 
 // A process that uses each operation both ways, made by clone and by clone3.
 func TestSteps(t *testing.T) {
+	linuxtest.NeedClone3(t)
 	linuxtest.NoLeaks(t)
 	const flags = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD
 	for _, old := range []bool{false, true} {
@@ -77,6 +78,7 @@ func TestSteps(t *testing.T) {
 
 // A mistake is seen before there is a process.
 func TestRefused(t *testing.T) {
+	linuxtest.NeedClone3(t)
 	table, err := New(1, 1000)
 	if err != nil {
 		t.Fatal(err)

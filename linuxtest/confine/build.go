@@ -158,17 +158,28 @@ func (c Container) mountRoot() error {
 	); err != nil {
 		return err
 	}
-	return makeDevices(newRoot + "/dev/")
+	devices := []string{"null", "zero", "full", "random", "urandom", "tty"}
+	if c.Capabilities == nil {
+		devices = append(devices, "fuse", "console") // of --privileged only those that tests want
+	}
+	return makeDevices(newRoot+"/dev/", devices)
 }
 
 // makeDevices takes the host's: a container of this kind may not be allowed to make
 // device files.
-func makeDevices(dev string) error {
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+func makeDevices(dev string, names []string) error {
+	for _, name := range names {
+		if _, err := os.Stat("/dev/" + name); err != nil {
+			continue // this host has no such thing
+		}
 		if err := makeFile(dev + name); err != nil {
 			return err
 		}
-		if err := (mount{"/dev/" + name, dev + name, "", unix.MS_BIND, ""}).do(); err != nil {
+		from := "/dev/" + name
+		if name == "console" {
+			from = os.DevNull // nothing of the host's
+		}
+		if err := (mount{from, dev + name, "", unix.MS_BIND, ""}).do(); err != nil {
 			return err
 		}
 	}

@@ -120,41 +120,35 @@ func Main() {
 //
 // It must be called before anything else in main: what it changes belongs to threads.
 func Enter(self, args []string) int {
-	if err := enter(self, args); err != nil {
-		if code, ok := err.(exitCode); ok {
-			return int(code)
-		}
+	code, err := enter(self, args)
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "linuxtest: container: %v\n", err)
 		return 125
 	}
-	return 0
+	return code
 }
 
-// exitCode is no error but the end of the init.
-type exitCode int
-
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
-
-func enter(self, args []string) error {
+// enter returns the exit code of the init; a program that replaces it does not return.
+func enter(self, args []string) (int, error) {
 	if len(args) < 2 {
-		return fmt.Errorf("nothing to run: %q", args)
+		return 125, fmt.Errorf("nothing to run: %q", args)
 	}
 	var c Container
 	if err := json.Unmarshal([]byte(args[0]), &c); err != nil {
-		return fmt.Errorf("read what the container is like: %w", err)
+		return 125, fmt.Errorf("read what the container is like: %w", err)
 	}
 	args = args[1:]
 	if c.Confine {
-		return c.confine(args)
+		return 125, c.confine(args)
 	}
 	if os.Getpid() != 1 {
-		return fmt.Errorf("this is process %d and not the first one of a PID namespace", os.Getpid())
+		return 125, fmt.Errorf("this is process %d and not the first one of a PID namespace", os.Getpid())
 	}
 	if err := c.build(); err != nil {
-		return err
+		return 125, err
 	}
 	if c.Entry {
-		return c.confine(args)
+		return 125, c.confine(args)
 	}
 	return c.serve(self, args)
 }

@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,31 +98,12 @@ type started struct {
 
 // run starts the program and waits until it and everything in the group has ended.
 func (s started) run(ctx context.Context, group *group, out io.Writer) (r Result, err error) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return r, err
-	}
-	defer func() { _ = null.Close() }() // nothing to lose
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return r, err
 	}
 	defer func() { _ = reader.Close() }() // read to its end, or given up
-	files := []uintptr{null.Fd(), writer.Fd(), writer.Fd()}
-	for _, f := range s.extra {
-		files = append(files, f.Fd())
-	}
-	pidfd := -1
-	s.sys.PidFD = &pidfd
-	env := s.program.Env
-	if env == nil {
-		env = os.Environ()
-	}
-	dir := s.program.Dir
-	if dir == "" {
-		dir = "/"
-	}
-	pid, _, err := syscall.StartProcess(s.path, s.argv, &syscall.ProcAttr{Dir: dir, Env: env, Files: files, Sys: s.sys})
+	pid, pidfd, err := s.start(writer)
 	for _, f := range append(s.extra, writer) {
 		_ = f.Close() // the program has it
 	}
@@ -150,6 +132,28 @@ func (s started) run(ctx context.Context, group *group, out io.Writer) (r Result
 	case <-time.After(grace): // a process elsewhere has it open
 	}
 	return r, ctx.Err()
+}
+
+// start starts the program with both its outputs to one file.
+func (s started) start(output *os.File) (pid, pidfd int, err error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, -1, err
+	}
+	defer func() { _ = null.Close() }() // nothing to lose
+	files := []uintptr{null.Fd(), output.Fd(), output.Fd()}
+	for _, f := range s.extra {
+		files = append(files, f.Fd())
+	}
+	pidfd = -1
+	s.sys.PidFD = &pidfd
+	env := s.program.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	attr := &syscall.ProcAttr{Dir: cmp.Or(s.program.Dir, "/"), Env: env, Files: files, Sys: s.sys}
+	pid, _, err = syscall.StartProcess(s.path, s.argv, attr)
+	return pid, pidfd, err
 }
 
 // wait4 reaps one child, which is a zombie.

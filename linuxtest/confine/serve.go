@@ -23,7 +23,7 @@ type outcome struct {
 // serve starts the program and is init until it ends: it passes signals on, reaps,
 // reports what is left, and ends with the program's code. Everything in the PID
 // namespace ends with it.
-func (c Container) serve(self, args []string) error {
+func (c Container) serve(self, args []string) (int, error) {
 	for _, fd := range []int{c.Lifeline, c.Report} {
 		if fd > 0 {
 			unix.CloseOnExec(fd) // they are the init's
@@ -36,7 +36,7 @@ func (c Container) serve(self, args []string) error {
 	inner.Confine = true
 	argv, err := inner.Argv(self, args)
 	if err != nil {
-		return err
+		return 125, err
 	}
 	files := []uintptr{0, 1, 2}
 	for i := range c.Files {
@@ -47,7 +47,7 @@ func (c Container) serve(self, args []string) error {
 		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
 	})
 	if err != nil {
-		return fmt.Errorf("start %q: %w", args, err)
+		return 125, fmt.Errorf("start %q: %w", args, err)
 	}
 	for _, fd := range files[3:] {
 		_ = unix.Close(int(fd)) // the program has it
@@ -61,15 +61,15 @@ func (c Container) serve(self, args []string) error {
 	}()
 	status, err := reapUntil(pid)
 	if err != nil {
-		return err
+		return 125, err
 	}
 	if err := c.report(status); err != nil {
-		return err
+		return 125, err
 	}
 	if status.Signaled() {
-		return exitCode(128 + int(status.Signal()))
+		return 128 + int(status.Signal()), nil
 	}
-	return exitCode(status.ExitStatus())
+	return status.ExitStatus(), nil
 }
 
 // endWith ends the init, and with it everything, when nobody holds the other end of
