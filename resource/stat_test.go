@@ -74,7 +74,7 @@ func TestReceiptOfKernelTexts(t *testing.T) {
 	us := func(n int) *time.Duration { d := time.Duration(n) * time.Microsecond; return &d }
 	want := Receipt{
 		CPUUsage: us(5094321), CPUUser: us(4000321), CPUSystem: us(1094000), ThrottledPeriods: n(50), Throttled: us(4012345),
-		MemoryCurrent: n(4096), MemoryPeak: n(8192), SwapPeak: n(0),
+		MemoryCurrent: n(4096), MemoryPeak: n(8192), SwapPeak: n(0), MemoryHigh: n(0),
 		IOReadBytes: n(1208320), IOWriteBytes: n(8388608), IOReads: n(30), IOWrites: n(16), PIDsPeak: n(12), PIDsRefused: n(17),
 		CPUPressureSome: us(1), CPUPressureFull: us(2), MemoryPressureSome: us(3), MemoryPressureFull: us(4),
 		IOPressureSome: us(106441609), IOPressureFull: us(8),
