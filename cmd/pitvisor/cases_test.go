@@ -172,10 +172,17 @@ func TestH20StoppedWorkersStayStopped(t *testing.T) {
 
 func TestH39H46TwoSupervisorsNeverTouchEachOther(t *testing.T) {
 	w := newWorld(t)
-	config := w.config(sleepers("web", 3)) // one config, one root, two supervisors
-	first, second := w.up(config), w.up(config)
+	config := w.config(sleepers("web", 3)) // one root, two supervisors
+	other := filepath.Join(w.dir, "other.toml")
+	if err := os.Link(config, other); err != nil {
+		t.Fatal(err)
+	}
+	first, second := w.up(config), w.up(other)
 	first.ready(names("web", 3)...)
 	second.ready(names("web", 3)...)
+	// With one configuration every worker would be there twice.
+	_, said, code := w.tool("up", "-f", config)
+	assertSays(t, said, code, exitUsage, "the pools of "+config+" are kept already, by pid ", "stop that one first")
 	if n := len(w.groups()); n != 2 {
 		t.Fatalf("%d runs below the root, want 2: %v", n, w.groups())
 	}

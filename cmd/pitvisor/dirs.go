@@ -44,6 +44,20 @@ func (a *app) runtimeRoot(state string) (string, error) {
 	return filepath.Join(state, "run"), nil
 }
 
+// noPlace adds the cure to an error about the state or the runtime directory that
+// comes from where it is; other errors have their own.
+func noPlace(which string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	setting := "StateDirectory"
+	if which == "runtime" {
+		setting = "RuntimeDirectory"
+	}
+	return failHint(exitSelf, err, fmt.Sprintf("name a directory that %s may write with --%s-dir; systemd makes one for a unit that has %s=pitvisor below [Service]",
+		userWord(os.Geteuid()), which, setting))
+}
+
 // runDir is a directory that belongs to one run for as long as its owner
 // lives: the lock on it is the proof, so that others may prune what is stale.
 type runDir struct {

@@ -195,7 +195,11 @@ func failureAttrs(ev supervise.Event) []any {
 	attrs := []any{"start", ev.Start}
 	if f := ev.Failure; f != nil {
 		attrs = append(attrs, "phase", f.Phase.String(), "elapsed", f.Elapsed.Round(time.Millisecond))
-		if hint := exit.Hint(f.Err); hint != "" {
+		hint := exit.Hint(f.Err)
+		if hint == "" && f.Cause == supervise.CausePortTaken {
+			hint = "end that process, or give pool " + ev.Worker.Pool + " another port"
+		}
+		if hint != "" {
 			attrs = append(attrs, "hint", hint)
 		}
 		if len(f.Stderr) > 0 {

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/pitvisor/pitvisor/internal/config"
 	"github.com/pitvisor/pitvisor/internal/exit"
@@ -21,6 +24,21 @@ const (
 func fail(code int, err error) error { return exit.Fail(code, err) }
 
 func failHint(code int, err error, hint string) error { return exit.FailHint(code, err, hint) }
+
+// tellSystemd shows in `systemctl status` why a service has ended, and passes the
+// error on. It does nothing where nobody listens.
+func tellSystemd(err error) error {
+	var coded *exit.Error
+	if err == nil || errors.As(err, &coded) && coded.Err == nil {
+		return err
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	if hint := exit.Hint(err); hint != "" {
+		text += "; " + hint
+	}
+	_, _ = daemon.SdNotify(false, "STATUS="+text)
+	return err
+}
 
 // printError prints an error for a person and returns the exit code that it means.
 func printError(w io.Writer, err error) int {

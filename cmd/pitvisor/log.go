@@ -166,6 +166,13 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	if worker := fields["PITVISOR_WORKER"]; worker != "" {
 		message = worker + ": " + message
 	}
+	// `systemctl status` shows no other field.
+	if said := strings.Split(fields["PITVISOR_STDERR"], "\n"); said[0] != "" {
+		message += "; its last line: " + string(printable([]byte(said[len(said)-1])))
+	}
+	if hint := fields["PITVISOR_HINT"]; hint != "" {
+		message += "; hint: " + hint
+	}
 	return journal.Send(message, journalPriority(r.Level), fields)
 }
 

@@ -99,7 +99,10 @@ func (s *session) showRest() {
 
 // open acquires everything that a start needs, before anything is started.
 func (s *session) open() error {
-	var err error
+	err := s.claim()
+	if err != nil {
+		return err
+	}
 	if s.root, err = cgroup.FindRoot(s.app.cgroupRoot); err != nil {
 		return err
 	}
@@ -136,14 +139,14 @@ func (s *session) openState() error {
 	}
 	id := s.run.ID().String()
 	if s.runtime, err = makeRunDir(runtime, id); err != nil {
-		return fmt.Errorf("make the runtime directory: %w", err)
+		return noPlace("runtime", fmt.Errorf("make the runtime directory: %w", err))
 	}
 	s.onClose(s.runtime.remove)
 	if usesFiles(s.cfg) {
 		s.logDir = filepath.Join(state, "logs", id)
 		warn := func(err error) { s.log.Warn("output files: " + err.Error()) }
 		if s.logs, err = capture.Open(capture.Options{Dir: s.logDir, MaxSize: s.cfg.Log.MaxSize, Warn: warn}); err != nil {
-			return fmt.Errorf("open the workers' log files: %w", err)
+			return noPlace("state", fmt.Errorf("open the workers' log files: %w", err))
 		}
 		s.closeLogs = sync.OnceValue(s.logs.Close)
 		s.onClose(s.closeLogs)

@@ -46,7 +46,7 @@ func (a *app) upCommand() *cobra.Command {
 		Short: "start the pools of a configuration and keep them, in the foreground",
 		Long:  upLong,
 		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return a.up(f) },
+		RunE:  func(*cobra.Command, []string) error { return tellSystemd(a.up(f)) },
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "file", "f", "pitvisor.toml", "configuration file")
@@ -74,6 +74,9 @@ func (a *app) up(f upFlags) error {
 	if err != nil {
 		return fail(exitUsage, err)
 	}
+	if risk := configRisk(cfg.Path); risk != "" {
+		log.Warn(risk)
+	}
 	a.stateDir = cmp.Or(a.stateDir, cfg.StateDir)
 	return a.superviseConfig(cfg, f.quiet, log)
 }
@@ -86,6 +89,9 @@ func loadConfig(path string) (*config.Config, error) {
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, failHint(exitUsage, err, "name a configuration with -f FILE; examples/pool/pitvisor.toml is one to start from")
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return nil, failHint(exitUsage, err, letRead(path))
 	}
 	return nil, fail(exitUsage, err)
 }
