@@ -26,6 +26,11 @@ func newCrewSim(p policy, size int, bounds Rollout, seed uint64) *crewSim {
 	s.crew = crew{size: size, rev: s.good}
 	s.crew.enrol()
 	s.heard = s.hear
+	s.aged = func(c *simSlot) {
+		if !s.calm { // in calm weather each rollout is looked at by itself
+			s.crew.recycle(c.n, ReasonAge, s.now)
+		}
+	}
 	s.crew.boot(ReasonBoot)
 	s.pump()
 	return s

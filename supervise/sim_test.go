@@ -24,6 +24,7 @@ type sim struct {
 	calm   bool                                           // nothing fails any more
 	heard  func(c *simSlot, before worker, acts []action) // what a pool hears of; nil for workers without one
 	ending bool                                           // the last stop is on its way: nobody asks for anything any more
+	aged   func(c *simSlot)                               // a worker has reached its age
 	faults []string
 	acts   []action
 }
@@ -81,6 +82,11 @@ func (q *simQueue) Pop() any {
 
 func newSim(p policy, size int, seed uint64, step stepFunc) *sim {
 	s := &sim{policy: p, step: step, rnd: rand.New(rand.NewPCG(seed, 1)), now: 1}
+	s.aged = func(c *simSlot) { // a pool that replaces in place, or has no time
+		if s.chance(60) {
+			s.after(s.within(time.Second), func() { s.command(c, inRestart) })
+		}
+	}
 	for i := range size {
 		s.slots = append(s.slots, &simSlot{n: i, told: map[uint64]int{}})
 	}

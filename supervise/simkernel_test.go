@@ -128,9 +128,7 @@ func (s *sim) recycle(c *simSlot) {
 	if s.now-c.readyAt < s.policy.age/2 {
 		s.fault("slot %d: recycled %v after it was ready, age is %v", c.n, s.now-c.readyAt, s.policy.age)
 	}
-	if s.chance(60) {
-		s.after(s.within(time.Second), func() { s.command(c, inRestart) })
-	}
+	s.aged(c)
 }
 
 // command is one that people or the pool give.
