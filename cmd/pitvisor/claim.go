@@ -41,7 +41,7 @@ func (e *takenError) Hint() string {
 func claimConfig(state, config string) (*os.File, error) {
 	config, err := filepath.EvalSymlinks(config)
 	if err != nil {
-		return nil, nil //nolint:nilerr // a pipe, as in -f <(generate)
+		return nil, nil // a pipe, as in -f <(generate)
 	}
 	dir := filepath.Join(state, "claims")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
