@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,8 +42,10 @@ type session struct {
 
 	closeLogs func() error
 	runtime   *runDir
+	records   string              // the history's file
 	notify    *probe.NotifyServer // nil when no pool uses it
 	history   *history.Log
+	api       *apiSession
 	show      *display
 	shown     chan struct{} // closed when all output was shown; nil when none is
 	events    *eventLog
@@ -72,7 +75,9 @@ func (a *app) superviseConfig(cfg *config.Config, quiet bool, log *slog.Logger) 
 		return exit.AsSelf(err)
 	}
 	s.startHelpers(ctx)
+	s.startAPI(sup)
 	err = s.supervise(ctx, sup)
+	s.stopAPI()
 	s.showRest()
 	return err
 }
@@ -157,12 +162,13 @@ func (s *session) openState() error {
 		}
 		s.onClose(s.notify.Close)
 	}
-	s.history = history.Open(filepath.Join(state, "history.db"), func(err error) {
+	s.records = filepath.Join(state, "history.db")
+	s.history = history.Open(s.records, func(err error) {
 		s.log.Warn("history: " + err.Error())
 	})
 	s.onClose(s.closeHistory)
 	s.prune(filepath.Join(state, "logs"), runtime)
-	return nil
+	return s.openAPI(runtime)
 }
 
 func (s *session) onClose(f func() error) { s.closers = append(s.closers, f) }
@@ -215,6 +221,7 @@ func (s *session) supervisor(quiet bool) (*supervise.Supervisor, error) {
 	files := probe.NewFileWatcher()
 	for _, p := range s.cfg.Pools {
 		spec := p.Spec
+		spec.Command.Env = append(slices.Clip(spec.Command.Env), s.api.workerEnv()...)
 		if p.Ready != nil {
 			ready, err := probe.New(*p.Ready, probe.Deps{
 				RuntimeDir: s.runtime.path, Notify: s.notify, Files: files, Track: spec.Track,
@@ -230,8 +237,14 @@ func (s *session) supervisor(quiet bool) (*supervise.Supervisor, error) {
 	s.show = newDisplay(s.app, s.cfg, quiet)
 	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
 	return supervise.New(supervise.Options{
-		Run: s.run, Pools: specs, Output: s.output(), Observe: s.events.observe,
+		Run: s.run, Pools: specs, Output: s.output(), Observe: s.observe,
 	})
+}
+
+// observe takes the supervisor's events.
+func (s *session) observe(e supervise.Event) {
+	s.api.events.Observe(e)
+	s.events.observe(e)
 }
 
 // follow shows the workers' output. Its goroutine is not one of the group: a

@@ -36,6 +36,7 @@ type Config struct {
 	Path     string // of the file, absolute
 	StateDir string // where output and history are kept; "" means the usual place of the user
 	Log      Log
+	API      API
 	Pools    []Pool // in the order of the file
 }
 

@@ -45,6 +45,9 @@ func TestExamplesAreAccepted(t *testing.T) {
 	for _, k := range tables.log {
 		accept(k.Name, valid+"[log]\n"+k.Example+"\n")
 	}
+	for _, k := range tables.api {
+		accept(k.Name, valid+"[api]\n"+k.Example+"\n")
+	}
 	for _, k := range tables.pool {
 		text := valid
 		if k.Name == "command" {

@@ -110,6 +110,13 @@ func TestErrorsHavePlaceCauseAndCure(t *testing.T) {
 		{"empty pool table", "[pool]\n", `1:2: no pool in this table`},
 		{"list of pools", "[[pool]]\nname = \"web\"\n", `1:3: a list of tables [[pool]] is not known here: write [pool.NAME]`},
 		{"log", "log = 3\n" + valid, `1:7: log must be a table, but this is a whole number, 3: write [log]`},
+		{"api", "api = 3\n" + valid, `1:7: api must be a table, but this is a whole number, 3: write [api]`},
+		{"tcp without a token", "[api]\ntcp = \"127.0.0.1:1\"\n" + valid, `2:1: tcp needs a token_file: over TCP nobody knows who calls: add token_file`},
+		{"token without tcp", "[api]\ntoken_file = \"t\"\n" + valid, `2:1: token_file has no meaning without tcp`},
+		{"no port", "[api]\ntoken_file = \"t\"\ntcp = \"127.0.0.1\"\n" + valid, `3:7: tcp is "127.0.0.1": no address and port`},
+		{"port 0", "[api]\ntoken_file = \"t\"\ntcp = \":0\"\n" + valid, `3:7: tcp is ":0": the port must be 1 to 65535`},
+		{"a name to listen on", "[api]\ntoken_file = \"t\"\ntcp = \"shop.example:80\"\n" + valid, `3:7: tcp is "shop.example:80": "shop.example" is no address`},
+		{"a group for no socket", "[api]\nsocket = \"none\"\ngroup = \"root\"\n" + valid, `3:1: group has no meaning with socket = "none": leave one of them out`},
 		{"log size", "[log]\nmax_size = \"1K\"\n" + valid, `2:12: max_size is 1024 bytes, must be 65536 to`},
 	} {
 		t.Run(tc.name, func(t *testing.T) { wantErrors(t, tc.text, tc.want) })

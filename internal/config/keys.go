@@ -15,6 +15,7 @@ import (
 type tables struct {
 	top     []key[*Config]
 	log     []key[*Log]
+	api     []key[*API]
 	pool    []key[*poolDraft]
 	backoff []key[*poolDraft]
 	ready   []key[*readyDraft]
@@ -24,7 +25,7 @@ type tables struct {
 
 func newTables() tables {
 	return tables{
-		top: topKeys(), log: logKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
+		top: topKeys(), log: logKeys(), api: apiKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
 		limits: limitKeys(), rlimits: rlimitKeys(),
 	}
 }
@@ -61,6 +62,16 @@ func topKeys() []key[*Config] {
 			set: func(d *decoder, e *entry, c *Config) {
 				if t, ok := d.subtable(e, "write [log]"); ok {
 					decodeTable(d, t, "[log]", d.tables.log, &c.Log)
+				}
+			},
+		},
+		{
+			Name: "api", Type: "table", Default: "", Meaning: "Where the supervisor can be asked, and by whom; see [api].",
+			Example: "[api]",
+			set: func(d *decoder, e *entry, c *Config) {
+				if t, ok := d.subtable(e, "write [api]"); ok {
+					decodeTable(d, t, "[api]", d.tables.api, &c.API)
+					d.finishAPI(&c.API)
 				}
 			},
 		},

@@ -45,6 +45,7 @@ port = 8000
 		Sections: []Section{
 			section("Top level", "", t.top),
 			section("[log]", "", t.log),
+			section("[api]", "The socket that `pitvisor status` and other programs use: docs/api.md.", t.api),
 			section("[pool.NAME]", "A pool is a number of workers that run the same command. NAME is up to 63 of a-z, 0-9, `_` and `-`, and begins with a letter or a digit.", t.pool),
 			section("[pool.NAME.backoff]", "How long to wait before a worker is started again.", t.backoff),
 			section("[pool.NAME.limits]", "Limits of the kernel's cgroup v2 controllers, under the kernel's names, systemd's, or the kernel's with underscores. `[pool.NAME.pool_limits]` has the same keys. Values that are not numbers are strings. A disk is given by its numbers, by its node, or by a file on it; for several disks, write a list of strings. Where a controller is missing, as on hybrid hosts, `limits_mode` decides.", t.limits),

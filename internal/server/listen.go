@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,8 @@ type Socket struct {
 	path string
 	lock *os.File
 	id   fs.FileInfo
+	once sync.Once // for Close: the server closes its listener as well
+	err  error     // of Close
 }
 
 // TakenError says that another supervisor listens at a path.
@@ -73,13 +76,21 @@ func Listen(ctx context.Context, path string) (*Socket, error) {
 func (s *Socket) Path() string { return s.path }
 
 // Close stops listening and removes the socket and its lock, if they are still the
-// ones that were made.
+// ones that were made. Once is enough.
 func (s *Socket) Close() error {
+	s.once.Do(func() { s.err = s.close() })
+	return s.err
+}
+
+func (s *Socket) close() error {
 	err := s.UnixListener.Close()
 	if there, statErr := os.Lstat(s.path); statErr == nil && os.SameFile(there, s.id) {
 		err = errors.Join(err, os.Remove(s.path))
 	}
-	return errors.Join(err, os.Remove(s.path+lockSuffix), s.lock.Close())
+	if removeErr := os.Remove(s.path + lockSuffix); !errors.Is(removeErr, fs.ErrNotExist) {
+		err = errors.Join(err, removeErr) // else it was cleaned away
+	}
+	return errors.Join(err, s.lock.Close())
 }
 
 const lockSuffix = ".lock"

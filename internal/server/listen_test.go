@@ -77,7 +77,6 @@ func TestLivingSocketIsRefused(t *testing.T) {
 	} else {
 		_ = c.Close()
 	}
-	_ = os.WriteFile(path+lockSuffix, nil, 0o600) // for Close to remove
 }
 
 // TestNoSocketIsRefused: a file of somebody is not removed.
@@ -112,7 +111,6 @@ func TestLongPath(t *testing.T) {
 	c.Close()
 	b.Shutdown(context.Background())
 	<-served
-	_ = s.Close() // the server has closed its listener
 	if exists(path) {
 		t.Error("the socket was left behind")
 	}

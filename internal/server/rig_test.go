@@ -166,7 +166,7 @@ func (r *rig) serve(change func(*Options)) {
 		if err := <-served; err != nil {
 			r.Error(err)
 		}
-		if err := l.Close(); err != nil && !strings.Contains(err.Error(), "use of closed") {
+		if err := l.Close(); err != nil {
 			r.Error(err)
 		}
 	})
