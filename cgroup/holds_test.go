@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
 // holds prints whether the caller or an ancestor is in d, and whether the short way
@@ -25,22 +27,36 @@ func TestHoldsSelfAboveOtherCgroups(t *testing.T) {
 	pool := child(t, mine, "pool")
 	leaf := child(t, pool, "leaf")
 	sleeper(t, child(t, pool, "other"))
-	m, err := FindMount()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string]struct {
-		got         string
-		held, known string
-	}{
+	wantHolds(t, map[string]holding{
 		"inside":             {call(t, leaf.Path(), "holds", mine.Path()), "true", "true"},
 		"in it, not below":   {call(t, mine.Path(), "holds", mine.Path()), "true", "true"},
 		"outside":            {call(t, elsewhere.Path(), "holds", mine.Path()), "false", "true"},
 		"parent's parent in": {call(t, leaf.Path(), "child", elsewhere.Path(), "child", elsewhere.Path(), "holds", mine.Path()), "true", "true"},
-		// Nothing above mine is to be seen there, so what /proc says leads nowhere.
+	})
+}
+
+// Nothing above the bind mount is to be seen there, so what /proc says leads nowhere.
+func TestHoldsSelfInABindMount(t *testing.T) {
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
+	d := testDir(t)
+	mine, elsewhere := child(t, d, "mine"), child(t, d, "elsewhere")
+	leaf := child(t, mine, "leaf")
+	m, err := FindMount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantHolds(t, map[string]holding{
 		"bind mount, inside":  {call(t, leaf.Path(), "mounts", "bind", mine.Path(), "holds", m.Path), "true", "false"},
 		"bind mount, outside": {call(t, elsewhere.Path(), "mounts", "bind", mine.Path(), "holds", m.Path), "false", "false"},
-	} {
+	})
+}
+
+// holding is what a process said of a cgroup, and what it should have said.
+type holding struct{ got, held, known string }
+
+func wantHolds(t *testing.T, table map[string]holding) {
+	t.Helper()
+	for name, c := range table {
 		if held, known := field(c.got, "held"), field(c.got, "known"); held != c.held || known != c.known {
 			t.Errorf("%s: held %q, known %q, want %s, %s (%s)", name, held, known, c.held, c.known, c.got)
 		}

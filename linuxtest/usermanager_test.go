@@ -26,6 +26,7 @@ func TestUserManagerRunsUnitsOfItsUser(t *testing.T) {
 
 func TestUserManagerSeesWhatIsLeftInAUnit(t *testing.T) {
 	NeedCommand(t, systemdPath)
+	NeedAdmin(t, "to start a systemd")
 	NoLeaks(t)
 	leave := func(tb testing.TB) {
 		m := UserManager{NoBus: true}.Start(tb)

@@ -1,6 +1,10 @@
 package pidfd
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // Tier is how much the kernel guarantees, from TierE, the least, to TierA.
 type Tier uint8
@@ -37,6 +41,7 @@ type Features struct {
 	Pidfs    bool // unique inode numbers. Linux 6.9
 	Info     bool // PIDFD_GET_INFO. Linux 6.13
 	Handles  bool // an identity can be opened without the PID. Linux 6.14
+	Refused  bool // it could be, but a sandbox such as Docker's refuses open_by_handle_at
 	ExitInfo bool // exit status of processes that are not children. Proven from Linux 6.16
 }
 
@@ -65,10 +70,12 @@ func Probe() Features {
 	inode, err := self.inode()
 	f.Pidfs = err == nil
 	if f.Pidfs {
-		if p, err := (Identity{Inode: inode, PID: self.pid}).openByHandle(); err == nil {
+		p, err := (Identity{Inode: inode, PID: self.pid}).openByHandle()
+		if err == nil {
 			f.Handles = true
 			_ = p.Close() // nothing to lose
 		}
+		f.Refused = errors.Is(err, unix.EPERM) // the kernel itself lets everybody
 	}
 	// Only the dead have an exit status, and nobody dies for a probe. A kernel
 	// that tells of core dumps (6.16) tells of exits (6.15): asked about a

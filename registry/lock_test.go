@@ -227,6 +227,7 @@ func TestOwnerDeadOnlyWithProof(t *testing.T) {
 
 // TestSweepFromAnotherPIDNamespace: there a living owner cannot be seen, and must not be taken for dead.
 func TestSweepFromAnotherPIDNamespace(t *testing.T) {
+	linuxtest.NeedAdmin(t, "to make a PID namespace")
 	r := newRoot(t)
 	o := startOwner(t, r, 1, 1, sleeper...)
 	dead := startOwner(t, r, 1, 1, sleeper...)

@@ -127,6 +127,7 @@ const seals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F
 
 func (c *Cmd) execHelper(files []uintptr, order, report *os.File, procs int) (*Process, error) {
 	var pidfd int
+	files = withInherited(files)
 	base := strconv.Itoa(len(files))
 	var own [controlFiles]uintptr
 	own[fileRequest], own[fileReport], own[fileProcs] = order.Fd(), report.Fd(), uintptr(procs)
@@ -137,6 +138,35 @@ func (c *Cmd) execHelper(files []uintptr, order, report *os.File, procs int) (*P
 		Sys:   c.sysProcAttr(&pidfd),
 	}
 	return startTracked("/proc/self/exe", []string{helperName, base}, &attr)
+}
+
+// withInherited adds the descriptors that this program passes on to whatever it
+// executes (see [BecomeHelper]), so that the helper's own come behind them.
+func withInherited(files []uintptr) []uintptr {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return files // without /proc the first few of them are lost
+	}
+	highest := -1
+	kept := map[int]bool{}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd < len(files) {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			kept[fd] = true
+			highest = max(highest, fd)
+		}
+	}
+	for fd := len(files); fd <= highest; fd++ {
+		if kept[fd] {
+			files = append(files, uintptr(fd))
+		} else {
+			files = append(files, noFile)
+		}
+	}
+	return files
 }
 
 // stage is how far the helper came, in its report.

@@ -23,8 +23,7 @@ func HelperMain() {
 }
 
 // BecomeHelper is HelperMain for a program that passes on to its children what it
-// has inherited, as a wrapper of a command does. A start with the helper cannot pass
-// on the first few of these descriptors: it has its own in their place.
+// has inherited, as a wrapper of a command does.
 //
 // The helper knows itself by argv[0] and by an inherited file that nobody else has.
 func BecomeHelper() {

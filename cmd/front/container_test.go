@@ -114,6 +114,8 @@ func TestContainerWithWritableCgroups(t *testing.T) {
 			b := newBox(t, bin, confine.CgroupPrivate, refuse)
 			code, out := b.run(t, "pitvisor run --fail-on-leak -- sh -c 'setsid -f sleep 1000; tail -n 1 /proc/self/cgroup'; echo $?; ls /sys/fs/cgroup/pitvisor | grep -c ^run-; pgrep -c sleep")
 			says(t, code, out, 1, "0::/pitvisor/run-", "left behind by the command and killed: 1 process", "123\n0\n0\n")
+			code, out = b.run(t, `pitvisor run -- sh -c "echo seven >&7" 7>seven; cat seven`)
+			says(t, code, out, 0, "seven\n")
 			code, out = b.run(t, "pitvisor doctor")
 			words := []string{"/sys/fs/cgroup/pitvisor (owned)", "clone3 into a leaf"}
 			if refuse != nil {

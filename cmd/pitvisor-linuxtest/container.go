@@ -35,8 +35,12 @@ func kinds() []kind {
 func runContainer(ctx context.Context, args []string) (bool, error) {
 	var o siteOptions
 	var names string
+	var entry bool
+	var binds listFlag
 	f := flag.NewFlagSet("container", flag.ContinueOnError)
 	f.StringVar(&names, "kind", "all", "kinds of containers, separated by commas, or all: "+kindNames())
+	f.Var(&binds, "bind", "`path` of the host that the containers see at the same place, read-only; may be repeated")
+	f.BoolVar(&entry, "entry", false, "the program is PID 1 itself, without an init above it")
 	o.define(f)
 	if err := o.parse(f, args); err != nil {
 		return false, err
@@ -44,7 +48,12 @@ func runContainer(ctx context.Context, args []string) (bool, error) {
 	if os.Geteuid() != 0 {
 		return false, errors.New("a container is made by root: run this as root")
 	}
-	sites, err := containerSites(names)
+	sites, err := containerSites(names, func(c *confine.Container) {
+		c.Entry = entry
+		for _, path := range binds {
+			c.Binds = append(c.Binds, confine.Bind{From: path, To: path})
+		}
+	})
 	if err != nil {
 		return false, err
 	}
@@ -59,8 +68,8 @@ func kindNames() string {
 	return strings.Join(all, ", ")
 }
 
-// containerSites are the containers of the given names.
-func containerSites(names string) ([]site, error) {
+// containerSites are the containers of the given names, changed.
+func containerSites(names string, change func(*confine.Container)) ([]site, error) {
 	if names == "all" {
 		names = strings.ReplaceAll(kindNames(), " ", "")
 	}
@@ -70,7 +79,9 @@ func containerSites(names string) ([]site, error) {
 		if i < 0 {
 			return nil, fmt.Errorf("no kind of container %q: want some of %s, or all", name, kindNames())
 		}
-		sites = append(sites, containerSite(kinds()[i]))
+		k := kinds()[i]
+		change(&k.container)
+		sites = append(sites, containerSite(k))
 	}
 	return sites, nil
 }
@@ -78,7 +89,7 @@ func containerSites(names string) ([]site, error) {
 func containerSite(k kind) site {
 	run := func(ctx context.Context, files string, p confine.Program, out io.Writer) (confine.Result, error) {
 		c := k.container
-		c.Binds = []confine.Bind{{From: files, To: "/src"}}
+		c.Binds = append(slices.Clone(c.Binds), confine.Bind{From: files, To: "/src"})
 		if p.Dir == "" {
 			c.Binds = append(c.Binds, confine.Bind{From: p.Args[0], To: p.Args[0]}) // it may be below /tmp
 		}

@@ -1,17 +1,20 @@
 // Command pitvisor-linuxtest runs Go tests, and any other static program, where
-// they meet a real Linux: on Debian's kernels in QEMU.
+// they meet a real Linux: on Debian's kernels in QEMU, in containers, and as an
+// ordinary user in a delegated cgroup.
 //
 //	pitvisor-linuxtest vm [flags] PACKAGES... [-- TEST FLAGS...]
 //	pitvisor-linuxtest vm [flags] -- PROGRAM [ARGS...]
 //	pitvisor-linuxtest systemd [flags] PACKAGES... [-- TEST FLAGS...]
 //	pitvisor-linuxtest systemd [flags] -- PROGRAM [ARGS...]
+//	pitvisor-linuxtest container|delegated [flags] PACKAGES... [-- TEST FLAGS...]
+//	pitvisor-linuxtest container|delegated [flags] -- PROGRAM [ARGS...]
 //	pitvisor-linuxtest kernels
 //	pitvisor-linuxtest probe [flags]
 //	go test -json PACKAGES... | pitvisor-linuxtest record -json FILE [flags]
 //	pitvisor-linuxtest matrix [flags] FILES...
 //	pitvisor-linuxtest root [flags] SUITE
 //
-// See docs/testing.md. It needs no KVM and no root; qemu-system-x86, apt and
+// See docs/testing.md. For vm it needs no KVM and no root; qemu-system-x86, apt and
 // e2fsprogs of Debian or Ubuntu, and the keys of Debian's archive. It is the init
 // of its guests as well, so it must be built with CGO_ENABLED=0 where that matters.
 //
@@ -25,6 +28,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/pitvisor/pitvisor/linuxtest/confine"
 	"github.com/pitvisor/pitvisor/linuxtest/vm"
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +44,10 @@ const usage = `usage:
   pitvisor-linuxtest systemd [flags] -- PROGRAM [ARGS...]
 	runs one static program there
   pitvisor-linuxtest systemd -help
+  pitvisor-linuxtest container|delegated [flags] PACKAGES... [-- TEST FLAGS...]
+  pitvisor-linuxtest container|delegated [flags] -- PROGRAM [ARGS...]
+	runs them on this host's kernel in containers of several kinds, or as an
+	ordinary user in a delegated cgroup
   pitvisor-linuxtest kernels
 	names the kernels
   pitvisor-linuxtest probe [-lane NAME] [-system TEXT] [-json FILE]
@@ -57,6 +65,7 @@ var errUsage = errors.New("wrong call")
 
 func main() {
 	vm.Main()
+	confine.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	code := run(ctx, os.Args[1:])
 	stop()
@@ -70,7 +79,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	verbs := map[string]func(context.Context, []string) (bool, error){
 		"vm": runVM, "systemd": runSystemd, "probe": runProbe, "record": runRecord, "matrix": runMatrix,
-		"root": runRoot,
+		"root": runRoot, "container": runContainer, "delegated": runDelegated,
 	}
 	if verb := verbs[args[0]]; verb != nil {
 		ok, err := verb(ctx, args[1:])

@@ -18,8 +18,7 @@ import (
 // $PITVISOR as the command to try, and returns its output and exit code.
 func inNamespace(t *testing.T, script string, argv []string) (string, int) {
 	t.Helper()
-	linuxtest.NeedRoot(t, "to make a mount namespace")
-	linuxtest.NeedCapability(t, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN to make a mount namespace")
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	linuxtest.NeedCommand(t, "unshare", "mount")
 	args := append([]string{"--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh"}, argv...)
 	cmd := exec.Command("unshare", args...)

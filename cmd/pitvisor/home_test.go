@@ -78,6 +78,7 @@ func TestSupervisorLeavesItsRoot(t *testing.T) {
 // TestUnprivilegedInADelegatedSubtree runs the supervisor as nobody in a subtree
 // that was handed over, as a delegated scope is.
 func TestUnprivilegedInADelegatedSubtree(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
 	w := newWorld(t)
 	linuxtest.NeedCommand(t, "setpriv")
 	const nobody = 65534

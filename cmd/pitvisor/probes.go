@@ -48,6 +48,8 @@ func rootText(r cgroup.Root) string {
 	return text
 }
 
+const sandboxCure = "a sandbox (seccomp) that allows open_by_handle_at, see docs/containers.md; this kernel has it"
+
 func pidfdFindings(f pidfd.Features) []finding {
 	newer := func(ok bool, version string) string {
 		if ok {
@@ -55,11 +57,15 @@ func pidfdFindings(f pidfd.Features) []finding {
 		}
 		return "a kernel with it (first in Linux " + version + ")"
 	}
+	handles := newer(f.Handles, "6.14")
+	if f.Refused {
+		handles = sandboxCure
+	}
 	return []finding{
 		{Name: "pidfd", OK: f.Open, Need: true, Detail: "hold and signal a process by descriptor", Cure: newer(f.Open, "5.4")},
 		{Name: "pidfs", OK: f.Pidfs, Detail: "an inode names a process for the whole boot", Cure: newer(f.Pidfs, "6.9")},
 		{Name: "pidfd info", OK: f.Info, Detail: "ask a pidfd for its process's cgroup", Cure: newer(f.Info, "6.13")},
-		{Name: "pidfs handles", OK: f.Handles, Detail: "reopen a process after a restart, proof against PID reuse", Cure: newer(f.Handles, "6.14")},
+		{Name: "pidfs handles", OK: f.Handles, Detail: "reopen a process after a restart, proof against PID reuse", Cure: handles},
 		{Name: "exit of non-children", OK: f.ExitInfo, Detail: "the exit status of processes that others reap", Cure: newer(f.ExitInfo, "6.15")},
 	}
 }
@@ -184,6 +190,8 @@ func (d *diagnosis) settle(f pidfd.Features, root, kill bool) {
 		d.Tier, d.Raise = "D", "a kernel with cgroup.kill (first in Linux 5.14)"
 	case !f.Pidfs:
 		d.Tier, d.Raise = "C", "a kernel with pidfs (first in Linux 6.9)"
+	case f.Refused && f.ExitInfo && f.Info:
+		d.Tier, d.Raise = "B", sandboxCure
 	case !f.Handles || !f.ExitInfo || !f.Info:
 		d.Tier, d.Raise = "B", "a kernel with pidfs handles and exit information (Linux 6.15 or later): "+missing(f)
 	default:

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -63,7 +65,7 @@ func (d Delegated) run(ctx context.Context, group *group, p Program, out io.Writ
 		return r, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	p.Env = environ(home, filepath.Join(home, "tmp"), p.Env)
+	p.Env = environ(home, filepath.Join(home, "t"), p.Env)
 	sys := &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: leaf, Setsid: true}
 	if os.Geteuid() == 0 {
 		sys.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), Groups: []uint32{}}
@@ -98,7 +100,7 @@ func makeHome(uid int) (string, func() error, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	tmp := filepath.Join(home, "tmp")
+	tmp := filepath.Join(home, "t")
 	err = os.Mkdir(tmp, 0o755)
 	for _, dir := range []string{home, tmp} {
 		if err == nil {
@@ -111,25 +113,45 @@ func makeHome(uid int) (string, func() error, error) {
 	return home, done, nil
 }
 
+// tempPrefix starts the name of a temporary directory, and tempMark is a file in it.
+const (
+	tempPrefix = "lt-"
+	tempMark   = ".linuxtest-confine"
+)
+
 // TempDir makes a directory that every user may enter, and removes those whose owners
 // were killed before they could. done removes it.
 func TempDir() (dir string, done func() error, err error) {
-	pattern := filepath.Join(os.TempDir(), groupPrefix)
-	old, _ := filepath.Glob(pattern + "*") // the pattern is good
-	for _, dir := range old {
+	old, _ := filepath.Glob(filepath.Join(os.TempDir(), tempPrefix+"*", tempMark)) // the pattern is good
+	for _, mark := range old {
+		dir := filepath.Dir(mark)
 		if fd, ok := lockStale(dir); ok {
 			_, _ = os.RemoveAll(dir), unix.Close(fd) // the next one tries again
 		}
 	}
-	if dir, err = os.MkdirTemp("", groupPrefix); err != nil {
+	if dir, err = makeTemp(); err != nil {
 		return "", nil, err
 	}
-	if err := unix.Chmod(dir, 0o755); err != nil {
-		return "", nil, errors.Join(err, os.Remove(dir))
-	}
 	fd, err := lockDir(dir)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, tempMark), nil, 0o644)
+	}
 	if err != nil {
-		return "", nil, errors.Join(err, os.Remove(dir))
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return dir, func() error { return errors.Join(os.RemoveAll(dir), unix.Close(fd)) }, nil
+}
+
+// makeTemp makes one with a short name.
+func makeTemp() (string, error) {
+	for try := 0; ; try++ {
+		dir := filepath.Join(os.TempDir(), fmt.Sprintf("%s%04x", tempPrefix, rand.N(1<<16)))
+		err := os.Mkdir(dir, 0o755)
+		if err == nil {
+			return dir, unix.Chmod(dir, 0o755) // whatever the umask is
+		}
+		if !errors.Is(err, fs.ErrExist) || try == 1000 {
+			return "", err
+		}
+	}
 }

@@ -52,6 +52,9 @@ func (c Container) Run(ctx context.Context, p Program, out io.Writer) (Result, e
 }
 
 func (c Container) run(ctx context.Context, group *group, p Program, out io.Writer) (Result, error) {
+	if c.Entry {
+		return c.runEntry(ctx, group, p, out)
+	}
 	lifeline, alive, err := os.Pipe() // its end tells the container that we are gone
 	if err != nil {
 		return Result{}, err
@@ -62,16 +65,12 @@ func (c Container) run(ctx context.Context, group *group, p Program, out io.Writ
 		return Result{}, err
 	}
 	defer func() { _ = report.Close() }() // only read
-	c.Entry, c.Files, c.Dir, c.Lifeline, c.Report = false, 0, p.Dir, 3, 4
+	c.Files, c.Dir, c.Lifeline, c.Report = 0, p.Dir, 3, 4
 	argv, err := c.Argv([]string{enterName}, p.Args)
 	if err != nil {
 		return Result{}, errors.Join(err, theirs.Close())
 	}
-	p.Dir = "" // of the host
-	r, err := started{
-		program: p, path: "/proc/self/exe", argv: argv, extra: []*os.File{lifeline, theirs},
-		sys: &syscall.SysProcAttr{Cloneflags: Cloneflags, UseCgroupFD: true, CgroupFD: group.fd, Setsid: true},
-	}.run(ctx, group, out)
+	r, err := group.container(p, argv, lifeline, theirs).run(ctx, group, out)
 	if err != nil {
 		return r, err
 	}
@@ -85,6 +84,25 @@ func (c Container) run(ctx context.Context, group *group, p Program, out io.Writ
 	}
 	r.Status, r.Left = unix.WaitStatus(o.Status), o.Left
 	return r, nil
+}
+
+// runEntry is run for a program that is PID 1 itself. Nothing can outlive it.
+func (c Container) runEntry(ctx context.Context, group *group, p Program, out io.Writer) (Result, error) {
+	c.Files, c.Dir = 0, p.Dir
+	argv, err := c.Argv([]string{enterName}, p.Args)
+	if err != nil {
+		return Result{}, err
+	}
+	return group.container(p, argv).run(ctx, group, out)
+}
+
+// container is the program on its way into a container in the group.
+func (g *group) container(p Program, argv []string, extra ...*os.File) started {
+	p.Dir = "" // the host's, where it begins
+	return started{
+		program: p, path: "/proc/self/exe", argv: argv, extra: extra,
+		sys: &syscall.SysProcAttr{Cloneflags: Cloneflags, UseCgroupFD: true, CgroupFD: g.fd, Setsid: true},
+	}
 }
 
 // started is a program on its way.
