@@ -20,6 +20,7 @@ func TestPackages(t *testing.T) {
 	deb := one(t, dir, "*.deb")
 	t.Run("contents of the deb", func(t *testing.T) { testDebContents(t, deb) })
 	t.Run("manual", func(t *testing.T) { testManual(t, deb) })
+	t.Run("completions", func(t *testing.T) { testCompletions(t, deb) })
 	t.Run("contents of the rpm", func(t *testing.T) { testRPMContents(t, one(t, dir, "*.rpm")) })
 	t.Run("tarball", func(t *testing.T) { testTarball(t, one(t, dir, "*.tar.gz")) })
 	t.Run("units", func(t *testing.T) { testUnits(t, deb) })
@@ -46,6 +47,9 @@ func wanted() map[string]string {
 		"/usr/share/bash-completion/completions/pitvisor":    "-rw-r--r--",
 		"/usr/share/fish/vendor_completions.d/pitvisor.fish": "-rw-r--r--",
 		"/usr/share/doc/pitvisor/config.md":                  "-rw-r--r--",
+		"/usr/share/pitvisor/ci/common.sh":                   "-rw-r--r--",
+		"/usr/share/pitvisor/ci/github/job-started.sh":       "-rwxr-xr-x",
+		"/usr/share/pitvisor/ci/gitlab/config.toml":          "-rw-r--r--",
 	}
 }
 
@@ -99,21 +103,6 @@ func compareModes(t *testing.T, got, want map[string]string) {
 		if got[path] != mode {
 			t.Errorf("%s has mode %q, want %q", path, got[path], mode)
 		}
-	}
-}
-
-// testManual asks mandoc what it thinks of the pages.
-func testManual(t *testing.T, deb string) {
-	linuxtest.NeedCommand(t, "mandoc", "dpkg-deb")
-	tree := t.TempDir()
-	sh(t, "dpkg-deb", "-x", deb, tree)
-	sh(t, "gunzip", "-r", filepath.Join(tree, "usr/share/man"))
-	pages, err := filepath.Glob(filepath.Join(tree, "usr/share/man/man?/*"))
-	if err != nil || len(pages) < 10 {
-		t.Fatalf("pages: %v, %v", pages, err)
-	}
-	if out := sh(t, append([]string{"mandoc", "-T", "lint", "-W", "warning"}, pages...)...); out != "" {
-		t.Errorf("mandoc:\n%s", out)
 	}
 }
 
