@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/pitvisor/pitvisor/internal/capture"
@@ -10,26 +10,18 @@ import (
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
-// display shows the workers' output on stdout, each line prefixed with its
-// worker. Lines of stderr have a ! where those of stdout have a |.
+// display shows the workers' output on stdout.
 type display struct {
 	mu    sync.Mutex // guards the fields below
-	out   *bufio.Writer
+	print *linePrinter
 	gone  bool // stdout is closed; the files still have everything
 	quiet bool
-	width int
-	clean bool // a terminal: control characters are made visible
-	paint painter
-	seen  map[string]int // worker → colour
 }
 
-func newDisplay(a *app, cfg *config.Config, quiet bool) *display {
-	d := &display{
-		out: bufio.NewWriter(a.stdout), quiet: quiet, clean: isTerminal(a.stdout),
-		paint: painter(a.colors(a.stdout)), seen: map[string]int{},
-	}
+func newDisplay(a *app, cfg *config.Config, form string) *display {
+	d := &display{print: a.newLinePrinter(form), quiet: form == config.ShowNone}
 	for _, p := range cfg.Pools {
-		d.width = max(d.width, len(fmt.Sprintf("%s/%d", p.Spec.Name, p.Spec.Size-1)))
+		d.print.widen(fmt.Sprintf("%s/%d", p.Spec.Name, p.Spec.Size-1))
 	}
 	return d
 }
@@ -43,28 +35,22 @@ func (d *display) line(l capture.Line) {
 	if d.gone {
 		return
 	}
-	mark := "|"
-	if l.Stream == "stderr" {
-		mark = "!"
-	}
-	color, known := d.seen[l.Worker]
-	if !known {
-		color = len(d.seen)
-		d.seen[l.Worker] = color
-	}
-	text := l.Text
-	if d.clean {
-		text = printable(text)
-	}
-	prefix := d.paint.paint(palette(color), fmt.Sprintf("%-*s %s ", d.width, l.Worker, mark))
-	if l.Lost > 0 { // written faster than it could be shown; an error sticks until Flush
-		_, _ = fmt.Fprintf(d.out, "%s%s\n", prefix, d.paint.paint(styleDim, fmt.Sprintf("[%d bytes not shown]", l.Lost)))
-	}
-	_, _ = d.out.WriteString(prefix)
-	_, _ = d.out.Write(text)
-	_ = d.out.WriteByte('\n')
-	if d.out.Flush() != nil {
+	pool, _, _ := strings.Cut(l.Worker, "/")
+	d.print.print(&outLine{
+		Time: l.At, Pool: pool, Worker: l.Worker, Start: l.Start, Stream: l.Stream,
+		Partial: l.Split, Lost: l.Lost, text: l.Text,
+	})
+	if d.print.out.Flush() != nil {
 		d.gone = true
+	}
+}
+
+// captureOptions says where the workers' output is kept, and for how long.
+func captureOptions(cfg *config.Config, dir string, warn func(error)) capture.Options {
+	r := cfg.Log.Rotate
+	return capture.Options{
+		Dir: dir, Name: cfg.Name, MaxSize: cfg.Log.MaxSize, Warn: warn,
+		Rotate: capture.Rotate{Keep: r.Keep, Age: r.Age, MaxAge: r.KeepAge, MaxTotal: r.KeepTotal, Plain: r.Plain},
 	}
 }
 

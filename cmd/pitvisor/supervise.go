@@ -54,7 +54,7 @@ type session struct {
 	group   sync.WaitGroup // goroutines that end with the session's context
 }
 
-func (a *app) superviseConfig(cfg *config.Config, quiet bool, log *slog.Logger) (err error) {
+func (a *app) superviseConfig(cfg *config.Config, show string, log *slog.Logger) (err error) {
 	s := &session{app: a, log: log, cfg: cfg, signals: make(chan os.Signal, 8)}
 	// From here on a stop is orderly, also one that comes before the start is done.
 	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
@@ -70,7 +70,7 @@ func (a *app) superviseConfig(cfg *config.Config, quiet bool, log *slog.Logger) 
 	if err := s.open(); err != nil {
 		return exit.AsSelf(err)
 	}
-	sup, err := s.supervisor(quiet)
+	sup, err := s.supervisor(show)
 	if err != nil {
 		return exit.AsSelf(err)
 	}
@@ -150,7 +150,7 @@ func (s *session) openState() error {
 	if usesFiles(s.cfg) {
 		s.logDir = filepath.Join(state, "logs", id)
 		warn := func(err error) { s.log.Warn("output files: " + err.Error()) }
-		if s.logs, err = capture.Open(capture.Options{Dir: s.logDir, MaxSize: s.cfg.Log.MaxSize, Warn: warn}); err != nil {
+		if s.logs, err = capture.Open(captureOptions(s.cfg, s.logDir, warn)); err != nil {
 			return noPlace("state", fmt.Errorf("open the workers' log files: %w", err))
 		}
 		s.closeLogs = sync.OnceValue(s.logs.Close)
@@ -216,7 +216,7 @@ func (s *session) prune(logs, runtime string) {
 }
 
 // supervisor builds the pools' specs with their probes and outputs.
-func (s *session) supervisor(quiet bool) (*supervise.Supervisor, error) {
+func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 	specs := make([]supervise.PoolSpec, 0, len(s.cfg.Pools))
 	files := probe.NewFileWatcher()
 	for _, p := range s.cfg.Pools {
@@ -234,7 +234,7 @@ func (s *session) supervisor(quiet bool) (*supervise.Supervisor, error) {
 		}
 		specs = append(specs, spec)
 	}
-	s.show = newDisplay(s.app, s.cfg, quiet)
+	s.show = newDisplay(s.app, s.cfg, show)
 	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
 	return supervise.New(supervise.Options{
 		Run: s.run, Pools: specs, Output: s.output(), Observe: s.observe,

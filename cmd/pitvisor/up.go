@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -36,6 +37,7 @@ type upFlags struct {
 	file      string
 	logLevel  string
 	logFormat string
+	show      string
 	quiet     bool
 }
 
@@ -52,7 +54,9 @@ func (a *app) upCommand() *cobra.Command {
 	flags.StringVarP(&f.file, "file", "f", "pitvisor.toml", "configuration file")
 	flags.StringVar(&f.logLevel, "log-level", "", "least level of the supervisor's own log: debug, info, warn or error (default: [log] level)")
 	flags.StringVar(&f.logFormat, "log-format", "", "the supervisor's own log: auto, text, json or journal (default: [log] format)")
-	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not show the workers' output; it still goes to the files")
+	flags.StringVar(&f.show, "show", "", "the workers' output on stdout: text, json or none; it goes to the files anyway (default: [log] show)")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "--show=none")
+	cmd.MarkFlagsMutuallyExclusive("show", "quiet")
 	return cmd
 }
 
@@ -77,8 +81,15 @@ func (a *app) up(f upFlags) error {
 	if risk := configRisk(cfg.Path); risk != "" {
 		log.Warn(risk)
 	}
+	show := cmp.Or(f.show, cfg.Log.Show)
+	if f.quiet {
+		show = config.ShowNone
+	}
+	if !slices.Contains([]string{config.ShowText, config.ShowJSON, config.ShowNone}, show) {
+		return fail(exitUsage, fmt.Errorf("--show %q is none of text, json, none", show))
+	}
 	a.stateDir = cmp.Or(a.stateDir, cfg.StateDir)
-	return a.superviseConfig(cfg, f.quiet, log)
+	return a.superviseConfig(cfg, show, log)
 }
 
 // loadConfig reads a configuration and turns every problem into a usage error.

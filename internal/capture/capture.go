@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/logfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,6 +39,8 @@ type Options struct {
 	// the run's ID if Prune is to remove it one day. It must be on a local file
 	// system: locks and change events do not cross a network.
 	Dir string
+	// Name is that of the run's configuration, for those who read the files.
+	Name string
 	// MaxSize is how many of the newest bytes of each stream are in its live file
 	// for sure; 0 means 16 MiB. Without rotation the file takes at most a quarter
 	// more on disk, and what was written between two looks at it.
@@ -109,6 +112,9 @@ func Open(o Options) (*Store, error) {
 	if s.watch, err = newWatch(); err != nil {
 		_ = s.lock.Close() // the other error matters
 		return nil, err
+	}
+	if err := logfile.WriteAbout(s.dir, logfile.About{Name: o.Name, Started: time.Now()}); err != nil {
+		s.warnOnce("about", explain("write", s.dir, err))
 	}
 	s.running.Go(s.runWatch)
 	s.running.Go(s.runTrimmer)

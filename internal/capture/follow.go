@@ -19,6 +19,7 @@ const (
 type Line struct {
 	Worker string    // as given to Start, such as "web/3"
 	Stream string    // Stdout or Stderr
+	Start  uint64    // as given to Start
 	At     time.Time // when it was read
 	Text   []byte    // without the newline; any bytes at all; valid only during the call
 	Split  bool      // the line is longer than 64 KiB: it goes on in the next Line of this stream
@@ -220,7 +221,7 @@ func (c *cursor) skip(data []byte) (used int) {
 
 // line makes a Line and tells what was lost before it, once.
 func (c *cursor) line(text []byte, at time.Time, split bool) Line {
-	l := Line{Worker: c.seg.worker, Stream: c.seg.name, At: at, Text: text, Split: split, Lost: c.lost}
+	l := Line{Worker: c.seg.worker, Stream: c.seg.name, Start: c.seg.start, At: at, Text: text, Split: split, Lost: c.lost}
 	c.lost = 0
 	return l
 }

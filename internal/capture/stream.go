@@ -42,6 +42,7 @@ type stream struct {
 type segment struct {
 	worker string
 	name   string // Stdout or Stderr
+	start  uint64
 	file   *file
 	from   int64        // where this start begins
 	end    atomic.Int64 // where it ended; -1 while it is not over
@@ -147,7 +148,7 @@ func (s *Store) begin(files *slotFiles, st *Streams, worker string, start uint64
 		if err != nil {
 			return err
 		}
-		st.segments[i] = &segment{worker: worker, name: name, file: files.streams[i].file, from: from}
+		st.segments[i] = &segment{worker: worker, name: name, start: start, file: files.streams[i].file, from: from}
 		st.segments[i].end.Store(-1)
 		files.streams[i].file.began(from, start)
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pitvisor/pitvisor/internal/probe"
 	"github.com/pitvisor/pitvisor/supervise"
@@ -46,7 +47,25 @@ type Log struct {
 	Format  string // "auto", "text", "json" or "journal"
 	MaxSize int64  // bytes that are kept of each output stream of each worker
 	Keep    int    // how many runs that are over keep their output
+	Show    string // how `pitvisor up` shows the workers' output: ShowText, ShowJSON or ShowNone
+	Rotate  Rotate // what becomes of output that is not among the newest
 }
+
+// Rotate is what becomes of output beyond Log.MaxSize.
+type Rotate struct {
+	Keep      int           // rotated files of each stream
+	Age       time.Duration // a file that old is rotated whatever its size; 0 means never
+	KeepAge   time.Duration // a rotated file that old is removed; 0 means never
+	KeepTotal int64         // bytes of the rotated files of one stream on disk; 0 means no bound
+	Plain     bool          // rotated files are not compressed
+}
+
+// The values of Log.Show.
+const (
+	ShowText = "text"
+	ShowJSON = "json"
+	ShowNone = "none"
+)
 
 // Pool is one [pool.NAME] table.
 type Pool struct {

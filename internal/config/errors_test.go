@@ -12,7 +12,7 @@ func TestErrorsHavePlaceCauseAndCure(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"unknown key", valid + "  comand = 1\n", `3:3: unknown key "comand" in [pool.web]: did you mean "command"?`},
 		{"unknown key of others", valid + "numprocs = 1\n", `3:1: unknown key "numprocs" in [pool.web]: here it is called "size"`},
-		{"unknown key that is like nothing", "[log]\nxyzzy = 1\n" + valid, `2:1: unknown key "xyzzy" in [log]: allowed are level, format, max_size, keep`},
+		{"unknown key that is like nothing", "[log]\nxyzzy = 1\n" + valid, `2:1: unknown key "xyzzy" in [log]: allowed are level, format, max_size, keep, show, rotate_keep, rotate_age, rotate_max_age, rotate_max_size, compress`},
 		{"unknown table", "[pools.web]\ncommand = []\n" + valid, `1:2: unknown key "pools" in the file: did you mean "pool"?`},
 		{"unknown key in braces", valid + `backoff = { min = "1s", factr = 2 }`, `3:25: unknown key "factr" in [pool.web.backoff]: did you mean "factor"?`},
 		{"unknown dotted key", valid + "backoff.mim = \"1s\"\n", `3:9: unknown key "mim" in [pool.web.backoff]: did you mean "min"?`},

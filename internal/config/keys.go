@@ -31,7 +31,7 @@ func newTables() tables {
 }
 
 func defaultLog() Log {
-	return Log{Level: "info", Format: "auto", MaxSize: 16 << 20, Keep: 10}
+	return Log{Level: "info", Format: "auto", MaxSize: 16 << 20, Keep: 10, Show: ShowText, Rotate: Rotate{Keep: 2}}
 }
 
 func topKeys() []key[*Config] {
@@ -89,7 +89,7 @@ func topKeys() []key[*Config] {
 
 func logKeys() []key[*Log] {
 	levels, formats := []string{"debug", "info", "warn", "error"}, []string{"auto", "text", "json", "journal"}
-	return []key[*Log]{
+	return append([]key[*Log]{
 		{
 			Name: "level", Type: oneOfType(levels), Default: "`\"info\"`",
 			Meaning: "The least important messages of the supervisor that are shown.",
@@ -112,7 +112,7 @@ func logKeys() []key[*Log] {
 		},
 		{
 			Name: "max_size", Type: "size", Default: "`\"16M\"`",
-			Meaning: "How many of the newest bytes of each output stream of each worker are kept for sure. A file may take a quarter more, and one older file is kept as well.",
+			Meaning: "How many of the newest bytes of each output stream of each worker are in its file for sure. When the file is twice as large the older half is rotated: moved to a file of its own. See docs/logs.md.",
 			Example: `max_size = "64M"`,
 			set: func(d *decoder, e *entry, l *Log) {
 				if n, ok := d.size(e, 64<<10, 1<<40); ok {
@@ -130,7 +130,7 @@ func logKeys() []key[*Log] {
 				}
 			},
 		},
-	}
+	}, outputKeys()...)
 }
 
 func oneOfType(words []string) string {

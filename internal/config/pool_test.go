@@ -28,6 +28,12 @@ level = "warn"
 format = "json"
 max_size = "1MiB"
 keep = 3
+show = "json"
+rotate_keep = 5
+rotate_age = "1h"
+rotate_max_age = "2days"
+rotate_max_size = "1M"
+compress = false
 
 [pool.web]
 command = ["sh", "-c", "echo ${HOME} {print $1}", "{worker}"]
@@ -102,7 +108,7 @@ interval = "1s"
 timeout = "2s"
 `)
 	if c.Name != "shop" || c.Path != "/etc/pitvisor/f.toml" || c.StateDir != "/etc/pitvisor/state" ||
-		c.Log != (Log{Level: "warn", Format: "json", MaxSize: 1 << 20, Keep: 3}) {
+		c.Log != (Log{Level: "warn", Format: "json", MaxSize: 1 << 20, Keep: 3, Show: ShowJSON, Rotate: Rotate{5, time.Hour, 48 * time.Hour, 1 << 20, true}}) {
 		t.Errorf("config = %+v", c)
 	}
 	p := c.Pools[0]

@@ -2,6 +2,7 @@ package logfile
 
 import (
 	"bufio"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -56,6 +57,9 @@ func noEOF(err error) error {
 	return err
 }
 
+// errTooLong is for a file with more in it than its name says.
+var errTooLong = errors.New("it holds more than its name says")
+
 // passOver goes on behind a rotated file that can not be read.
 func (s *Stream) passOver(p Piece, err error) error {
 	s.closePiece()
@@ -66,13 +70,20 @@ func (s *Stream) passOver(p Piece, err error) error {
 // readPiece reads from the open rotated file. Nothing and no error is its end.
 func (s *Stream) readPiece(buf []byte) (int, error) {
 	p := s.piece
-	n, err := p.from.Read(buf[:min(int64(len(buf)), p.To-s.off)])
+	n, err := 0, error(nil)
+	if s.off < p.To {
+		n, err = p.from.Read(buf[:min(int64(len(buf)), p.To-s.off)])
+	}
 	s.off += int64(n)
 	if n > 0 {
 		return n, nil // an error comes again
 	}
 	switch {
 	case s.off >= p.To:
+		// The checksum is behind the last byte.
+		if _, err := p.from.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			return 0, s.passOver(p.Piece, &DamagedError{Path: p.path, Off: p.From, Err: cmp.Or(err, errTooLong)})
+		}
 		s.closePiece()
 		return 0, nil
 	case err == nil:

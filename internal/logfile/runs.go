@@ -58,15 +58,15 @@ func Runs(root string) ([]Run, error) {
 	var all []Run
 	for _, e := range entries {
 		if e.IsDir() && IsRunID(e.Name()) {
-			all = append(all, openRun(root, e.Name()))
+			all = append(all, OpenRun(root, e.Name()))
 		}
 	}
 	slices.SortFunc(all, func(a, b Run) int { return strings.Compare(a.ID, b.ID) })
 	return all, nil
 }
 
-// openRun looks at one run. What can not be read of it stays empty.
-func openRun(root, id string) Run {
+// OpenRun looks at one run. What can not be read of it stays empty.
+func OpenRun(root, id string) Run {
 	r := Run{ID: id, Dir: filepath.Join(root, id)}
 	if data, err := os.ReadFile(filepath.Join(r.Dir, aboutName)); err == nil {
 		_ = json.Unmarshal(data, &r.About) // a name for people; empty will do

@@ -30,8 +30,8 @@ type Stream struct {
 	piece    *pieceReader // the rotated file that is being read, or nil
 }
 
-// DamagedError is a rotated file that can not be read to its end. What it held
-// from Off on is passed over; everything else is read.
+// DamagedError is a rotated file whose bytes from Off on are missing, or may be
+// wrong. Everything else is read.
 type DamagedError struct {
 	Path string
 	Off  int64 // of the stream
@@ -39,7 +39,7 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("read rotated output %s: damaged after byte %d of the stream: %v", e.Path, e.Off, e.Err)
+	return fmt.Sprintf("read rotated output %s: damaged behind byte %d of the stream: %v", e.Path, e.Off, e.Err)
 }
 
 // Unwrap returns the cause.

@@ -153,13 +153,26 @@ func (t *Times) Missing(from, to int64) (n int64) {
 	return n
 }
 
+// smooth is up to which distance of two marks what is between them is taken to
+// have been written evenly.
+const smooth = 50 * time.Millisecond
+
 // At returns when the byte before off was written; ok is false behind the last mark.
 func (t *Times) At(off int64) (at time.Time, ok bool) {
 	i := sort.Search(len(t.Marks), func(i int) bool { return t.Marks[i].Off >= off })
 	if i == len(t.Marks) {
 		return time.Time{}, false
 	}
-	return t.Marks[i].Time(), true
+	m := t.Marks[i]
+	if i == 0 || m.Off == off {
+		return m.Time(), true
+	}
+	before := t.Marks[i-1]
+	if span := m.At - before.At; span > 0 && span <= smooth.Microseconds() {
+		part := float64(off-before.Off) / float64(m.Off-before.Off)
+		m.At = before.At + int64(part*float64(span))
+	}
+	return m.Time(), true
 }
 
 // Since returns an offset before which nothing was written at or after at.

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pitvisor/pitvisor/internal/config"
+)
+
+// The forms in which lines of workers are printed.
+const (
+	linesText = config.ShowText // worker, a mark and the line
+	linesJSON = config.ShowJSON // one object a line
+	linesRaw  = "raw"           // the line alone
+)
+
+// outLine is one line of a worker.
+type outLine struct {
+	Time    time.Time `json:"time"`
+	Run     string    `json:"run,omitempty"`
+	Pool    string    `json:"pool"`
+	Worker  string    `json:"worker"`
+	Start   uint64    `json:"start,omitempty"`
+	Stream  string    `json:"stream"`
+	Message *string   `json:"message,omitempty"`
+	Base64  string    `json:"message_base64,omitempty"` // in place of Message: it is no UTF-8
+	Partial bool      `json:"partial,omitempty"`        // it goes on in the next line of this stream
+	Lost    int64     `json:"lost_bytes,omitempty"`     // before this line
+
+	text []byte
+}
+
+// linePrinter prints lines of workers. Lines of stderr have a ! where those of
+// stdout have a |, so that they can be told apart without colours.
+type linePrinter struct {
+	out    *bufio.Writer
+	form   string
+	stamps bool // text has the time
+	width  int  // of the names
+	clean  bool // a terminal: control characters are made visible
+	paint  painter
+	seen   map[string]int // worker → colour
+	buf    []byte         // of one line
+	json   *json.Encoder
+}
+
+func (a *app) newLinePrinter(form string) *linePrinter {
+	p := &linePrinter{
+		out: bufio.NewWriterSize(a.stdout, 64<<10), form: form, clean: isTerminal(a.stdout),
+		paint: painter(a.colors(a.stdout)), seen: map[string]int{},
+	}
+	p.json = json.NewEncoder(p.out)
+	p.json.SetEscapeHTML(false)
+	return p
+}
+
+// widen makes room for a worker's name.
+func (p *linePrinter) widen(worker string) { p.width = max(p.width, len(worker)) }
+
+// print prints one line; an error sticks until Flush.
+func (p *linePrinter) print(l *outLine) {
+	switch p.form {
+	case linesJSON:
+		p.printJSON(l)
+	case linesRaw:
+		if l.Lost > 0 && len(l.text) == 0 {
+			return
+		}
+		p.write(l.text)
+	case linesText:
+		p.printText(l)
+	}
+}
+
+func (p *linePrinter) printJSON(l *outLine) {
+	if utf8.Valid(l.text) {
+		text := string(l.text)
+		l.Message, l.Base64 = &text, ""
+	} else {
+		l.Message, l.Base64 = nil, base64.StdEncoding.EncodeToString(l.text)
+	}
+	_ = p.json.Encode(l) // it can fail only as Flush will
+}
+
+func (p *linePrinter) printText(l *outLine) {
+	prefix := p.prefix(l)
+	if l.Lost > 0 {
+		_, _ = io.WriteString(p.out, prefix)
+		_, _ = io.WriteString(p.out, p.paint.paint(styleDim, fmt.Sprintf("[%d bytes are missing here]", l.Lost))+"\n")
+		if len(l.text) == 0 {
+			return
+		}
+	}
+	_, _ = io.WriteString(p.out, prefix)
+	p.write(l.text)
+}
+
+// write writes the text of a line and its end; an error sticks until Flush.
+func (p *linePrinter) write(text []byte) {
+	if p.clean {
+		text = printable(text)
+	}
+	_, _ = p.out.Write(text)
+	_ = p.out.WriteByte('\n')
+}
+
+const stampForm = "2006-01-02T15:04:05.000Z07:00"
+
+func (p *linePrinter) prefix(l *outLine) string {
+	color, known := p.seen[l.Worker]
+	if !known {
+		color = len(p.seen)
+		p.seen[l.Worker] = color
+	}
+	mark := "|"
+	if l.Stream == "stderr" {
+		mark = "!"
+	}
+	p.buf = p.buf[:0]
+	if p.stamps {
+		p.buf = append(p.buf, p.paint.paint(styleDim, l.Time.Local().Format(stampForm))...)
+		p.buf = append(p.buf, ' ')
+	}
+	p.buf = append(p.buf, p.paint.paint(palette(color), fmt.Sprintf("%-*s %s ", p.width, l.Worker, mark))...)
+	return string(p.buf)
+}
