@@ -25,6 +25,8 @@ func TestPackages(t *testing.T) {
 	t.Run("tarball", func(t *testing.T) { testTarball(t, one(t, dir, "*.tar.gz")) })
 	t.Run("units", func(t *testing.T) { testUnits(t, deb) })
 	t.Run("host with systemd", func(t *testing.T) { testHost(t, deb) })
+	t.Run("host with the rpm", func(t *testing.T) { testRPMHost(t, one(t, dir, "*.rpm")) })
+	t.Run("host with the tarball", func(t *testing.T) { testTarballHost(t, one(t, dir, "*.tar.gz")) })
 	t.Run("host with an operator who errs", func(t *testing.T) { testMistakes(t, deb) })
 }
 
