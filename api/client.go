@@ -114,6 +114,32 @@ func (c *Client) Thaw(ctx context.Context, a Action) (*Done, error) {
 	return post[Done](ctx, c, "/v1/thaw", a)
 }
 
+// Start starts workers that were stopped, were given up or have completed.
+func (c *Client) Start(ctx context.Context, a Selected) (*Changed, error) {
+	return post[Changed](ctx, c, "/v1/start", a)
+}
+
+// Stop stops workers until a command starts them again.
+func (c *Client) Stop(ctx context.Context, a Stop) (*Changed, error) {
+	return post[Changed](ctx, c, "/v1/stop", a)
+}
+
+// Restart replaces workers by new ones. How each rollout ended, if that was waited
+// for, is in the answer.
+func (c *Client) Restart(ctx context.Context, a Selected) (*Changed, error) {
+	return post[Changed](ctx, c, "/v1/restart", a)
+}
+
+// Scale gives a pool another size.
+func (c *Client) Scale(ctx context.Context, a Scale) (*Changed, error) {
+	return post[Changed](ctx, c, "/v1/scale", a)
+}
+
+// Reload lets the supervisor read its configuration again.
+func (c *Client) Reload(ctx context.Context, a Reload) (*Changed, error) {
+	return post[Changed](ctx, c, "/v1/reload", a)
+}
+
 // Kill kills all processes of workers at once. The supervisor takes that for an end
 // of theirs, and does what their pool says.
 func (c *Client) Kill(ctx context.Context, a Action) (*Done, error) {

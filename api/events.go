@@ -32,6 +32,9 @@ type Event struct {
 	Leftover  int           `json:"leftover,omitempty"`  // processes that the main process left; they were killed
 	Elapsed   Duration      `json:"elapsed_ns,omitempty"`
 	Delay     Duration      `json:"delay_ns,omitempty"` // of "backoff": until the next start
+	Rollout   uint64        `json:"rollout,omitempty"`  // of "rollout" and what ends it: which of the pool
+	Size      *int          `json:"size,omitempty"`     // of "scaled": the new one
+	WasSize   *int          `json:"was_size,omitempty"` // of "scaled": the old one
 	Error     string        `json:"error,omitempty"`    // what else is known of the cause
 
 	Missing *Gap `json:"missing,omitempty"` // of "gap"

@@ -44,6 +44,20 @@ type Pool struct {
 	Up     int    `json:"up"`     // workers whose program runs
 	Ready  int    `json:"ready"`  // workers that may get work
 	Failed int    `json:"failed"` // workers that were given up
+
+	Labels  map[string]string `json:"labels,omitempty"`
+	Waits   string            `json:"waits,omitempty"`   // for which other pools, in words
+	Removed bool              `json:"removed,omitempty"` // goes when its workers are gone
+	Rollout *Rollout          `json:"rollout,omitempty"` // the one under way
+}
+
+// Rollout is the replacing of a pool's workers by new ones.
+type Rollout struct {
+	Pool   string `json:"pool,omitempty"`
+	ID     uint64 `json:"id"`               // its number in the pool, from 1
+	Reason string `json:"reason,omitempty"` // why it was begun
+	Left   int    `json:"left"`             // workers that are still to be replaced
+	Error  string `json:"error,omitempty"`  // why it stopped; the old workers serve on
 }
 
 // Worker is a snapshot of one worker.
@@ -52,14 +66,18 @@ type Worker struct {
 	Pool     string    `json:"pool"`
 	Slot     int       `json:"slot"` // its number in the pool, from 0
 	State    State     `json:"state"`
-	Ready    bool      `json:"ready"`            // its readiness rule has held
-	Start    uint64    `json:"start"`            // which start of it this is, or was last; 0 before the first
-	PID      int       `json:"pid,omitempty"`    // of the main process, for printing; absent when there is none
-	Port     int       `json:"port,omitempty"`   // that the readiness rule found
-	Frozen   bool      `json:"frozen,omitempty"` // stopped by a call of freeze
-	Failures int       `json:"failures"`         // in a row
-	Since    time.Time `json:"since"`            // when it got into its state
-	Cause    string    `json:"cause,omitempty"`  // of its last failure
+	Ready    bool      `json:"ready"`              // its readiness rule has held
+	Start    uint64    `json:"start"`              // which start of it this is, or was last; 0 before the first
+	PID      int       `json:"pid,omitempty"`      // of the main process, for printing; absent when there is none
+	Port     int       `json:"port,omitempty"`     // that the readiness rule found
+	Frozen   bool      `json:"frozen,omitempty"`   // stopped by a call of freeze
+	Stopped  bool      `json:"stopped,omitempty"`  // by a command; it comes back only by one
+	Surge    bool      `json:"surge,omitempty"`    // stands in while others of its pool are replaced
+	Leaving  bool      `json:"leaving,omitempty"`  // is being stopped for good
+	Replaced bool      `json:"replaced,omitempty"` // is to be replaced, or just being
+	Failures int       `json:"failures"`           // in a row
+	Since    time.Time `json:"since"`              // when it got into its state
+	Cause    string    `json:"cause,omitempty"`    // of its last failure
 }
 
 // Inspection is everything there is to know of one worker.
@@ -117,6 +135,44 @@ type Action struct {
 	Select []string `json:"select"`
 	Signal string   `json:"signal,omitempty"` // for signal only: a name such as "HUP", or a number
 	All    bool     `json:"all,omitempty"`    // for signal only: every process of the leaf, not only the main one
+}
+
+// Selected asks for something that is about whole workers. Select is as in [Action],
+// but for processes; labels ("env=prod") select pools.
+type Selected struct {
+	Select  []string `json:"select"`
+	Wait    bool     `json:"wait,omitempty"`       // answer when all of it is done
+	Timeout Duration `json:"timeout_ns,omitempty"` // of Wait, at most an hour, which 0 means; it ends the waiting only
+}
+
+// Stop asks workers to end.
+type Stop struct {
+	Selected
+	Now bool `json:"now,omitempty"` // kill them, without the grace of their pool
+}
+
+// Scale gives a pool another size.
+type Scale struct {
+	Pool    string   `json:"pool"`
+	Size    *int     `json:"size"`
+	Wait    bool     `json:"wait,omitempty"` // answer when all workers are where they should be
+	Timeout Duration `json:"timeout_ns,omitempty"`
+}
+
+// Reload asks for the configuration to be read again.
+type Reload struct {
+	Wait    bool     `json:"wait,omitempty"` // answer when all rollouts have ended
+	Timeout Duration `json:"timeout_ns,omitempty"`
+}
+
+// Changed says what a command has changed, or has begun to.
+type Changed struct {
+	Workers  []string  `json:"workers,omitempty"`
+	Rollouts []Rollout `json:"rollouts,omitempty"`
+	Added    []string  `json:"added,omitempty"` // pools
+	Removed  []string  `json:"removed,omitempty"`
+	Scaled   []string  `json:"scaled,omitempty"`
+	Updated  []string  `json:"updated,omitempty"` // have another configuration, for which no worker has to be replaced
 }
 
 // Done says what became of an [Action]: one line for each worker that was selected.
@@ -181,6 +237,7 @@ const (
 	CodeTooMany    = "too-many"    // 429, 503: more calls or connections than one user may have
 	CodeInternal   = "internal"    // 500: the supervisor's own trouble
 	CodeToken      = "token"       // 401: TCP without the right token
+	CodeTimeout    = "timeout"     // 504: what was waited for has not come in time
 )
 
 // Error returns the cause.

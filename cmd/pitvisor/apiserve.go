@@ -43,7 +43,7 @@ type apiSession struct {
 
 // openAPI makes the places to be asked at. Nobody is answered before startAPI.
 func (s *session) openAPI(runtime string) error {
-	a := &apiSession{events: server.NewEvents(0)}
+	a := &apiSession{}
 	s.api = a
 	c := &s.cfg.API
 	a.reader = readerGroup(c)
@@ -158,7 +158,7 @@ func (a *apiSession) workerEnv() []string {
 func (s *session) startAPI(sup *supervise.Supervisor) {
 	a := s.api
 	a.server = server.New(server.Options{
-		Run: s.run, Supervisor: sup, Events: a.events, Log: s.log, Config: s.cfg.Path, Tier: hostTier(s.root.Dir),
+		Run: s.run, Supervisor: sup, Log: s.log, Config: s.cfg.Path, Tier: hostTier(s.root.Dir),
 		Command: commandsOf(s.cfg), History: s.readHistory, ReaderGID: a.reader, Token: a.token,
 	})
 	serve := func(l net.Listener) {
@@ -176,12 +176,11 @@ func (s *session) startAPI(sup *supervise.Supervisor) {
 	}
 }
 
-// stopAPI ends all streams and lets calls come to their end.
+// stopAPI lets calls come to their end. Streams have ended with the supervisor.
 func (s *session) stopAPI() {
 	if s.api == nil || s.api.server == nil {
 		return
 	}
-	s.api.events.End()
 	ctx, cancel := context.WithTimeout(context.Background(), apiEndTime)
 	defer cancel()
 	s.api.server.Shutdown(ctx)
@@ -255,3 +254,7 @@ func signalText(sig unix.Signal) string {
 	}
 	return strconv.Itoa(int(sig)) // a real-time signal
 }
+
+// heldEvents is how many events can be told again: those of six hundred workers that
+// start and get ready.
+const heldEvents = 2048

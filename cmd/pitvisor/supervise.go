@@ -237,14 +237,8 @@ func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 	s.show = newDisplay(s.app, s.cfg, show)
 	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
 	return supervise.New(supervise.Options{
-		Run: s.run, Pools: specs, Output: s.output(), Observe: s.observe,
+		Run: s.run, Pools: specs, Output: s.output(), Observe: s.events.observe, EventRing: heldEvents,
 	})
-}
-
-// observe takes the supervisor's events.
-func (s *session) observe(e supervise.Event) {
-	s.api.events.Observe(e)
-	s.events.observe(e)
 }
 
 // follow shows the workers' output. Its goroutine is not one of the group: a

@@ -16,6 +16,19 @@ type API struct {
 	group, tcp, token *entry
 }
 
+func apiTable() key[*Config] {
+	return key[*Config]{
+		Name: "api", Type: "table", Default: "", Meaning: "Where the supervisor can be asked, and by whom; see [api].",
+		Example: "[api]",
+		set: func(d *decoder, e *entry, c *Config) {
+			if t, ok := d.subtable(e, "write [api]"); ok {
+				decodeTable(d, t, "[api]", d.tables.api, &c.API)
+				d.finishAPI(&c.API)
+			}
+		},
+	}
+}
+
 func apiKeys() []key[*API] {
 	return append([]key[*API]{
 		{

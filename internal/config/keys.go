@@ -65,16 +65,7 @@ func topKeys() []key[*Config] {
 				}
 			},
 		},
-		{
-			Name: "api", Type: "table", Default: "", Meaning: "Where the supervisor can be asked, and by whom; see [api].",
-			Example: "[api]",
-			set: func(d *decoder, e *entry, c *Config) {
-				if t, ok := d.subtable(e, "write [api]"); ok {
-					decodeTable(d, t, "[api]", d.tables.api, &c.API)
-					d.finishAPI(&c.API)
-				}
-			},
-		},
+		apiTable(),
 		{
 			Name: "pool", Type: "tables", Default: "", Meaning: "One table for each pool; see [pool.NAME]. There must be at least one.",
 			Example: "[pool.web]",

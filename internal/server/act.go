@@ -89,7 +89,8 @@ func (s *Server) act(w http.ResponseWriter, c *call, what string, texts []string
 	if err != nil {
 		return err
 	}
-	workers, err := selected.choose(s.o.Supervisor.Status())
+	l := s.labels()
+	workers, err := selected.choose(s.o.Supervisor.Status(), l)
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func (s *Server) act(w http.ResponseWriter, c *call, what string, texts []string
 	for range min(hands, len(workers)) {
 		group.Go(func() {
 			for i := range todo {
-				out.Workers[i] = s.actOn(ctx, &workers[i], selected, do)
+				out.Workers[i] = s.actOn(ctx, &workers[i], selected, l, do)
 			}
 		})
 	}
@@ -110,14 +111,14 @@ func (s *Server) act(w http.ResponseWriter, c *call, what string, texts []string
 	}
 	close(todo)
 	group.Wait()
-	s.o.Log.Info("api: "+what, "select", texts, "workers", len(workers), "by", fmt.Sprintf("%s uid %d pid %d", c.caller.Role, c.caller.UID, c.caller.PID))
+	s.audit(c, what, texts, len(workers))
 	return answer(w, out)
 }
 
 // actOn does something to one worker.
-func (s *Server) actOn(ctx context.Context, w *supervise.WorkerStatus, selected selection, do deed) api.Outcome {
+func (s *Server) actOn(ctx context.Context, w *supervise.WorkerStatus, selected selection, l labels, do deed) api.Outcome {
 	out := api.Outcome{Worker: w.Worker.String(), Start: w.Start}
-	n, err := s.try(ctx, w, selected, do)
+	n, err := s.try(ctx, w, selected, l, do)
 	out.Processes = n
 	if err != nil {
 		out.Processes, out.Error = 0, err.Error()
@@ -125,7 +126,7 @@ func (s *Server) actOn(ctx context.Context, w *supervise.WorkerStatus, selected 
 	return out
 }
 
-func (s *Server) try(ctx context.Context, w *supervise.WorkerStatus, selected selection, do deed) (int, error) {
+func (s *Server) try(ctx context.Context, w *supervise.WorkerStatus, selected selection, l labels, do deed) (int, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -137,17 +138,17 @@ func (s *Server) try(ctx context.Context, w *supervise.WorkerStatus, selected se
 		return 0, fmt.Errorf("start %d has ended meanwhile: %w", w.Start, err)
 	}
 	defer func() { _ = leaf.Close() }() // a directory; nothing to lose
-	if err := selected.sameProcess(leaf, w); err != nil {
+	if err := selected.sameProcess(leaf, w, l); err != nil {
 		return 0, err
 	}
 	return do(ctx, leaf, w)
 }
 
 // sameProcess compares the inode of a worker that was selected by its process.
-func (all selection) sameProcess(leaf *cgroup.Dir, w *supervise.WorkerStatus) error {
+func (all selection) sameProcess(leaf *cgroup.Dir, w *supervise.WorkerStatus, l labels) error {
 	for i := range all {
 		s := &all[i]
-		if s.pid == 0 && s.fits(w) {
+		if s.pid == 0 && s.fits(w, l) {
 			return nil // selected by its name as well
 		}
 	}

@@ -15,7 +15,7 @@ import (
 // workerBytes is about what one worker takes.
 const workerBytes = 220
 
-func (s *Server) appendStatus(b []byte, seq uint64, workers []supervise.WorkerStatus) []byte {
+func (s *Server) appendStatus(b []byte, seq uint64, workers []supervise.WorkerStatus, everybody bool) []byte {
 	if b == nil {
 		b = make([]byte, 0, 1024+len(workers)*workerBytes)
 	}
@@ -24,7 +24,7 @@ func (s *Server) appendStatus(b []byte, seq uint64, workers []supervise.WorkerSt
 	b = append(b, `,"seq":`...)
 	b = strconv.AppendUint(b, seq, 10)
 	b = append(b, `,"pools":`...)
-	b = appendJSON(b, sumUp(workers))
+	b = appendJSON(b, s.sumUp(workers, everybody))
 	b = append(b, `,"workers":[`...)
 	for i := range workers {
 		if i > 0 {
@@ -58,9 +58,11 @@ func appendWorker(b []byte, w *supervise.WorkerStatus, frozen bool) []byte {
 		b = append(b, `,"port":`...)
 		b = strconv.AppendInt(b, int64(w.Port), 10)
 	}
-	if frozen {
-		b = append(b, `,"frozen":true`...)
-	}
+	b = appendFlag(b, "frozen", frozen)
+	b = appendFlag(b, "stopped", w.Stopped)
+	b = appendFlag(b, "surge", w.Surge)
+	b = appendFlag(b, "leaving", w.Leaving)
+	b = appendFlag(b, "replaced", w.Replaced)
 	b = append(b, `,"failures":`...)
 	b = strconv.AppendInt(b, int64(w.Failures), 10)
 	b = append(b, `,"since":"`...)
@@ -71,6 +73,16 @@ func appendWorker(b []byte, w *supervise.WorkerStatus, frozen bool) []byte {
 		b = appendJSON(b, w.Cause)
 	}
 	return append(b, '}')
+}
+
+// appendFlag appends what is told only if it is so.
+func appendFlag(b []byte, name string, set bool) []byte {
+	if !set {
+		return b
+	}
+	b = append(b, `,"`...)
+	b = append(b, name...)
+	return append(b, `":true`...)
 }
 
 // appendJSON appends what encoding/json makes of a value that has a form in JSON.

@@ -11,186 +11,105 @@ import (
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
-// heldEvents is how many events can be told again: those of a thousand workers that
-// start and are ready, and some more. One takes about 300 bytes.
-const heldEvents = 4096
-
 // batchBytes is about how much of a stream is written at a time.
 const batchBytes = 64 << 10
 
-// Events is the ring of the newest events. Make it with [NewEvents] and let
-// [Events.Observe] get the supervisor's events.
-type Events struct {
-	mu     sync.Mutex // guards what follows; nothing that waits is done under it
-	ring   []*entry   // grows to size, then goes round
-	oldest int        // index of the oldest entry once the ring is full
-	size   int
-	newest uint64        // Seq of the newest event, also when nothing is held
-	lost   bool          // an event has left the ring
-	wake   chan struct{} // closed at the next event; nil while nobody waits
-	ended  bool
+// batchEvents is how many events are looked at before they are written.
+const batchEvents = 128
+
+// heldLines is how many events keep their text for other readers.
+const heldLines = 1024
+
+// lines keeps the texts of the newest events while there are streams, so that a
+// thousand readers do not encode each event a thousand times.
+type lines struct {
+	mu      sync.Mutex // guards what follows
+	readers int
+	ring    []line // by the number of the event; nil without readers
 }
 
-// entry is one event with its text, which is made when the first reader wants it.
-type entry struct {
-	event supervise.Event
-	once  sync.Once
-	line  []byte
+type line struct {
+	seq  uint64
+	text []byte
 }
 
-// NewEvents returns a ring that holds n events; 0 means the usual number.
-func NewEvents(n int) *Events {
-	if n <= 0 {
-		n = heldEvents
+// enter and leave count readers, and return how many there are.
+func (l *lines) enter(n int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.readers += n; l.readers == 0 {
+		l.ring = nil
 	}
-	return &Events{size: n}
-}
-
-// Observe takes the next event. It does not block.
-func (r *Events) Observe(e supervise.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.newest = e.Seq
-	if len(r.ring) < r.size {
-		r.ring = append(r.ring, &entry{event: e})
-	} else {
-		r.ring[r.oldest] = &entry{event: e}
-		r.oldest = (r.oldest + 1) % r.size
-		r.lost = true
-	}
-	r.wakeAll()
-}
-
-// End says that no event follows.
-func (r *Events) End() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ended = true
-	r.wakeAll()
-}
-
-func (r *Events) wakeAll() {
-	if r.wake != nil {
-		close(r.wake)
-		r.wake = nil
-	}
-}
-
-// Newest is the number of the newest event; 0 before the first.
-func (r *Events) Newest() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.newest
-}
-
-// batch is what a reader gets at a time.
-type batch struct {
-	entries []*entry
-	next    uint64          // where to go on
-	missing *api.Gap        // events after the place that was asked for which are gone
-	wait    <-chan struct{} // closed when there is more; nil when there is more already
-	ended   bool            // and there will never be more
-}
-
-// after returns events that come after a number, at most about a batch.
-func (r *Events) after(seq uint64, want *filter) batch {
-	const most = 256
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	b := batch{next: seq}
-	i := r.find(seq)
-	if r.lost && i == 0 {
-		if first := r.at(0).event.Seq; seq+1 < first {
-			b.missing = &api.Gap{From: seq + 1, To: first - 1}
-			b.next = first - 1
-		}
-	}
-	for ; i < len(r.ring); i++ {
-		if len(b.entries) == most {
-			return b
-		}
-		e := r.at(i)
-		b.next = e.event.Seq
-		if want.holds(&e.event) {
-			b.entries = append(b.entries, e)
-		}
-	}
-	if b.ended = r.ended; !b.ended {
-		if r.wake == nil {
-			r.wake = make(chan struct{})
-		}
-		b.wait = r.wake
-	}
-	return b
-}
-
-// at returns the i-th entry, from the oldest.
-func (r *Events) at(i int) *entry { return r.ring[(r.oldest+i)%len(r.ring)] }
-
-// find returns the index of the first entry after a number.
-func (r *Events) find(seq uint64) int {
-	low, high := 0, len(r.ring)
-	for low < high {
-		if middle := (low + high) / 2; r.at(middle).event.Seq > seq {
-			high = middle
-		} else {
-			low = middle + 1
-		}
-	}
-	return low
-}
-
-// last returns the newest n events of one worker, the oldest first.
-func (r *Events) last(id supervise.WorkerID, n int) []api.Event {
-	r.mu.Lock()
-	var found []*entry
-	for i := len(r.ring) - 1; i >= 0 && len(found) < n; i-- {
-		if e := r.at(i); e.event.Worker == id {
-			found = append(found, e)
-		}
-	}
-	r.mu.Unlock()
-	slices.Reverse(found)
-	events := make([]api.Event, len(found))
-	for i, e := range found {
-		events[i] = wireEvent(&e.event)
-	}
-	return events
+	return l.readers
 }
 
 // text is the event as JSON.
-func (e *entry) text() []byte {
-	e.once.Do(func() {
-		line, err := json.Marshal(wireEvent(&e.event))
-		if err == nil { // always: there is nothing in an event that JSON has no form for
-			e.line = line
-		}
-	})
-	return e.line
+func (l *lines) text(e *supervise.Event) []byte {
+	l.mu.Lock()
+	if l.ring == nil {
+		l.ring = make([]line, heldLines)
+	}
+	if held := l.ring[e.Seq%heldLines]; held.seq == e.Seq {
+		l.mu.Unlock()
+		return held.text
+	}
+	l.mu.Unlock()
+	text, err := json.Marshal(wireEvent(e))
+	if err != nil { // never: there is nothing in an event that JSON has no form for
+		return []byte("{}")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ring != nil {
+		l.ring[e.Seq%heldLines] = line{e.Seq, text}
+	}
+	return text
 }
 
-// filter says which events a reader wants. A nil filter wants all.
+// filter says which events a reader wants.
 type filter struct {
 	selected selection
 	kinds    []string
+	labels   labels
 }
 
 func (f *filter) holds(e *supervise.Event) bool {
-	if f == nil {
-		return true
-	}
 	if len(f.kinds) > 0 && !slices.Contains(f.kinds, e.Kind.String()) {
 		return false
 	}
-	return f.selected.holds(e.Worker, e.Start)
+	return f.selected.holds(e.Worker, e.Start, f.labels)
+}
+
+// lastEvents returns the newest n events of one worker, the oldest first.
+func (s *Server) lastEvents(id supervise.WorkerID, n int) []api.Event {
+	var found []api.Event
+	buf := make([]supervise.Event, batchEvents)
+	for seq := uint64(0); ; {
+		got, _, _ := s.o.Supervisor.EventsAfter(seq, buf)
+		if got == 0 {
+			return found[max(0, len(found)-n):]
+		}
+		for i := range buf[:got] {
+			if e := &buf[i]; e.Worker == id {
+				found = append(found, wireEvent(e))
+			}
+		}
+		seq = buf[got-1].Seq
+	}
 }
 
 // wireEvent is the event as it travels.
 func wireEvent(e *supervise.Event) api.Event {
 	w := api.Event{
 		Seq: e.Seq, At: e.At, Kind: e.Kind.String(), Worker: workerName(e.Worker), Pool: e.Worker.Pool, Slot: e.Worker.Slot,
-		Start: e.Start, Reason: e.Reason.String(), From: api.State(e.From.String()), To: api.State(e.To.String()), Ready: e.Ready,
-		PID: e.PID, Port: e.Port, Escalated: e.Escalated, Leftover: e.Leftover, Elapsed: e.Elapsed, Delay: e.Delay,
+		Start: e.Start, Reason: e.Reason.String(), Ready: e.Ready, PID: e.PID, Port: e.Port,
+		Escalated: e.Escalated, Leftover: e.Leftover, Elapsed: e.Elapsed, Delay: e.Delay, Rollout: e.Rollout,
+	}
+	if e.Worker.Slot >= 0 {
+		w.From, w.To = api.State(e.From.String()), api.State(e.To.String())
+	}
+	if e.Kind == supervise.EventScaled {
+		w.Size, w.WasSize = &e.Size, &e.WasSize
 	}
 	if e.Exit != nil {
 		w.Exit = wireExit(e)

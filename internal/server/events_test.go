@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,16 +27,84 @@ import (
 type bare struct {
 	testing.TB
 	*api.Client
-	events *Events
+	sup    *fake
 	server *Server
 	socket string
-	seq    uint64
+}
+
+// fake is a supervisor of nothing but events and a status, which the test makes.
+type fake struct {
+	Supervisor // nil: what is not there is not to be called
+
+	mu      sync.Mutex // guards what follows
+	held    int
+	events  []supervise.Event
+	seq     uint64
+	more    chan struct{}
+	ended   bool
+	workers []supervise.WorkerStatus
+}
+
+func (f *fake) Pools() []supervise.PoolStatus {
+	return []supervise.PoolStatus{{Name: "web", Size: len(f.workers), Labels: map[string]string{"env": "prod"}}}
+}
+
+func (f *fake) Status() []supervise.WorkerStatus { return slices.Clone(f.workers) }
+
+func (f *fake) LastEvent() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seq
+}
+
+func (f *fake) EventsAfter(seq uint64, buf []supervise.Event) (int, uint64, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var lost uint64
+	if first := f.seq - uint64(len(f.events)) + 1; seq+1 < first {
+		lost, seq = first-seq-1, first-1
+	}
+	n := copy(buf, f.events[len(f.events)-int(f.seq-seq):])
+	if n == int(f.seq-seq) && f.ended {
+		return n, lost, nil
+	}
+	return n, lost, f.more
+}
+
+func (f *fake) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ended {
+		f.ended = true
+		close(f.more)
+	}
+}
+
+// happen makes n events, of the workers web/0 to web/4 in turn.
+func (f *fake) happen(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for range n {
+		f.seq++
+		f.events = append(f.events, supervise.Event{
+			Seq: f.seq, At: time.Unix(int64(f.seq), 0), Kind: supervise.EventStarting + supervise.EventKind(f.seq%2), Start: 1 + f.seq/10,
+			Worker: supervise.WorkerID{Pool: "web", Slot: int(f.seq % 5)}, From: supervise.StateDown, To: supervise.StateStarting,
+		})
+	}
+	if len(f.events) > f.held {
+		f.events = f.events[len(f.events)-f.held:]
+	}
+	close(f.more)
+	f.more = make(chan struct{})
 }
 
 func beginBare(tb testing.TB, held int) *bare {
 	tb.Helper()
-	b := &bare{TB: tb, events: NewEvents(held), socket: filepath.Join(tb.TempDir(), "s")}
-	b.server = New(Options{Events: b.events, Log: slog.New(slog.DiscardHandler)})
+	if held == 0 {
+		held = 1 << 20
+	}
+	b := &bare{TB: tb, sup: &fake{held: held, more: make(chan struct{})}, socket: filepath.Join(tb.TempDir(), "s")}
+	b.server = New(Options{Supervisor: b.sup, Log: slog.New(slog.DiscardHandler)})
 	l, err := Listen(context.Background(), b.socket)
 	if err != nil {
 		tb.Fatal(err)
@@ -45,25 +114,13 @@ func beginBare(tb testing.TB, held int) *bare {
 	b.Client = api.NewClient(b.socket)
 	tb.Cleanup(func() {
 		b.Client.Close()
-		b.events.End()
+		b.sup.end()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		b.server.Shutdown(ctx)
 		<-served
 	})
 	return b
-}
-
-// happen makes n events, of the workers web/0 to web/4 in turn.
-func (b *bare) happen(n int) {
-	for range n {
-		b.seq++
-		kind := supervise.EventStarting + supervise.EventKind(b.seq%2)
-		b.events.Observe(supervise.Event{
-			Seq: b.seq, At: time.Unix(int64(b.seq), 0), Kind: kind, Start: 1 + b.seq/10,
-			Worker: supervise.WorkerID{Pool: "web", Slot: int(b.seq % 5)}, From: supervise.StateDown, To: supervise.StateStarting,
-		})
-	}
 }
 
 // collect reads a stream to its end.
@@ -96,7 +153,7 @@ func upTo(from, to uint64) (n []uint64) {
 
 func TestEventsResume(t *testing.T) {
 	b := beginBare(t, 0)
-	b.happen(600) // more than are written at a time
+	b.sup.happen(600) // more than are written at a time
 	for _, since := range []uint64{0, 1, 255, 256, 599, 600} {
 		got, err := b.collect(api.EventOptions{Since: since, All: true, NoWait: true})
 		if err != nil || !slices.Equal(numbers(got), upTo(since+1, 600)) {
@@ -110,7 +167,7 @@ func TestEventsResume(t *testing.T) {
 
 func TestEventsGap(t *testing.T) {
 	b := beginBare(t, 8)
-	b.happen(20)
+	b.sup.happen(20)
 	for since, gap := range map[uint64]*api.Gap{0: {From: 1, To: 12}, 11: {From: 12, To: 12}, 12: nil, 15: nil} {
 		got, err := b.collect(api.EventOptions{Since: since, All: true, NoWait: true})
 		if err != nil {
@@ -130,7 +187,7 @@ func TestEventsGap(t *testing.T) {
 
 func TestEventsAreFiltered(t *testing.T) {
 	b := beginBare(t, 0)
-	b.happen(40)
+	b.sup.happen(40)
 	got, err := b.collect(api.EventOptions{All: true, NoWait: true, Select: []string{"web/3"}, Kinds: []string{"up"}})
 	if err != nil || len(got) != 4 {
 		t.Fatalf("%+v, %v", got, err)
@@ -148,7 +205,7 @@ func TestEventsAreFiltered(t *testing.T) {
 // TestEventsAsTheyCome: a stream tells what happens, and that the supervisor ends.
 func TestEventsAsTheyCome(t *testing.T) {
 	b := beginBare(t, 0)
-	b.happen(4)
+	b.sup.happen(4)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var got []api.Event
@@ -160,9 +217,9 @@ func TestEventsAsTheyCome(t *testing.T) {
 		switch {
 		case e.Kind == api.EventEnd:
 		case e.Seq == 4:
-			b.happen(1)
+			b.sup.happen(1)
 		default:
-			b.events.End()
+			b.sup.end()
 		}
 	}
 	if len(got) != 3 || got[2].Kind != api.EventEnd || got[2].Seq != 5 {
@@ -173,7 +230,7 @@ func TestEventsAsTheyCome(t *testing.T) {
 // TestServerSentEvents: as a browser reads them, with Last-Event-ID.
 func TestServerSentEvents(t *testing.T) {
 	b := beginBare(t, 0)
-	b.happen(3)
+	b.sup.happen(3)
 	transport := unixTransport(b.socket)
 	defer transport.CloseIdleConnections()
 	req, _ := http.NewRequest("GET", "http://pitvisor/v1/events?follow=false", nil)
@@ -215,12 +272,11 @@ func TestSlowReader(t *testing.T) {
 		t.Fatalf("%q, %v", line, err)
 	}
 	linuxtest.Wait(t, patience, func() (bool, string) {
-		b.server.mu.Lock()
-		defer b.server.mu.Unlock()
-		if b.server.streams > 0 {
-			b.happen(2000) // until its buffers are full and the ring has gone round
+		streams := b.server.lines.enter(0)
+		if streams > 0 {
+			b.sup.happen(2000) // until its buffers are full and the ring has gone round
 		}
-		return b.server.streams == 0, "the stream is still there"
+		return streams == 0, "the stream is still there"
 	})
 	// Whatever was on its way can be read, and then the connection is closed.
 	if _, err := io.Copy(io.Discard, head); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -236,7 +292,7 @@ func TestSlowReader(t *testing.T) {
 // again.
 func TestOvertakenReader(t *testing.T) {
 	b := beginBare(t, 8)
-	b.happen(1)
+	b.sup.happen(1)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var got []api.Event
@@ -247,9 +303,7 @@ func TestOvertakenReader(t *testing.T) {
 		}
 		got = append(got, e)
 		if len(got) == 1 {
-			b.server.mu.Lock() // holds the stream up in its rest
-			b.happen(100)
-			b.server.mu.Unlock()
+			b.sup.happen(100)
 		}
 		if e.Kind == api.EventGap || e.Seq == 101 {
 			break
@@ -284,10 +338,11 @@ func TestEventOnTheWire(t *testing.T) {
 
 // TestStatusIsEncodedAsJSON holds the encoder by hand against encoding/json.
 func TestStatusIsEncodedAsJSON(t *testing.T) {
-	s := &Server{}
+	s := New(Options{Log: slog.New(slog.DiscardHandler)})
 	for _, w := range []supervise.WorkerStatus{
 		{Worker: supervise.WorkerID{Pool: "web", Slot: 3}, State: supervise.StateUp, Ready: true, Start: 4, PID: 5, Failures: 6, Port: 7, Since: time.Unix(8, 9)},
 		{Worker: supervise.WorkerID{Pool: "a_b-1"}, State: supervise.StateBackoff, Since: time.Unix(8, 0).UTC(), Cause: "exited: \"<x>\"\n\u2028 \xff"},
+		{Worker: supervise.WorkerID{Pool: "web"}, Surge: true, Leaving: true, Stopped: true, Replaced: true},
 		{},
 	} {
 		for _, frozen := range []bool{false, true} {

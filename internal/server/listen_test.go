@@ -101,7 +101,7 @@ func TestLongPath(t *testing.T) {
 	}
 	path := filepath.Join(dir, "api.sock")
 	s := listen(t, path)
-	b := New(Options{Events: NewEvents(0)})
+	b := New(Options{})
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(s) }()
 	c := api.NewClient(path)

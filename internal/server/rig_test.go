@@ -39,7 +39,6 @@ type rig struct {
 	testing.TB
 	*api.Client
 	server *Server
-	events *Events
 	sup    *supervise.Supervisor
 	run    *registry.Run
 	socket string
@@ -119,7 +118,7 @@ func beginAt(tb testing.TB, socket string, change func(*Options), pools ...super
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = root.Close() })
-	r := &rig{TB: tb, events: NewEvents(0), socket: socket}
+	r := &rig{TB: tb, socket: socket}
 	if r.run, err = registry.New(root).Create(registry.Spec{Kind: "up", Name: "test", Version: "0"}); err != nil {
 		tb.Fatal(err)
 	}
@@ -130,7 +129,7 @@ func beginAt(tb testing.TB, socket string, change func(*Options), pools ...super
 			tb.Error(err)
 		}
 	})
-	if r.sup, err = supervise.New(supervise.Options{Run: r.run, Pools: pools, Observe: r.events.Observe}); err != nil {
+	if r.sup, err = supervise.New(supervise.Options{Run: r.run, Pools: pools}); err != nil {
 		tb.Fatal(err)
 	}
 	r.serve(change)
@@ -141,7 +140,7 @@ func beginAt(tb testing.TB, socket string, change func(*Options), pools ...super
 // serve starts the server.
 func (r *rig) serve(change func(*Options)) {
 	o := Options{
-		Run: r.run, Supervisor: r.sup, Events: r.events, Log: slog.New(slog.DiscardHandler), Config: "/etc/test.toml", Tier: "A",
+		Run: r.run, Supervisor: r.sup, Log: slog.New(slog.DiscardHandler), Config: "/etc/test.toml", Tier: "A",
 		Command: func(pool string) (api.Command, bool) {
 			return api.Command{Path: "/bin/" + pool, Args: []string{pool}}, true
 		},
@@ -179,7 +178,6 @@ func (r *rig) supervise() {
 	go func() {
 		defer close(done)
 		_ = r.sup.Run(ctx) // what became of workers is looked at by the tests
-		r.events.End()
 	}()
 	r.Cleanup(func() {
 		r.sup.KillNow()

@@ -132,7 +132,18 @@ func actions() []route {
 			summary: summary, fails: []int{404, 409, 413, 415},
 		}
 	}
+	command := func(path, summary string, body any, handle func(*Server, http.ResponseWriter, *call) error) route {
+		return route{
+			method: "POST", path: path, access: accessControl, body: body, reply: api.Changed{}, handle: handle,
+			summary: summary, fails: []int{404, 409, 413, 415, 504},
+		}
+	}
 	return []route{
+		command("/v1/start", "Start workers that were stopped, were given up or have completed, and end the backoff of others.", api.Selected{}, (*Server).postStart),
+		command("/v1/stop", "Stop workers until a command starts them again.", api.Stop{}, (*Server).postStop),
+		command("/v1/restart", "Replace workers by new ones, as the rollout of their pool says, and start those that do not run.", api.Selected{}, (*Server).postRestart),
+		command("/v1/scale", "Give a pool another size.", api.Scale{}, (*Server).postScale),
+		command("/v1/reload", "Read the configuration again, and change what has changed in it.", api.Reload{}, (*Server).postReload),
 		action("/v1/signal", "Send a signal to the main processes of workers, or to all their processes.", (*Server).postSignal),
 		action("/v1/freeze", "Stop all processes of workers without their knowing; answered when they have stopped.", (*Server).postFreeze),
 		action("/v1/thaw", "Let frozen workers go on.", (*Server).postThaw),

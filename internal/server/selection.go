@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 
@@ -12,19 +11,33 @@ import (
 
 const (
 	maxSelectors   = 64
-	maxSelectorLen = 160 // a pool's name has at most 63 bytes
+	maxSelectorLen = 256
 )
+
+// labels are those of every pool, by its name.
+type labels map[string]map[string]string
+
+func (s *Server) labels() labels {
+	all := labels{}
+	for _, p := range s.o.Supervisor.Pools() {
+		if len(p.Labels) > 0 {
+			all[p.Name] = p.Labels
+		}
+	}
+	return all
+}
 
 // selection names workers. An empty one names all of them.
 type selection []selector
 
-// selector is one pattern of a selection.
+// selector is one pattern of a selection: what supervise knows, and beside it one
+// start of a worker, and a process.
 type selector struct {
-	text  string
-	glob  string // over the pool's name, or with a slash over the worker's
-	start uint64 // of "web/3.7"; 0 is any
-	pid   int    // of "4711:84423"; 0 is none
-	inode uint64
+	text   string
+	worker supervise.Selector // means none for a process
+	start  uint64             // of "web/3.7"; 0 is any
+	pid    int                // of "4711:84423"; 0 is none
+	inode  uint64
 }
 
 // parseSelection reads patterns. Its errors are for the caller to see.
@@ -44,15 +57,15 @@ func parseSelection(texts []string) (selection, error) {
 }
 
 func parseSelector(text string) (selector, error) {
-	const cure = `write a pool, a worker such as web/3, one start of it such as web/3.7, a process as PID:INODE, or a pattern such as web/*`
-	s := selector{text: text, glob: text}
+	const cure = `write a pool, a worker such as web/3, one start of it such as web/3.7, a process as PID:INODE, a label such as env=prod, or a pattern such as web/*`
+	s := selector{text: text}
 	if text == "" || len(text) > maxSelectorLen {
 		return s, badRequest(cure, "selector has %d bytes, must have 1 to %d", len(text), maxSelectorLen)
 	}
-	if _, err := strconv.ParseUint(text, 10, 64); err == nil {
-		return s, badRequest("write PID:INODE, as ps shows it; or the worker", "%s is the number of a process, which may be another process's by now", text)
+	if _, err := strconv.ParseUint(text, 10, 64); err == nil && len(text) > 1 {
+		return s, badRequest("write PID:INODE, as ps shows it; or the worker", "%s looks like the number of a process, which may be another process's by now", text)
 	}
-	if pid, inode, ok := strings.Cut(text, ":"); ok {
+	if pid, inode, ok := strings.Cut(text, ":"); ok && !strings.Contains(text, "=") {
 		n, err := strconv.ParseUint(pid, 10, 31)
 		i, inodeErr := strconv.ParseUint(inode, 10, 64)
 		if err != nil || inodeErr != nil || n == 0 || i == 0 {
@@ -61,43 +74,38 @@ func parseSelector(text string) (selector, error) {
 		s.pid, s.inode = int(n), i
 		return s, nil
 	}
-	if strings.Count(text, "/") > 1 {
-		return s, badRequest(cure, "selector %q has more than one slash", text)
-	}
-	if i := strings.LastIndexByte(text, '.'); i > strings.IndexByte(text, '/') && strings.Contains(text, "/") {
-		start, err := strconv.ParseUint(text[i+1:], 10, 64)
-		if err != nil || start == 0 {
+	name, start, dotted := cutStart(text)
+	if dotted {
+		n, err := strconv.ParseUint(start, 10, 64)
+		if err != nil || n == 0 {
 			return s, badRequest(cure, "selector %q: what follows the dot is no number of a start", text)
 		}
-		s.glob, s.start = text[:i], start
+		s.start = n
 	}
-	if _, err := path.Match(s.glob, ""); err != nil {
-		return s, badRequest(cure, "selector %q: unfinished pattern", text)
+	var err error
+	if s.worker, err = supervise.ParseSelector(name); err != nil {
+		return s, badRequest(cure, "%v", err)
 	}
 	return s, nil
 }
 
-// names says whether the pattern is about the worker, whichever start it is at.
-func (s *selector) names(id supervise.WorkerID) bool {
-	name := id.Pool
-	if strings.Contains(s.glob, "/") {
-		name = workerName(id)
+// cutStart cuts the number of a start off "web/3.7".
+func cutStart(text string) (name, start string, ok bool) {
+	slash, dot := strings.LastIndexByte(text, '/'), strings.LastIndexByte(text, '.')
+	if slash < 0 || dot < slash || strings.ContainsAny(text, "=,") {
+		return text, "", false
 	}
-	if s.glob == name {
-		return true
-	}
-	ok, _ := path.Match(s.glob, name) // the pattern is a good one
-	return ok
+	return text[:dot], text[dot+1:], true
 }
 
 // holds says whether a start of a worker is selected, or an event that is about its
 // whole pool.
-func (all selection) holds(id supervise.WorkerID, start uint64) bool {
+func (all selection) holds(id supervise.WorkerID, start uint64, l labels) bool {
 	if len(all) == 0 {
 		return true
 	}
 	for i := range all {
-		if s := &all[i]; s.pid == 0 && s.names(id) && (s.start == 0 || s.start == start) {
+		if s := &all[i]; s.pid == 0 && s.worker.Match(id, l[id.Pool]) && (s.start == 0 || s.start == start) {
 			return true
 		}
 	}
@@ -106,7 +114,7 @@ func (all selection) holds(id supervise.WorkerID, start uint64) bool {
 
 // choose returns the workers that are selected, each once, in their order. It is an
 // error if a pattern fits none.
-func (all selection) choose(workers []supervise.WorkerStatus) ([]supervise.WorkerStatus, error) {
+func (all selection) choose(workers []supervise.WorkerStatus, l labels) ([]supervise.WorkerStatus, error) {
 	if len(all) == 0 {
 		return workers, nil
 	}
@@ -116,7 +124,7 @@ func (all selection) choose(workers []supervise.WorkerStatus) ([]supervise.Worke
 		w := &workers[i]
 		selected := false
 		for j := range all {
-			if all[j].fits(w) {
+			if all[j].fits(w, l) {
 				fits[j], selected = true, true
 			}
 		}
@@ -126,35 +134,35 @@ func (all selection) choose(workers []supervise.WorkerStatus) ([]supervise.Worke
 	}
 	for j, ok := range fits {
 		if !ok {
-			return nil, all[j].missing(workers)
+			return nil, all[j].missing(workers, l)
 		}
 	}
 	return chosen, nil
 }
 
-func (s *selector) fits(w *supervise.WorkerStatus) bool {
+func (s *selector) fits(w *supervise.WorkerStatus, l labels) bool {
 	if s.pid != 0 {
 		return s.pid == w.PID // its inode is compared when its leaf is open
 	}
-	return s.names(w.Worker) && (s.start == 0 || s.start == w.Start)
+	return s.worker.Match(w.Worker, l[w.Worker.Pool]) && (s.start == 0 || s.start == w.Start)
 }
 
 // missing says why a pattern fits no worker.
-func (s *selector) missing(workers []supervise.WorkerStatus) error {
+func (s *selector) missing(workers []supervise.WorkerStatus, l labels) error {
 	if s.pid != 0 {
 		return notFound("see `pitvisor ps`", "no worker's main process is %s", s.text)
 	}
 	var pools []string
 	for i := range workers {
 		w := &workers[i]
-		if s.start != 0 && s.names(w.Worker) {
+		if s.start != 0 && s.worker.Match(w.Worker, l[w.Worker.Pool]) {
 			return conflict("leave the number of the start out", "%s is at start %d, not %d", w.Worker, w.Start, s.start)
 		}
 		if len(pools) == 0 || pools[len(pools)-1] != w.Worker.Pool {
 			pools = append(pools, w.Worker.Pool)
 		}
 	}
-	pool, _, _ := strings.Cut(s.glob, "/")
+	pool, _, _ := strings.Cut(s.text, "/")
 	cure := fmt.Sprintf("there are %s", strings.Join(pools[:min(len(pools), 10)], ", "))
 	if word := suggest.Word(pool, pools); word != "" && word != pool {
 		cure = fmt.Sprintf("did you mean %q?", word)

@@ -20,25 +20,35 @@ import (
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
-// Supervisor is what a server asks of the supervisor.
+// Supervisor is what a server asks of the supervisor, a [supervise.Supervisor].
 type Supervisor interface {
 	Status() []supervise.WorkerStatus
+	Pools() []supervise.PoolStatus
+	EventsAfter(seq uint64, buf []supervise.Event) (n int, lost uint64, more <-chan struct{})
+	LastEvent() uint64
+
+	Start(context.Context, supervise.Selector) ([]supervise.WorkerID, error)
+	Stop(context.Context, supervise.Selector) ([]supervise.WorkerID, error)
+	Kill(context.Context, supervise.Selector) ([]supervise.WorkerID, error)
+	Restart(context.Context, supervise.Selector) ([]*supervise.Progress, error)
+	Scale(ctx context.Context, pool string, size int) error
+	Wait(context.Context, supervise.Selector) error
 }
 
 // Options says what a server is for. All but those with a meaning for nil must be set.
 type Options struct {
 	Run        *registry.Run
 	Supervisor Supervisor
-	Events     *Events
 	Log        *slog.Logger
 
-	Config    string                                // the file that the supervisor was started with
-	Tier      string                                // of guarantees
-	Command   func(pool string) (api.Command, bool) // what a pool runs
-	History   func(n int) ([]api.Record, error)     // the newest n records, all when n is 0; nil means that none is kept
-	Metrics   http.Handler                          // nil means that there are none
-	ReaderGID uint32                                // of the group that reads; 0 is none
-	Token     string                                // what callers over TCP must have; "" refuses all of them
+	Config    string                                           // the file that the supervisor was started with
+	Tier      string                                           // of guarantees
+	Command   func(pool string) (api.Command, bool)            // what a pool runs
+	History   func(n int) ([]api.Record, error)                // the newest n records, all when n is 0; nil means that none is kept
+	Reload    func(context.Context) (supervise.Changes, error) // reads the configuration again; nil means that it cannot be
+	Metrics   http.Handler                                     // nil means that there are none
+	ReaderGID uint32                                           // of the group that reads; 0 is none
+	Token     string                                           // what callers over TCP must have; "" refuses all of them
 }
 
 // The bounds of one call.
@@ -59,9 +69,10 @@ type Server struct {
 	routes []route
 	slow   time.Duration // how long a reader may take for a batch of a stream
 
-	mu      sync.Mutex                    // guards what follows
-	frozen  map[supervise.WorkerID]uint64 // the start that was frozen
-	streams int
+	lines lines
+
+	mu     sync.Mutex                    // guards what follows
+	frozen map[supervise.WorkerID]uint64 // the start that was frozen
 }
 
 // New makes a server. It serves nothing yet.
@@ -110,7 +121,7 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // Shutdown closes the listeners, lets calls come to their end until ctx is done, and
-// closes what is left. Streams end with [Events.End].
+// closes what is left. Streams end when the supervisor has ended.
 func (s *Server) Shutdown(ctx context.Context) {
 	if s.http.Shutdown(ctx) != nil {
 		_ = s.http.Close() // whoever is still there has had its time

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ import (
 func TestStatus(t *testing.T) {
 	r := begin(t, nil, sleepers(t, "web", 3), sleepers(t, "job", 1))
 	s := r.ready()
-	if len(s.Workers) != 4 || len(s.Pools) != 2 || s.Pools[0] != (api.Pool{Name: "web", Size: 3, Up: 3, Ready: 3}) {
+	if len(s.Workers) != 4 || len(s.Pools) != 2 || !reflect.DeepEqual(s.Pools[0], api.Pool{Name: "web", Size: 3, Up: 3, Ready: 3}) {
 		t.Errorf("status = %+v", s)
 	}
 	if s.Run.ID != r.run.ID().String() || s.Run.Name != "test" || s.Run.Config != "/etc/test.toml" || s.Run.Cgroup != r.run.Dir().Path() {

@@ -26,12 +26,12 @@ func (s *Server) getStatus(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	seq := s.o.Events.Newest() // before the snapshot: rather told twice than never
-	workers, err := selected.choose(s.o.Supervisor.Status())
+	seq := s.o.Supervisor.LastEvent() // before the snapshot: rather told twice than never
+	workers, err := selected.choose(s.o.Supervisor.Status(), s.labels())
 	if err != nil {
 		return err
 	}
-	return answerBytes(w, s.appendStatus(nil, seq, workers))
+	return answerBytes(w, s.appendStatus(nil, seq, workers, len(selected) == 0))
 }
 
 // wireRun is what the supervisor says of itself.
@@ -43,33 +43,50 @@ func (s *Server) wireRun() api.Run {
 	}
 }
 
-// sumUp counts the workers of each pool.
-func sumUp(workers []supervise.WorkerStatus) []api.Pool {
-	pools := []api.Pool{}
+// sumUp describes the pools of the workers that were selected. Workers of a pool stand
+// together.
+func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.Pool {
+	pools := map[string]*api.Pool{}
 	for i := range workers {
 		w := &workers[i]
-		if len(pools) == 0 || pools[len(pools)-1].Name != w.Worker.Pool {
-			pools = append(pools, api.Pool{Name: w.Worker.Pool})
+		p := pools[w.Worker.Pool]
+		if p == nil {
+			p = &api.Pool{Name: w.Worker.Pool}
+			pools[p.Name] = p
 		}
-		p := &pools[len(pools)-1]
-		p.Size++
-		if w.Ready {
-			p.Ready++
-		}
-		if w.State == supervise.StateUp {
+		switch w.State {
+		case supervise.StateUp:
 			p.Up++
-		}
-		if w.State == supervise.StateFailed {
+		case supervise.StateFailed:
 			p.Failed++
+		default:
 		}
 	}
-	return pools
+	all := []api.Pool{}
+	known := s.o.Supervisor.Pools()
+	for i := range known {
+		k := &known[i]
+		p := pools[k.Name]
+		if p == nil && everybody {
+			p = &api.Pool{Name: k.Name} // it is there, though it has nobody
+		}
+		if p == nil {
+			continue
+		}
+		p.Size, p.Ready, p.Labels, p.Removed, p.Waits = k.Size, k.Ready, k.Labels, k.Removed, k.Waits
+		if k.Rollout != 0 {
+			p.Rollout = &api.Rollout{ID: k.Rollout, Reason: k.Reason.String(), Left: k.Left}
+		}
+		all = append(all, *p)
+	}
+	return all
 }
 
 func wireWorker(w *supervise.WorkerStatus, frozen bool) api.Worker {
 	return api.Worker{
 		Worker: w.Worker.String(), Pool: w.Worker.Pool, Slot: w.Worker.Slot, State: api.State(w.State.String()), Ready: w.Ready,
 		Start: w.Start, PID: w.PID, Port: w.Port, Frozen: frozen, Failures: w.Failures, Since: w.Since, Cause: w.Cause,
+		Stopped: w.Stopped, Surge: w.Surge, Leaving: w.Leaving, Replaced: w.Replaced,
 	}
 }
 
@@ -86,14 +103,13 @@ func (s *Server) find(pool, slot string) (*supervise.WorkerStatus, error) {
 	if err != nil || n < 0 {
 		return nil, badRequest("write /v1/workers/web/3", "%.40q is no number of a worker", slot)
 	}
-	workers, err := selection{{text: pool + "/" + slot, glob: pool + "/" + strconv.Itoa(n)}}.choose(s.o.Supervisor.Status())
-	if err != nil {
-		return nil, err
+	workers := s.o.Supervisor.Status()
+	for i := range workers {
+		if workers[i].Worker == (supervise.WorkerID{Pool: pool, Slot: n}) {
+			return &workers[i], nil
+		}
 	}
-	if len(workers) != 1 {
-		return nil, notFound("", "no worker is called %.100q", pool+"/"+slot)
-	}
-	return &workers[0], nil
+	return nil, notFound("`pitvisor status` shows which there are", "no worker is called %.100q", pool+"/"+slot)
 }
 
 // inspectedEvents is how many of a worker's newest events an inspection has.
@@ -104,7 +120,7 @@ func (s *Server) getWorker(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	out := api.Inspection{Worker: wireWorker(worker, s.isFrozen(worker)), Events: s.o.Events.last(worker.Worker, inspectedEvents)}
+	out := api.Inspection{Worker: wireWorker(worker, s.isFrozen(worker)), Events: s.lastEvents(worker.Worker, inspectedEvents)}
 	if command, ok := s.o.Command(worker.Worker.Pool); ok {
 		out.Command = command
 	}
@@ -164,9 +180,10 @@ func (s *Server) getHistory(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	l := s.labels()
 	out := api.History{Records: []api.Record{}}
 	for _, r := range records {
-		if selected.holds(supervise.WorkerID{Pool: r.Pool, Slot: r.Slot}, r.Start) {
+		if selected.holds(supervise.WorkerID{Pool: r.Pool, Slot: r.Slot}, r.Start, l) {
 			out.Records = append(out.Records, r)
 		}
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,6 +29,7 @@ type stream struct {
 	slow   time.Duration
 	events bool // server-sent events, not lines
 	buf    []byte
+	timer  *time.Timer // of pause
 }
 
 func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
@@ -49,57 +51,72 @@ func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
 	if st.flush() != nil {
 		return nil // gone already
 	}
-	s.countStream(1)
-	defer s.countStream(-1)
+	s.lines.enter(1)
+	defer s.lines.enter(-1)
 	s.tell(st, c, since, want, follow)
 	return nil
 }
 
 // tell writes events until there are no more, or nobody reads them.
 func (s *Server) tell(st *stream, c *call, since uint64, want *filter, follow bool) {
-	began := true
-	var rest *time.Timer
-	for {
-		b := s.o.Events.after(since, want)
-		if b.missing != nil {
-			st.add(gapEvent(b.missing))
-		}
-		overtaken := b.missing != nil && !began
-		if !overtaken {
-			for _, e := range b.entries {
-				st.addText(e.event.Seq, e.event.Kind.String(), e.text())
-			}
-			since = b.next
-		}
-		done := overtaken || b.ended || !follow && b.wait != nil
-		if b.ended && follow {
-			st.add(api.Event{Seq: b.next, At: time.Now(), Kind: api.EventEnd, Slot: -1})
-		}
-		if st.flush() != nil || done {
-			return
-		}
-		began = false
-		if b.wait == nil {
-			continue
-		}
-		select {
-		case <-b.wait:
-		case <-c.r.Context().Done():
-			return
-		}
-		if pause := s.rest(); pause > 0 {
-			if rest == nil {
-				rest = time.NewTimer(pause)
-				defer rest.Stop()
-			} else {
-				rest.Reset(pause)
-			}
-			select {
-			case <-rest.C:
-			case <-c.r.Context().Done():
+	buf := make([]supervise.Event, batchEvents)
+	for began := true; ; began = false {
+		n, lost, more := s.o.Supervisor.EventsAfter(since, buf)
+		if lost > 0 {
+			gap := api.Gap{From: since + 1, To: since + lost}
+			st.add(gapEvent(&gap))
+			if !began { // too slow: it has to ask again
+				_ = st.flush() // it may be gone
 				return
 			}
 		}
+		for i := range buf[:n] {
+			e := &buf[i]
+			if want.holds(e) {
+				st.addText(e.Seq, e.Kind.String(), s.lines.text(e))
+			}
+			since = e.Seq
+		}
+		if n == len(buf) && len(st.buf) < batchBytes {
+			continue
+		}
+		if more == nil && follow {
+			st.add(api.Event{Seq: since, At: time.Now(), Kind: api.EventEnd, Slot: -1})
+		}
+		if st.flush() != nil || n < len(buf) && (more == nil || !follow) {
+			return
+		}
+		if n > 0 {
+			if !s.pause(c.r.Context(), st) {
+				return
+			}
+			continue // there may be more by now
+		}
+		select {
+		case <-more:
+		case <-c.r.Context().Done():
+			return
+		}
+	}
+}
+
+// pause lets events gather when there are many streams.
+func (s *Server) pause(ctx context.Context, st *stream) bool {
+	rest := s.rest()
+	if rest == 0 {
+		return ctx.Err() == nil
+	}
+	if st.timer == nil {
+		st.timer = time.NewTimer(rest)
+	} else {
+		st.timer.Reset(rest)
+	}
+	select {
+	case <-st.timer.C:
+		return true
+	case <-ctx.Done():
+		st.timer.Stop()
+		return false
 	}
 }
 
@@ -107,21 +124,14 @@ func gapEvent(g *api.Gap) api.Event {
 	return api.Event{Seq: g.To, At: time.Now(), Kind: api.EventGap, Slot: -1, Missing: g}
 }
 
-func (s *Server) countStream(n int) {
-	s.mu.Lock()
-	s.streams += n
-	s.mu.Unlock()
-}
-
 // rest is how long a stream gathers events before it writes them. A few streams need
 // not.
 func (s *Server) rest() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.streams < 20 {
+	streams := s.lines.enter(0)
+	if streams < 20 {
 		return 0
 	}
-	return time.Duration(s.streams) * restPerStream
+	return time.Duration(streams) * restPerStream
 }
 
 // add appends an event that is about the stream.
@@ -168,7 +178,7 @@ func wantsEvents(r *http.Request) bool {
 
 // streamOptions reads what a stream is to have.
 func (s *Server) streamOptions(c *call) (since uint64, want *filter, follow bool, err error) {
-	want = &filter{kinds: c.query["kind"]}
+	want = &filter{kinds: c.query["kind"], labels: s.labels()}
 	if want.selected, err = c.selected(); err != nil {
 		return 0, nil, false, err
 	}
@@ -186,7 +196,7 @@ func (s *Server) streamOptions(c *call) (since uint64, want *filter, follow bool
 	if text == "" {
 		text = c.r.Header.Get("Last-Event-ID")
 	}
-	newest := s.o.Events.Newest()
+	newest := s.o.Supervisor.LastEvent()
 	if text == "" {
 		return newest, want, follow, nil
 	}
