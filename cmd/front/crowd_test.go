@@ -36,6 +36,7 @@ func (y yard) nothingLeft(t testing.TB) {
 // TestTwoUsersAtOnce: root, and a user in a subtree that was given to that user, run
 // commands at the same time; what each leaves behind is ended by its own pitvisor.
 func TestTwoUsersAtOnce(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
 	linuxtest.NeedCommand(t, "setpriv")
 	y := newYard(t)
 	theirs := give(t, filepath.Join(y.root, "theirs"))
@@ -138,6 +139,7 @@ func (y yard) nested(t testing.TB) []string {
 // TestWithoutAWritableCgroup: a container without a cgroup is refused with the cure,
 // or gets less and is told so.
 func TestWithoutAWritableCgroup(t *testing.T) {
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	linuxtest.NeedCommand(t, "unshare", "mount")
 	y := newYard(t)
 	run := func(flags string) string {

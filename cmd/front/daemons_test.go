@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
@@ -24,6 +22,7 @@ type daemon struct {
 	needs   []string // commands
 	private bool     // it gets mounts of its own, and a /run: its paths cannot be chosen
 	netns   bool     // likewise for its port
+	root    string   // what root is needed for; "" is nothing
 	script  string   // starts it, in a directory of its own
 	serves  string   // its socket: a file in the directory, or a port on loopback
 	leaves  []string // the beginning of the command line of each process that must be left
@@ -47,7 +46,7 @@ func daemons() []daemon {
 		{name: "redis", needs: []string{"redis-server"}, serves: "s", script: `
 			redis-server --daemonize yes --port 0 --unixsocket "$PWD/s" --dir "$PWD" --save "" --logfile log
 			`, leaves: []string{"redis-server"}, ways: "setsid reparented"},
-		{name: "postgresql", needs: []string{"pg_ctl", "setpriv"}, serves: ".s.PGSQL.5432", script: `
+		{name: "postgresql", needs: []string{"pg_ctl", "setpriv"}, root: "to become another user", serves: ".s.PGSQL.5432", script: `
 			chown postgres .
 			exec setpriv --reuid postgres --regid postgres --clear-groups sh -ec '
 				initdb -D data -A trust -N --no-locale >log
@@ -56,7 +55,7 @@ func daemons() []daemon {
 				echo started
 				read -r end || exit 0'
 			`, leaves: []string{"/usr/lib/postgresql/", "postgres: checkpointer", "postgres: walwriter"}, ways: "setsid reparented other-user"},
-		{name: "ssh-agent", needs: []string{"ssh-agent"}, serves: "s", script: `
+		{name: "ssh-agent", needs: []string{"ssh-agent"}, root: "to see the sockets of a set-group-ID program", serves: "s", script: `
 			ssh-agent -a s
 			`, leaves: []string{"ssh-agent"}, ways: "setsid reparented"},
 		{name: "tmux", needs: []string{"tmux"}, serves: "s", script: `
@@ -177,7 +176,10 @@ func TestRealDaemons(t *testing.T) {
 			t.Setenv("PATH", searchPath())
 			linuxtest.NeedCommand(t, d.needs...)
 			if d.private || d.netns {
-				linuxtest.NeedCapability(t, unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
+				linuxtest.NeedAdmin(t, "to make a mount or network namespace")
+			}
+			if d.root != "" {
+				linuxtest.NeedRoot(t, d.root)
 			}
 			e := startDaemon(t, y, d)
 			e.settle(t)

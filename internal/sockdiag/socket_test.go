@@ -74,9 +74,9 @@ func of(address net.Addr, inode uint64) Socket {
 	s := Socket{Inode: inode}
 	switch a := address.(type) {
 	case *net.TCPAddr:
-		s.Addr, s.Port = addr(a.IP.String()), uint16(a.Port)
+		s.Addr, s.Port, s.UID = addr(a.IP.String()), uint16(a.Port), uint32(os.Getuid())
 	case *net.UDPAddr:
-		s.Proto, s.Addr, s.Port = UDP, addr(a.IP.String()), uint16(a.Port)
+		s.Proto, s.Addr, s.Port, s.UID = UDP, addr(a.IP.String()), uint16(a.Port), uint32(os.Getuid())
 	case *net.UnixAddr:
 		s.Path = a.Name
 		s.Proto = map[string]Proto{"unix": Unix, "unixpacket": Unixpacket, "unixgram": Unixgram}[a.Net]
