@@ -33,12 +33,13 @@ func apiKeys() []key[*API] {
 	return append([]key[*API]{
 		{
 			Name: "socket", Type: "path or `\"none\"`", Default: "a socket in the runtime directory, which `pitvisor ps --json` names",
-			Meaning: "The unix socket on which the supervisor is asked. Root and the supervisor's user may do everything, `group` and the run's own workers may read. A relative path starts at the directory of this file. `none` is no socket: `pitvisor status` and the like do not work.",
+			Meaning: "The unix socket on which the supervisor is asked. Root and the supervisor's user may do everything, `group` and the run's own workers may read. A relative path starts at the directory of the main file. `none` is no socket: `pitvisor status` and the like do not work.",
 			Example: `socket = "/run/pitvisor/shop.sock"`,
 			set: func(d *decoder, e *entry, a *API) {
 				s, ok := d.nonEmpty(e)
 				if a.Off = ok && s == "none"; ok && !a.Off {
-					a.Socket = d.path(s)
+					e.value.text = d.path(s)
+					a.Socket = e.value.text
 				}
 			},
 		},
@@ -46,12 +47,7 @@ func apiKeys() []key[*API] {
 			Name: "group", Type: "name or number", Default: "`\"pitvisor\"`, if there is such a group",
 			Meaning: "The group whose members may read: status, events, history, metrics.",
 			Example: `group = "adm"`,
-			set: func(d *decoder, e *entry, a *API) {
-				a.group = e
-				if gid, ok := d.groupOf(e.value, "group"); ok {
-					a.Group = &gid
-				}
-			},
+			set:     func(_ *decoder, e *entry, a *API) { a.group = e },
 		},
 	}, apiTCPKeys()...)
 }
@@ -75,7 +71,8 @@ func apiTCPKeys() []key[*API] {
 			set: func(d *decoder, e *entry, a *API) {
 				a.token = e
 				if s, ok := d.nonEmpty(e); ok {
-					a.TokenFile = d.path(s)
+					e.value.text = d.path(s)
+					a.TokenFile = e.value.text
 				}
 			},
 		},
@@ -106,6 +103,11 @@ func (d *decoder) address(e *entry, hint string) string {
 
 // finishAPI looks at what only goes together.
 func (d *decoder) finishAPI(a *API) {
+	if a.group != nil {
+		if gid, ok := d.groupOf(a.group.value, "group"); ok {
+			a.Group = &gid
+		}
+	}
 	switch {
 	case a.tcp != nil && a.token == nil:
 		d.add(a.tcp.at, `add token_file = "/etc/pitvisor/token"`, "tcp needs a token_file: over TCP nobody knows who calls")

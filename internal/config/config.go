@@ -1,9 +1,12 @@
-// Package config turns a pitvisor.toml into the specs that the supervisor runs.
+// Package config turns a pitvisor.toml and its drop-ins into the specs that the
+// supervisor runs.
 //
 // It is strict: whatever it does not know, or knows to be of no effect, is an
-// error with its place in the file, and all errors of a file are reported
-// together. The keys stand in tables in the code (keys.go and the files beside
-// it), from which docs/config.md is made.
+// error with its place in its file, and all errors are reported together. The keys
+// stand in tables in the code (keys.go and the files beside it), from which
+// docs/config.md, the manual and the JSON Schema are made. Each file becomes a tree
+// (tree.go), the trees are laid over each other (merge.go), and the result is decoded
+// (decode.go).
 //
 // Users, groups and programs are looked up while the file is read, so the result
 // is good for this machine only. The package starts nothing, watches nothing and
@@ -11,10 +14,7 @@
 package config
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,20 +25,20 @@ import (
 )
 
 const (
-	maxFileSize    = 16 << 20 // a file of 10,000 pools has 2 MiB
 	maxPoolSize    = 10_000
 	maxWorkers     = 20_000 // of all pools; a kernel has 32,768 PIDs unless told otherwise
 	maxPoolNameLen = 63
 )
 
-// Config is one configuration file.
+// Config is what the files of one configuration say.
 type Config struct {
-	Name     string // of this set of pools
-	Path     string // of the file, absolute
-	StateDir string // where output and history are kept; "" means the usual place of the user
+	Name     string   // of this set of pools
+	Path     string   // of the main file, absolute
+	Files    []string // that were read, as they were named: the main file, then the drop-ins
+	StateDir string   // where output and history are kept; "" means the usual place of the user
 	Log      Log
 	API      API
-	Pools    []Pool // in the order of the file
+	Pools    []Pool // in the order of the files
 }
 
 // Log is the [log] table.
@@ -80,76 +80,58 @@ const (
 	OutputNone = "none"
 )
 
-// Load reads and parses the file at path. Its error is an [Errors].
-func Load(path string) (*Config, error) {
-	data, err := readFile(path, maxFileSize)
-	if err != nil {
-		return nil, Errors{fileError(path, err)}
-	}
-	return Parse(path, data)
+// Load reads and parses the file at path and its drop-ins. Its error is an [Errors].
+func Load(path string) (*Config, error) { return Source{File: path}.Load() }
+
+// Load reads and parses the files. Its error is an [Errors].
+func (s Source) Load() (*Config, error) {
+	c, _, err := s.load(false)
+	return c, err
 }
 
-// Parse parses data; name is the file it came from, whose directory relative
-// paths start at. Its error is an [Errors].
-func Parse(name string, data []byte) (*Config, error) {
-	return parse(name, data, os.Environ())
+// Explain does what Load does, and says where each value is from.
+func (s Source) Explain() (*Config, *Effective, error) { return s.load(true) }
+
+func (s Source) load(explain bool) (*Config, *Effective, error) {
+	files, err := s.read()
+	if err != nil {
+		return nil, nil, Errors{fileError(s.File, err)}
+	}
+	path, err := filepath.Abs(cmp.Or(s.As, s.File))
+	if err != nil {
+		return nil, nil, Errors{fileError(s.File, err)}
+	}
+	return parse(path, files, os.Environ(), explain)
 }
 
-func parse(name string, data []byte, environ []string) (*Config, error) {
-	path, err := filepath.Abs(name)
-	if err != nil {
-		return nil, Errors{fileError(name, err)}
-	}
-	d := newDecoder(name, data, filepath.Dir(path), environ)
+// parse reads the files as those of a main file at path.
+func parse(path string, files []input, environ []string, explain bool) (*Config, *Effective, error) {
+	d := newDecoder(filepath.Dir(path), environ)
 	c := &Config{Name: nameOf(path), Path: path, Log: defaultLog()}
-	root := parseTree(&d.problems, d.src)
-	d.decodeFile(root, c)
-	if errs := d.problems.errors(name, d.src); len(errs) > 0 {
-		return nil, errs
+	var roots []*table
+	for _, f := range files {
+		roots = append(roots, d.read(f.name, f.data))
+		c.Files = append(c.Files, f.name)
+		if f.err != nil {
+			d.put(problem{at: d.docs[len(d.docs)-1].base, other: fileError(f.name, f.err)})
+			d.truncated = true
+		}
 	}
-	return c, nil
+	if explain {
+		d.settings = make(map[string]map[string]*entry)
+	}
+	d.decodeFile(combine(roots), c)
+	if errs := d.problems.errors(); len(errs) > 0 {
+		return nil, nil, errs
+	}
+	if !explain {
+		return c, nil, nil
+	}
+	return c, d.effective(c), nil
 }
 
 // nameOf is the name that a file gives its pools: "pitvisor" for pitvisor.toml.
 func nameOf(path string) string {
 	base := filepath.Base(path)
 	return strings.TrimSuffix(base, filepath.Ext(base))
-}
-
-// errTooLarge is for the size bound, which also ends the reading of devices.
-var errTooLarge = errors.New("file is too large")
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read-only; nothing to lose
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, errTooLarge
-	}
-	return data, nil
-}
-
-// fileError says why a file could not be read.
-func fileError(path string, err error) *Error {
-	e := &Error{File: path, Msg: fmt.Sprintf("read file: %v", err), err: err}
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		e.Msg = fmt.Sprintf("%s file: %v", pe.Op, pe.Err)
-	}
-	info, statErr := os.Stat(path)
-	switch {
-	case statErr == nil && info.IsDir():
-		e.Msg, e.Hint = "this is a directory, not a file", "name the file in it, such as "+filepath.Join(path, "pitvisor.toml")
-	case errors.Is(err, fs.ErrPermission):
-		e.Hint = fmt.Sprintf("the user with ID %d must be able to read it", os.Geteuid())
-	case errors.Is(err, errTooLarge):
-		e.Msg, e.Hint = fmt.Sprintf("file has more than %d MiB", maxFileSize>>20), "this is hardly a configuration"
-	}
-	return e
 }

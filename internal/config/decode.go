@@ -12,30 +12,38 @@ import (
 	"github.com/pitvisor/pitvisor/internal/units"
 )
 
-// decoder turns the tree of one file into a Config and collects what is wrong.
+// decoder turns the trees of the files into a Config and collects what is wrong.
 type decoder struct {
 	problems
-	file    string // as the user named it
-	src     []byte
-	dir     string // of the file; relative paths start here
+	dir     string // of the main file; relative paths start here
 	environ []string
 	accounts
 	tables   tables
-	programs map[string]answer[string] // by name and PATH
+	programs map[string]answer[string]    // by name and PATH
+	envFiles map[string][]assignment      // by path
+	settings map[string]map[string]*entry // in force, by table and key; nil unless they are asked for
 
 	inherited []string // what a pool gets of environ unless it says no; shared, never written to
 	workers   int      // of all pools so far
-	truncated bool     // the file was not understood to its end, so nothing is said about what is missing
+	truncated bool     // a file was not understood to its end, so nothing is said about what is missing
 }
 
-func newDecoder(file string, data []byte, dir string, environ []string) *decoder {
-	// A byte order mark is allowed and takes no column.
-	src := bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+func newDecoder(dir string, environ []string) *decoder {
 	return &decoder{
-		file: file, src: src, dir: dir, environ: environ,
+		dir: dir, environ: environ,
 		accounts: newAccounts(), tables: newTables(), programs: make(map[string]answer[string]),
-		inherited: inherit(environ),
+		envFiles: make(map[string][]assignment), inherited: inherit(environ),
 	}
+}
+
+// read makes the tree of one more file.
+func (d *decoder) read(name string, data []byte) *table {
+	// A byte order mark is allowed and takes no column.
+	doc := d.open(name, bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
+	before := d.count
+	t := parseTree(&d.problems, doc)
+	d.truncated = d.truncated || d.count > before
+	return t
 }
 
 // key is one key that a table may have. The exported fields are its documentation.
@@ -46,24 +54,65 @@ type key[T any] struct {
 	Default string
 	Meaning string
 	Example string // of a line, or of several
+	schema  schema // of the value; nil means what Type says
+	alone   bool   // what several files say of it stands side by side
 	set     func(d *decoder, e *entry, to T)
 }
 
-// decodeTable gives each entry of a table to its key and refuses unknown ones.
-func decodeTable[T any](d *decoder, t *table, place string, keys []key[T], to T) {
-	seen := make(map[string]*entry, len(t.entries))
+// decodeTable gives each entry of a table to its key and refuses unknown ones. Of what
+// several files say the last holds, but the rest must be right as well.
+func decodeTable[S any](d *decoder, t *table, place string, keys []key[*S], to *S) {
+	final := make(map[string]*entry, len(t.entries))
 	for _, e := range t.entries {
 		k := findKey(keys, e.name)
 		if k == nil {
 			d.unknown(e, place, keyNames(keys))
 			continue
 		}
-		if first := seen[k.Name]; first != nil {
+		first := final[k.Name]
+		switch {
+		case k.alone:
+			k.set(d, e, to)
+			continue
+		case first == nil:
+		case first.sameLayer(e):
 			d.add(e.at, "remove one of them", "%s says the same thing as %s", bareKey(e.name), bareKey(first.name))
 			continue
+		default:
+			scratch := *to
+			d.setReplaced(first, func(own *entry) { k.set(d, own, &scratch) })
+			e = e.replacing(first)
 		}
-		seen[k.Name] = e
-		k.set(d, e, to)
+		final[k.Name] = e
+	}
+	for _, e := range t.entries {
+		k := findKey(keys, e.name)
+		if k == nil || final[k.Name] == nil {
+			continue
+		}
+		e, final[k.Name] = final[k.Name], nil
+		if own, ok := d.expanded(e); ok {
+			k.set(d, own, to)
+			d.record(place, k.Name, own)
+		}
+	}
+}
+
+// replacing returns e with what it takes the place of.
+func (e *entry) replacing(first *entry) *entry {
+	own := *e
+	own.over = append([]*entry{first}, first.over...)
+	return &own
+}
+
+// setReplaced looks whether a value is right that another file replaces. One with a
+// variable depends on what is perhaps not to be had, which may be why it is replaced.
+func (d *decoder) setReplaced(e *entry, set func(*entry)) {
+	if e.kind == kindTable || e.mentionsVariable() {
+		return
+	}
+	if own, ok := d.expanded(e); ok {
+		set(own)
 	}
 }
 
@@ -99,6 +148,9 @@ func (d *decoder) unknown(e *entry, place string, allowed []string) {
 
 // wrongKind reports a value of the wrong kind.
 func (d *decoder) wrongKind(e *entry, want, hint string) {
+	if e.variable {
+		hint = "it comes from a variable"
+	}
 	d.add(e.value.at, hint, "%s must be %s, but this is %s", bareKey(e.name), want, describe(e.value))
 }
 
@@ -158,6 +210,9 @@ func (d *decoder) choice(e *entry, words ...string) (int, bool) {
 }
 
 func (d *decoder) boolean(e *entry) (bool, bool) {
+	if e.variable && (e.value.text == "true" || e.value.text == "false") {
+		e.value.kind = kindBool
+	}
 	if e.kind != kindBool {
 		hint := ""
 		if e.kind == kindText && (e.value.text == "true" || e.value.text == "false") {
@@ -171,6 +226,7 @@ func (d *decoder) boolean(e *entry) (bool, bool) {
 
 // whole returns a whole number within the bounds.
 func (d *decoder) whole(e *entry, least, most int64) (int64, bool) {
+	e.value.numeric()
 	if e.kind != kindWhole {
 		hint := ""
 		if _, err := strconv.Atoi(e.value.text); err == nil {
@@ -193,6 +249,7 @@ func parseWhole(text string) (int64, error) {
 }
 
 func (d *decoder) float(e *entry, least, most float64) (float64, bool) {
+	e.value.numeric()
 	if e.kind != kindFloat && e.kind != kindWhole {
 		d.wrongKind(e, "a number", "")
 		return 0, false

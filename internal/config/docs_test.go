@@ -83,7 +83,10 @@ func reference() string {
 func writeSection(b *strings.Builder, s Section) {
 	fmt.Fprintf(b, "## %s\n\n", s.Title)
 	if s.Intro != "" {
-		fmt.Fprintf(b, "%s\n\n", s.Intro)
+		fmt.Fprintf(b, "%s\n\n", strings.TrimSuffix(s.Intro, "\n"))
+	}
+	if len(s.Keys) == 0 {
+		return
 	}
 	b.WriteString("| key | type | default | meaning | example |\n|---|---|---|---|---|\n")
 	cell := func(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "|", `\|`), "\n", " ") }

@@ -57,7 +57,11 @@ func (d *decoder) environment(p *poolDraft) []string {
 			own["HOME"], own["USER"], own["LOGNAME"] = who.Home, who.Name, who.Name
 		}
 	}
-	for _, a := range slices.Concat(p.envFile, p.env) {
+	var fromFile []assignment
+	if p.envFile != nil {
+		fromFile = d.readEnvFile(p.envFile)
+	}
+	for _, a := range slices.Concat(fromFile, p.env) {
 		own[a.Name] = a.Value
 	}
 	if p.inherit && len(own) == 0 {
@@ -82,20 +86,37 @@ func setEnv(d *decoder, e *entry, p *poolDraft) {
 	if !ok {
 		return
 	}
+	replaced := make(map[string][]*entry)
 	for _, v := range t.entries {
 		if err := envfile.CheckName(v.name); err != nil {
 			d.add(v.at, "", "variable %s in env: %v", quoted(v.name), err)
 			continue
 		}
-		if text, ok := d.text(v); ok {
-			d.placeholders(v.value, "env")
+		if t.byName[v.name] != v {
+			replaced[v.name] = append([]*entry{v}, replaced[v.name]...)
+			continue // a later file replaces it
+		}
+		own, ok := d.expanded(v)
+		own.over = replaced[v.name]
+		if !ok {
+			continue
+		}
+		if text, ok := d.text(own); ok {
+			d.placeholders(own.value, "env")
 			p.env = append(p.env, assignment{Name: v.name, Value: text})
+			d.record(p.place[:len(p.place)-1]+".env]", v.name, own)
 		}
 	}
 }
 
-// readEnvFile reads a file of KEY=value lines. What is wrong in it is told with its own place.
-func (d *decoder) readEnvFile(at int, path string) []assignment {
+// readEnvFile reads a file of KEY=value lines. What is wrong in it is told with its own
+// place, and once.
+func (d *decoder) readEnvFile(e *entry) []assignment {
+	at, path := e.value.at, e.value.text
+	if all, known := d.envFiles[path]; known {
+		return all
+	}
+	d.envFiles[path] = nil
 	data, err := readRegular(path, 1<<20)
 	if err != nil {
 		var pe *fs.PathError
@@ -107,8 +128,9 @@ func (d *decoder) readEnvFile(at int, path string) []assignment {
 	}
 	all, wrong := envfile.Parse(string(data))
 	for _, w := range wrong {
-		d.all = append(d.all, problem{at: at, other: &Error{File: path, Line: w.Line, Column: w.Column, Msg: w.Err.Error()}})
+		d.put(problem{at: at, other: &Error{File: path, Line: w.Line, Column: w.Column, Msg: w.Err.Error()}})
 	}
+	d.envFiles[path] = all
 	return all
 }
 
@@ -119,7 +141,8 @@ func readRegular(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
+		return nil, errNotRegular
 	}
-	return readFile(path, limit)
+	data, _, err := readFile(path, limit)
+	return data, err
 }

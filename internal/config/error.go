@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -35,7 +36,8 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Errors are all the things that are wrong with a file, in the order of the file.
+// Errors are all the things that are wrong with a configuration, in the order of its
+// files; of more than 100 the rest is counted.
 type Errors []*Error
 
 // Error returns one line for each.
@@ -56,9 +58,46 @@ func (e Errors) Unwrap() []error {
 	return all
 }
 
-// problems collects what is wrong, by offset into the file.
+// Place is where something stands.
+type Place struct {
+	File         string
+	Line, Column int // from 1, Column in characters
+}
+
+// String returns "pitvisor.toml:12:3".
+func (p Place) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+
+// document is one of the files. Their texts are numbered through as if they stood one
+// behind the other, so a number says both which file it is and where in it.
+type document struct {
+	name   string // as the user named it
+	number int    // from 0
+	src    []byte
+	base   int // where its text begins
+	starts []int
+}
+
+// position returns the line and column of an offset.
+func (doc *document) position(at int) (line, column int) {
+	if doc.starts == nil {
+		doc.starts = lineStarts(doc.src)
+	}
+	return position(doc.src, doc.starts, at-doc.base)
+}
+
+const (
+	maxErrors   = 100    // that are told of
+	maxProblems = 10_000 // that are kept at least, to tell of those that come first
+)
+
+// problems collects what is wrong, by offset into the files.
 type problems struct {
-	all []problem
+	docs  []*document
+	all   []problem
+	count int          // also of those that are not kept
+	mutes int          // those of count that are told of elsewhere
+	muted map[int]bool // where something wrong was told of already
+	noted map[int]bool // where the next ones are, if that is asked for
 }
 
 type problem struct {
@@ -67,22 +106,85 @@ type problem struct {
 	other     *Error // in another file that the text at this place names
 }
 
-func (p *problems) add(at int, hint, format string, args ...any) {
-	p.all = append(p.all, problem{at: at, msg: fmt.Sprintf(format, args...), hint: hint})
+// open begins a file.
+func (p *problems) open(name string, src []byte) *document {
+	doc := &document{name: name, number: len(p.docs), src: src}
+	if n := len(p.docs); n > 0 {
+		doc.base = p.docs[n-1].base + len(p.docs[n-1].src) + 1 // the end of a file is a place as well
+	}
+	p.docs = append(p.docs, doc)
+	return doc
 }
 
-// errors returns the problems in the order of the file, with lines and columns.
-func (p *problems) errors(file string, src []byte) Errors {
+func (p *problems) add(at int, hint, format string, args ...any) {
+	p.put(problem{at: at, msg: fmt.Sprintf(format, args...), hint: hint})
+}
+
+func (p *problems) put(pr problem) {
+	p.count++
+	if p.noted != nil {
+		p.noted[pr.at] = true
+	}
+	if p.muted[pr.at] {
+		p.mutes++
+		return
+	}
+	p.all = append(p.all, pr)
+	if len(p.all) == 2*maxProblems {
+		p.sort()
+		p.all = p.all[:maxProblems]
+	}
+}
+
+// once tells of what check finds, and of nothing that is found there later.
+func (p *problems) once(check func()) {
+	p.noted = make(map[int]bool)
+	check()
+	if p.muted == nil {
+		p.muted = make(map[int]bool)
+	}
+	maps.Copy(p.muted, p.noted)
+	p.noted = nil
+}
+
+// sort puts them in the order of the files.
+func (p *problems) sort() {
 	slices.SortStableFunc(p.all, func(a, b problem) int { return cmp.Compare(a.at, b.at) })
-	starts := lineStarts(src)
+}
+
+// place says where an offset is.
+func (p *problems) place(at int) Place {
+	i := sort.Search(len(p.docs), func(i int) bool { return p.docs[i].base > at })
+	doc := p.docs[max(i-1, 0)]
+	line, column := doc.position(at)
+	return Place{File: doc.name, Line: line, Column: column}
+}
+
+// errors returns the problems in the order of the files, with lines and columns. What
+// several pools have from the same place is told once.
+func (p *problems) errors() Errors {
+	p.sort()
+	told := make(map[problem]bool, len(p.all))
 	var errs Errors
+	repeated := 0
 	for _, pr := range p.all {
+		if told[pr] {
+			repeated++
+			continue
+		}
+		told[pr] = true
+		if len(errs) == maxErrors {
+			continue
+		}
 		if pr.other != nil {
 			errs = append(errs, pr.other)
 			continue
 		}
-		line, column := position(src, starts, pr.at)
-		errs = append(errs, &Error{File: file, Line: line, Column: column, Msg: pr.msg, Hint: pr.hint})
+		at := p.place(pr.at)
+		errs = append(errs, &Error{File: at.File, Line: at.Line, Column: at.Column, Msg: pr.msg, Hint: pr.hint})
+	}
+	if more := p.count - p.mutes - repeated - len(errs); len(errs) == maxErrors && more > 0 {
+		errs = append(errs, &Error{File: errs[maxErrors-1].File, Msg: fmt.Sprintf("and %d more errors", more)})
 	}
 	return errs
 }
@@ -104,6 +206,9 @@ func lineStarts(src []byte) []int {
 // behind a last newline, is told to be at the end of the last line.
 func position(src []byte, starts []int, at int) (line, column int) {
 	at = min(max(at, 0), len(src))
+	for at < len(src) && at > 0 && !utf8.RuneStart(src[at]) {
+		at-- // the parser counts bytes
+	}
 	if at == len(src) && at > 0 && src[at-1] == '\n' {
 		at--
 	}

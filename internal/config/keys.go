@@ -25,7 +25,7 @@ type tables struct {
 
 func newTables() tables {
 	return tables{
-		top: topKeys(), log: logKeys(), api: apiKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
+		top: append(topKeys(), tableKeys()...), log: logKeys(), api: apiKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
 		limits: limitKeys(), rlimits: rlimitKeys(),
 	}
 }
@@ -40,6 +40,7 @@ func topKeys() []key[*Config] {
 			Name: "name", Type: "string", Default: "the file's name without its ending",
 			Meaning: "Name of this set of pools, shown by `pitvisor ps`. Up to 63 of a-z, A-Z, 0-9, `.`, `_` and `-`.",
 			Example: `name = "shop"`,
+			schema:  orVariable(schema{"type": "string", "pattern": "^[a-zA-Z0-9._-]{1,63}$"}),
 			set: func(d *decoder, e *entry, c *Config) {
 				if s, ok := d.nonEmpty(e); ok && d.plainName(e, s) {
 					c.Name = s
@@ -48,14 +49,21 @@ func topKeys() []key[*Config] {
 		},
 		{
 			Name: "state_dir", Type: "path", Default: "`/var/lib/pitvisor` for root, else `$XDG_STATE_HOME/pitvisor`",
-			Meaning: "Where output and history are kept. It must be on a local file system. A relative path starts at the directory of this file.",
+			Meaning: "Where output and history are kept. It must be on a local file system. A relative path starts at the directory of the main file.",
 			Example: `state_dir = "/srv/pitvisor"`,
 			set: func(d *decoder, e *entry, c *Config) {
 				if s, ok := d.nonEmpty(e); ok {
-					c.StateDir = d.path(s)
+					e.value.text = d.path(s)
+					c.StateDir = e.value.text
 				}
 			},
 		},
+	}
+}
+
+// tableKeys are the tables of a file.
+func tableKeys() []key[*Config] {
+	return []key[*Config]{
 		{
 			Name: "log", Type: "table", Default: "", Meaning: "The supervisor's own log and the output of workers; see [log].",
 			Example: "[log]",
@@ -67,7 +75,16 @@ func topKeys() []key[*Config] {
 		},
 		apiTable(),
 		{
-			Name: "pool", Type: "tables", Default: "", Meaning: "One table for each pool; see [pool.NAME]. There must be at least one.",
+			Name: "defaults", Type: "table", Default: "", Meaning: "What the pools of this file have unless they say otherwise; see [defaults].",
+			Example: "[defaults]", alone: true,
+			set: func(d *decoder, e *entry, _ *Config) {
+				if t, ok := d.subtable(e, "write [defaults]"); ok {
+					d.defaults(t)
+				}
+			},
+		},
+		{
+			Name: "pool", Type: "tables", Default: "", Meaning: "One table for each pool; see [pool.NAME]. There must be at least one, in this file or a drop-in.",
 			Example: "[pool.web]",
 			set: func(d *decoder, e *entry, c *Config) {
 				if t, ok := d.subtable(e, "write [pool.NAME]"); ok {
@@ -81,26 +98,16 @@ func topKeys() []key[*Config] {
 func logKeys() []key[*Log] {
 	levels, formats := []string{"debug", "info", "warn", "error"}, []string{"auto", "text", "json", "journal"}
 	return append([]key[*Log]{
-		{
-			Name: "level", Type: oneOfType(levels), Default: "`\"info\"`",
+		oneWord(key[*Log]{
+			Name: "level", Default: "`\"info\"`",
 			Meaning: "The least important messages of the supervisor that are shown.",
 			Example: `level = "debug"`,
-			set: func(d *decoder, e *entry, l *Log) {
-				if i, ok := d.choice(e, levels...); ok {
-					l.Level = levels[i]
-				}
-			},
-		},
-		{
-			Name: "format", Type: oneOfType(formats), Default: "`\"auto\"`",
+		}, levels, func(l *Log, i int) { l.Level = levels[i] }),
+		oneWord(key[*Log]{
+			Name: "format", Default: "`\"auto\"`",
 			Meaning: "How they are written. `auto` is text on a terminal, journal fields under systemd, and JSON elsewhere.",
 			Example: `format = "json"`,
-			set: func(d *decoder, e *entry, l *Log) {
-				if i, ok := d.choice(e, formats...); ok {
-					l.Format = formats[i]
-				}
-			},
-		},
+		}, formats, func(l *Log, i int) { l.Format = formats[i] }),
 		{
 			Name: "max_size", Type: "size", Default: "`\"16M\"`",
 			Meaning: "How many of the newest bytes of each output stream of each worker are in its file for sure. When the file is twice as large the older half is rotated: moved to a file of its own. See docs/logs.md.",
@@ -111,16 +118,11 @@ func logKeys() []key[*Log] {
 				}
 			},
 		},
-		{
-			Name: "keep", Type: "whole number", Default: "`10`",
+		whole(key[*Log]{
+			Name: "keep", Default: "`10`",
 			Meaning: "How many runs that are over keep their output.",
 			Example: `keep = 3`,
-			set: func(d *decoder, e *entry, l *Log) {
-				if n, ok := d.whole(e, 0, 100_000); ok {
-					l.Keep = int(n)
-				}
-			},
-		},
+		}, 0, 100_000, func(l *Log, n int) { l.Keep = n }),
 	}, outputKeys()...)
 }
 
@@ -130,11 +132,20 @@ func oneOfType(words []string) string {
 
 // decodeFile fills c from the tree of the whole file.
 func (d *decoder) decodeFile(root *table, c *Config) {
-	d.truncated = len(d.all) > 0
-	decodeTable(d, root, "the file", d.tables.top, c)
+	decodeTable(d, root, wholeFile, d.tables.top, c)
 	if !d.truncated && root.byName["pool"] == nil {
-		d.add(0, `begin with [pool.NAME] and a command = ["..."]`, "no [pool.NAME] table")
+		d.add(root.at, `begin with [pool.NAME] and a command = ["..."]`, "no [pool.NAME] table")
 	}
+}
+
+// defaults looks at a table of defaults by itself, so that what is wrong with it is
+// told once and also if no pool has it.
+func (d *decoder) defaults(t *table) {
+	p := &poolDraft{place: "[defaults]", partial: true}
+	tracing := d.settings
+	d.settings = nil
+	d.once(func() { decodeTable(d, t, p.place, d.tables.pool, p) })
+	d.settings = tracing
 }
 
 // pools decodes every [pool.NAME].
@@ -197,5 +208,7 @@ func (d *decoder) path(s string) string {
 	}
 	return filepath.Join(d.dir, s)
 }
+
+const wholeFile = "the file" // how messages call the top level
 
 const maxWait = 30 * 24 * time.Hour // the longest of the times that are not infinite

@@ -13,16 +13,11 @@ import (
 func restartKeys() []key[*poolDraft] {
 	restarts := []string{supervise.RestartAlways.String(), supervise.RestartOnFailure.String(), supervise.RestartNever.String()}
 	return []key[*poolDraft]{
-		{
-			Name: "restart", Type: oneOfType(restarts), Default: "`\"always\"`",
+		oneWord(key[*poolDraft]{
+			Name: "restart", Default: "`\"always\"`",
 			Meaning: "Whether a worker that ended by itself is started again: always, unless its exit code was 0, or never.",
 			Example: `restart = "on-failure"`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if i, ok := d.choice(e, restarts...); ok {
-					p.Spec.Restart = supervise.RestartPolicy(i)
-				}
-			},
-		},
+		}, restarts, func(p *poolDraft, i int) { p.Spec.Restart = supervise.RestartPolicy(i) }),
 		{
 			Name: "backoff", Type: "table", Default: "see there", Meaning: "How long to wait before a restart; see [pool.NAME.backoff].",
 			Example: `backoff = { min = "200ms", max = "1min" }`,
@@ -32,16 +27,11 @@ func restartKeys() []key[*poolDraft] {
 				}
 			},
 		},
-		{
-			Name: "failure_limit", Type: "whole number", Default: "`0`",
+		whole(key[*poolDraft]{
+			Name: "failure_limit", Default: "`0`",
 			Meaning: "After how many failures in a row a worker is given up; 0 is never, because most causes go away (a full disk, a database that restarts) and the waits grow to `backoff.max` anyway.",
 			Example: `failure_limit = 10`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if n, ok := d.whole(e, 0, 1_000_000); ok {
-					p.Spec.FailureLimit = int(n)
-				}
-			},
-		},
+		}, 0, 1_000_000, func(p *poolDraft, n int) { p.Spec.FailureLimit = n }),
 	}
 }
 
@@ -59,36 +49,21 @@ func lifeKeys() []key[*poolDraft] {
 				}
 			},
 		},
-		{
-			Name: "start_timeout", Type: "duration", Default: "`\"60s\"`",
+		lasting(key[*poolDraft]{
+			Name: "start_timeout", Default: "`\"60s\"`",
 			Meaning: "How long a worker may take to be ready before the start has failed; `\"infinity\"` is for ever.",
 			Example: `start_timeout = "5min"`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if t, ok := d.duration(e, time.Millisecond, 0); ok {
-					p.Spec.StartTimeout = t
-				}
-			},
-		},
-		{
-			Name: "track", Type: oneOfType(tracks), Default: "`\"main\"`",
+		}, time.Millisecond, 0, func(p *poolDraft, t time.Duration) { p.Spec.StartTimeout = t }),
+		oneWord(key[*poolDraft]{
+			Name: "track", Default: "`\"main\"`",
 			Meaning: "What a worker's life is: `main` is the process that was started, and what it leaves behind is killed; `leaf` is any process of the worker, for commands that put themselves into the background.",
 			Example: `track = "leaf"`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if i, ok := d.choice(e, tracks...); ok {
-					p.Spec.Track = supervise.Track(i)
-				}
-			},
-		},
-		{
-			Name: "output", Type: oneOfType(outputs), Default: "`\"file\"`",
+		}, tracks, func(p *poolDraft, i int) { p.Spec.Track = supervise.Track(i) }),
+		oneWord(key[*poolDraft]{
+			Name: "output", Default: "`\"file\"`",
 			Meaning: "Where stdout and stderr go: `file` is a file for each in `state_dir`, which outlives the supervisor and is shown by `pitvisor up`; `none` is /dev/null. The files belong to the supervisor's user: a worker of another user writes to what it inherited, but can not open /dev/stdout by name.",
 			Example: `output = "none"`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if i, ok := d.choice(e, outputs...); ok {
-					p.Output = outputs[i]
-				}
-			},
-		},
+		}, outputs, func(p *poolDraft, i int) { p.Output = outputs[i] }),
 	}
 }
 
@@ -110,49 +85,37 @@ func backoffKeys() []key[*poolDraft] {
 			Name: "max", Type: "duration", Default: "`\"30s\"`", Meaning: "The longest wait.", Example: `max = "5min"`,
 			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Max }),
 		},
-		{
-			Name: "factor", Type: "number", Default: "`2`", Meaning: "How much longer each wait is than the one before, 1 to 100.", Example: `factor = 1.5`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if f, ok := d.float(e, 1, 100); ok {
-					p.Spec.Backoff.Factor = f
-				}
-			},
-		},
-		{
-			Name: "jitter", Type: "number", Default: "`0.2`", Meaning: "Which part of a wait, 0 to 1, chance may take off, so that workers do not come back all at once.", Example: `jitter = 0.5`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if f, ok := d.float(e, 0, 1); ok {
-					p.Spec.Backoff.Jitter = f
-				}
-			},
-		},
+		number(key[*poolDraft]{
+			Name: "factor", Default: "`2`", Meaning: "How much longer each wait is than the one before, 1 to 100.", Example: `factor = 1.5`,
+		}, 1, 100, func(p *poolDraft, f float64) { p.Spec.Backoff.Factor = f }),
+		number(key[*poolDraft]{
+			Name: "jitter", Default: "`0.2`", Meaning: "Which part of a wait, 0 to 1, chance may take off, so that workers do not come back all at once.", Example: `jitter = 0.5`,
+		}, 0, 1, func(p *poolDraft, f float64) { p.Spec.Backoff.Jitter = f }),
 		{
 			Name: "reset", Type: "duration", Default: "`\"10s\"`", Meaning: "How long a worker must have been ready for its failures to be forgotten.", Example: `reset = "1min"`,
 			set: wait(func(b *supervise.Backoff) *time.Duration { return &b.Reset }),
 		},
-		{
-			Name: "free", Type: "whole number", Default: "`2`", Meaning: "How many times in a row a worker that was ready is restarted without a wait. A start that failed always waits.", Example: `free = 0`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if n, ok := d.whole(e, 0, 1000); ok {
-					p.Spec.Backoff.Free = int(n)
-				}
-			},
-		},
+		whole(key[*poolDraft]{
+			Name: "free", Default: "`2`", Meaning: "How many times in a row a worker that was ready is restarted without a wait. A start that failed always waits.", Example: `free = 0`,
+		}, 0, 1000, func(p *poolDraft, n int) { p.Spec.Backoff.Free = n }),
 	}
 }
 
 func (d *decoder) backoff(t *table, p *poolDraft) {
-	before := len(d.all)
-	decodeTable(d, t, p.place[:len(p.place)-1]+".backoff]", d.tables.backoff, p)
+	before := d.count
+	place := p.place[:len(p.place)-1] + ".backoff]"
+	decodeTable(d, t, place, d.tables.backoff, p)
 	b := &p.Spec.Backoff
-	if len(d.all) > before || b.Min <= b.Max {
+	if d.count > before || p.partial || b.Min <= b.Max {
 		return
 	}
 	switch low, high := t.byName["min"], t.byName["max"]; {
 	case high == nil:
 		b.Max = b.Min // the default must not contradict what is written
+		d.move(place, "max", "min")
 	case low == nil:
 		b.Min = b.Max
+		d.move(place, "min", "max")
 	default:
 		d.add(high.value.at, "", "max %s is less than min %s", quoted(high.value.text), quoted(low.value.text))
 	}
@@ -172,26 +135,16 @@ func stopKeys() []key[*poolDraft] {
 				}
 			},
 		},
-		{
-			Name: "stop_grace", Type: "duration", Default: "`\"10s\"`",
+		lasting(key[*poolDraft]{
+			Name: "stop_grace", Default: "`\"10s\"`",
 			Meaning: "How long it may take to end before all its processes are killed; `\"0s\"` kills at once.",
 			Example: `stop_grace = "30s"`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if t, ok := d.duration(e, 0, maxWait); ok {
-					p.Spec.Stop.Grace = t
-				}
-			},
-		},
-		{
-			Name: "stop_scope", Type: oneOfType(scopes), Default: "`\"main\"`",
+		}, 0, maxWait, func(p *poolDraft, t time.Duration) { p.Spec.Stop.Grace = t }),
+		oneWord(key[*poolDraft]{
+			Name: "stop_scope", Default: "`\"main\"`",
 			Meaning: "Who gets the stop signal: the process that was started, or all processes of the worker.",
 			Example: `stop_scope = "all"`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if i, ok := d.choice(e, scopes...); ok {
-					p.Spec.Stop.All = i == 1
-				}
-			},
-		},
+		}, scopes, func(p *poolDraft, i int) { p.Spec.Stop.All = i == 1 }),
 	}
 }
 

@@ -19,7 +19,7 @@ func limitKeys() []key[*resource.Limits] {
 		}
 		keys = append(keys, key[*resource.Limits]{
 			Name: l.Name, Also: l.Also, Type: l.Accepts, Default: "the kernel's", Meaning: l.Meaning,
-			Example: fmt.Sprintf("%s = %s", name, tomlValue(l.Example)), set: setLimit(l.Several),
+			Example: fmt.Sprintf("%s = %s", name, tomlValue(l.Example)), schema: limitSchema(l.Several), set: setLimit(l.Several),
 		})
 	}
 	return keys
@@ -87,11 +87,13 @@ func (d *decoder) flatten(t *table, prefix string, flat *table) {
 			d.flatten(e.table, name+".", flat)
 			continue
 		}
-		if flat.byName[name] != nil {
+		if old := flat.byName[name]; old != nil && old.sameLayer(e) {
 			d.add(e.at, "remove one of them", "%s is defined a second time", bareKey(name))
 			continue
 		}
-		flat.put(&entry{name: name, at: e.at, value: e.value})
+		own := *e
+		own.name = name
+		flat.put(&own)
 	}
 }
 
@@ -116,16 +118,11 @@ func limitTableKeys() []key[*poolDraft] {
 			Example: `pool_limits = { "memory.max" = "4G" }`,
 			set:     set("pool_limits", func(p *poolDraft) *resource.Limits { return &p.Spec.PoolLimits }),
 		},
-		{
-			Name: "limits_mode", Type: oneOfType(modes), Default: "`\"strict\"`",
+		oneWord(key[*poolDraft]{
+			Name: "limits_mode", Default: "`\"strict\"`",
 			Meaning: "What happens where the kernel has no controller for a limit: `strict` refuses to start, `best-effort` says so and goes on without it.",
 			Example: `limits_mode = "best-effort"`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if i, ok := d.choice(e, modes...); ok {
-					p.Spec.BestEffortLimits = i == 1
-				}
-			},
-		},
+		}, modes, func(p *poolDraft, i int) { p.Spec.BestEffortLimits = i == 1 }),
 		{
 			Name: "rlimits", Type: "table", Default: "the supervisor's", Meaning: "Classic resource limits of each process; see [pool.NAME.rlimits].",
 			Example: `rlimits = { nofile = "1024:4096", core = 0 }`,

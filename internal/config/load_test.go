@@ -114,7 +114,7 @@ func TestLoadFromAPipe(t *testing.T) {
 func TestEnvFile(t *testing.T) {
 	path := file(t, "x.env", "\ufeff# comment\n\n  A=1\nB = 2\n"+
 		"C='single $x \\n'\r\nD=\"double \\\"q\\\" \\n\\t\\\\ \\$\"\nE= spaced # kept \nF=\nG=''\n")
-	c, err := parse(filepath.Join(filepath.Dir(path), "f.toml"), []byte(valid+"inherit_env = false\nenv_file = \"x.env\"\nenv.A = \"wins\"\n"), testEnviron())
+	c, err := parseText(filepath.Join(filepath.Dir(path), "f.toml"), valid+"inherit_env = false\nenv_file = \"x.env\"\nenv.A = \"wins\"\n", testEnviron())
 	if err == nil {
 		t.Fatalf("a space before = was accepted: %q", c.Pools[0].Spec.Command.Env)
 	}
@@ -125,7 +125,7 @@ func TestEnvFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Replace(string(fixed), "B = 2", "B=2", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err = parse(filepath.Join(filepath.Dir(path), "f.toml"), []byte(valid+"inherit_env = false\nenv_file = \"x.env\"\nenv.A = \"wins\"\n"), testEnviron())
+	c, err = parseText(filepath.Join(filepath.Dir(path), "f.toml"), valid+"inherit_env = false\nenv_file = \"x.env\"\nenv.A = \"wins\"\n", testEnviron())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestEnvFileIsAFile(t *testing.T) {
 
 func TestErrorsInAnEnvFileHaveTheirOwnPlace(t *testing.T) {
 	path := file(t, "x.env", "export A=1\nB\nC=\"open\n  D='a' b\nE=\"\\q\"\nF=\x00\nPITVISOR_X=1\nG=1\nG=2\n=x\n")
-	_, err := parse("f.toml", []byte(valid+"size = 0\nenv_file = \""+path+"\"\nnice = 99\n"), nil)
+	_, err := parseText("f.toml", valid+"size = 0\nenv_file = \""+path+"\"\nnice = 99\n", nil)
 	got := strings.Split(fmt.Sprint(err), "\n")
 	want := []string{
 		"f.toml:3:8: size is 0",

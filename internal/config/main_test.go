@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,10 +21,20 @@ func testEnviron() []string {
 	}
 }
 
+// parseText parses a text as that of one file.
+func parseText(name, text string, environ []string) (*Config, error) {
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return nil, err
+	}
+	c, _, err := parse(path, []input{{name: name, data: []byte(text)}}, environ, false)
+	return c, err
+}
+
 // good parses a text that must be right.
 func good(tb testing.TB, text string) *Config {
 	tb.Helper()
-	c, err := parse("/etc/pitvisor/f.toml", []byte(text), testEnviron())
+	c, err := parseText("/etc/pitvisor/f.toml", text, testEnviron())
 	if err != nil {
 		tb.Fatalf("parse %s:\n%v", text, err)
 	}
@@ -42,7 +53,7 @@ func pool(tb testing.TB, text string) Pool {
 // errorsOf parses a text and returns its errors without the file's name.
 func errorsOf(tb testing.TB, text string) []string {
 	tb.Helper()
-	_, err := parse("f.toml", []byte(text), testEnviron())
+	_, err := parseText("f.toml", text, testEnviron())
 	if err == nil {
 		return nil
 	}

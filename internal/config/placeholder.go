@@ -35,6 +35,11 @@ func bracedWords(text string) []string {
 // placeholders reports words in braces that were probably meant to be
 // placeholders. Any other one is left alone, because programs have braces too.
 func (d *decoder) placeholders(v *value, key string) {
+	for _, word := range startPlaceholders() {
+		if strings.Contains(v.text, "${"+word+"}") {
+			d.add(v.at, "give the variable another name", "{%s} in %s is replaced behind a dollar sign as well", word, key)
+		}
+	}
 	for _, word := range bracedWords(v.text) {
 		if slices.Contains(startPlaceholders(), word) {
 			continue

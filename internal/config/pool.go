@@ -20,18 +20,18 @@ type poolDraft struct {
 	place   string
 	sizeAt  int
 	command []*value
-	failed  map[string]bool // keys that were wrong: nothing is said about what depends on them
+	partial bool // these are [defaults]: nothing has to be complete
 
 	inherit     bool
 	env         []assignment
-	envFile     []assignment
+	envFile     *entry
 	user, group *entry
 	groups      *entry
 	ready       *readyDraft
 }
 
 func newPoolDraft(e *entry) *poolDraft {
-	p := &poolDraft{at: e.at, place: fmt.Sprintf("[pool.%s]", e.name), sizeAt: e.at, inherit: true, failed: make(map[string]bool)}
+	p := &poolDraft{at: e.at, place: fmt.Sprintf("[pool.%s]", e.name), sizeAt: e.at, inherit: true}
 	p.Output = OutputFile
 	p.Spec = supervise.PoolSpec{
 		Name:         e.name,
@@ -47,15 +47,15 @@ func newPoolDraft(e *entry) *poolDraft {
 func (d *decoder) pool(e *entry) Pool {
 	p := newPoolDraft(e)
 	decodeTable(d, e.table, p.place, d.tables.pool, p)
-	d.count(p)
-	d.finishCommand(p)
+	d.countWorkers(p)
+	d.finishCommand(p, e.table.byName["command"] != nil)
 	d.finishCredential(p)
 	d.finishReady(p)
 	return p.Pool
 }
 
-// count bounds the workers of all pools together, and tells of it once.
-func (d *decoder) count(p *poolDraft) {
+// countWorkers bounds the workers of all pools together, and tells of it once.
+func (d *decoder) countWorkers(p *poolDraft) {
 	before := d.workers
 	d.workers += p.Spec.Size
 	if before <= maxWorkers && d.workers > maxWorkers {
@@ -64,13 +64,13 @@ func (d *decoder) count(p *poolDraft) {
 }
 
 // finishCommand needs the environment, because a program is looked up in the worker's own PATH.
-func (d *decoder) finishCommand(p *poolDraft) {
+func (d *decoder) finishCommand(p *poolDraft, given bool) {
 	p.Spec.Command.Env = d.environment(p)
 	if p.Spec.Command.Dir == "" {
 		p.Spec.Command.Dir = d.dir
 	}
 	if len(p.command) == 0 {
-		if !p.failed["command"] && !d.truncated {
+		if !given && !d.truncated {
 			d.add(p.at, `add command = ["program", "argument"]`, "pool %q has no command", p.Spec.Name)
 		}
 		return
@@ -119,7 +119,7 @@ func commandKeys() []key[*poolDraft] {
 	return []key[*poolDraft]{
 		{
 			Name: "command", Type: "list of strings", Default: "required",
-			Meaning: "Program and arguments, passed on as they are: no shell, no quoting, no `${VAR}` (that is a literal; put a shell in front if you want one). A program without a slash is looked up in the worker's `PATH` when the file is read; one with a slash is relative to `directory`. In the arguments `{pool}`, `{slot}` (from 0), `{worker}` (`web/3`), `{start}` and `{run}` are replaced at each start.",
+			Meaning: "Program and arguments, passed on as they are: no shell, no quoting (put a shell in front if you want one). A program without a slash is looked up in the worker's `PATH` when the file is read; one with a slash is relative to `directory`. In the arguments `{pool}`, `{slot}` (from 0), `{worker}` (`web/3`), `{start}` and `{run}` are replaced at each start.",
 			Example: `command = ["python3", "server.py", "--name", "{worker}"]`,
 			set:     setCommand,
 		},
@@ -127,6 +127,7 @@ func commandKeys() []key[*poolDraft] {
 			Name: "size", Type: "whole number", Default: "`1`",
 			Meaning: fmt.Sprintf("How many workers, 1 to %d; all pools together have at most %d.", maxPoolSize, maxWorkers),
 			Example: `size = 8`,
+			schema:  wholeSchema(1, maxPoolSize),
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if n, ok := d.whole(e, 1, maxPoolSize); ok {
 					p.Spec.Size, p.sizeAt = int(n), e.value.at
@@ -134,12 +135,13 @@ func commandKeys() []key[*poolDraft] {
 			},
 		},
 		{
-			Name: "directory", Type: "path", Default: "the directory of this file",
-			Meaning: "Working directory. A relative path starts at the directory of this file.",
+			Name: "directory", Type: "path", Default: "the directory of the main file",
+			Meaning: "Working directory. A relative path starts at the directory of the main file.",
 			Example: `directory = "/srv/shop"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if s, ok := d.nonEmpty(e); ok && d.noPlaceholder(e.value, "directory") {
-					p.Spec.Command.Dir = d.path(s)
+					e.value.text = d.path(s)
+					p.Spec.Command.Dir = e.value.text
 				}
 			},
 		},
@@ -150,7 +152,7 @@ func envKeys() []key[*poolDraft] {
 	return []key[*poolDraft]{
 		{
 			Name: "env", Type: "table of strings", Default: "empty",
-			Meaning: "Environment variables; they win over `env_file` and the inherited ones. The placeholders of `command` are replaced in the values, `${VAR}` is not. Names that begin with `PITVISOR_` are the supervisor's.",
+			Meaning: "Environment variables; they win over `env_file` and the inherited ones. The placeholders of `command` are replaced in the values. Names that begin with `PITVISOR_` are the supervisor's.",
 			Example: `env = { PORT_BASE = "8000", NAME = "{worker}" }`,
 			set:     setEnv,
 		},
@@ -160,25 +162,20 @@ func envKeys() []key[*poolDraft] {
 			Example: `env_file = "shop.env"`,
 			set: func(d *decoder, e *entry, p *poolDraft) {
 				if s, ok := d.nonEmpty(e); ok {
-					p.envFile = d.readEnvFile(e.value.at, d.path(s))
+					e.value.text = d.path(s)
+					p.envFile = e
 				}
 			},
 		},
-		{
-			Name: "inherit_env", Type: "boolean", Default: "`true`",
+		yesNo(key[*poolDraft]{
+			Name: "inherit_env", Default: "`true`",
 			Meaning: "Whether workers get the supervisor's environment. What belongs to the supervisor alone is left out: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*`, `JOURNAL_STREAM`, `INVOCATION_ID`, `MAINPID` and `PITVISOR_*`. With `false` they get only `PATH`.",
 			Example: `inherit_env = false`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if b, ok := d.boolean(e); ok {
-					p.inherit = b
-				}
-			},
-		},
+		}, func(p *poolDraft, b bool) { p.inherit = b }),
 	}
 }
 
 func setCommand(d *decoder, e *entry, p *poolDraft) {
-	p.failed["command"] = true
 	items, ok := d.list(e, "write it as a list: "+listOf(e.value.text))
 	if !ok {
 		return
@@ -193,7 +190,6 @@ func setCommand(d *decoder, e *entry, p *poolDraft) {
 		for _, item := range items[1:] {
 			d.placeholders(item, "command")
 		}
-		delete(p.failed, "command")
 		p.command = items
 	}
 }

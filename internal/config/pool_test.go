@@ -36,7 +36,7 @@ rotate_max_size = "1M"
 compress = false
 
 [pool.web]
-command = ["sh", "-c", "echo ${HOME} {print $1}", "{worker}"]
+command = ["sh", "-c", "echo $${HOME} {print $1}", "{worker}"]
 size = 4
 directory = "sub/dir"
 env = { A = "{slot}", LANG = "de" }
@@ -256,8 +256,8 @@ func TestProgramIsFoundInTheWorkersPath(t *testing.T) {
 }
 
 func TestBracesThatAreNotOurs(t *testing.T) {
-	for _, arg := range []string{"{print}", "${slott}", "{\"slott\":1}", "{a,b}", "{}", "{", "{slot", "{1}", "{ slott }", "f() { ls; }", "{Worker}x{"} {
-		c, err := parse("f.toml", []byte("[pool.web]\ncommand = [\"/bin/echo\", '"+arg+"']\n"), nil)
+	for _, arg := range []string{"{print}", "{\"slott\":1}", "{a,b}", "{}", "{", "{slot", "{1}", "{ slott }", "f() { ls; }", "{Worker}x{"} {
+		c, err := parseText("f.toml", "[pool.web]\ncommand = [\"/bin/echo\", '"+arg+"']\n", nil)
 		if arg == "{Worker}x{" {
 			if err == nil {
 				t.Errorf("%s was accepted", arg)

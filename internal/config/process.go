@@ -19,54 +19,38 @@ func processKeys() []key[*poolDraft] {
 			Example: `umask = "027"`,
 			set:     setUmask,
 		},
-		{
-			Name: "nice", Type: "whole number", Default: "the supervisor's",
+		whole(key[*poolDraft]{
+			Name: "nice", Default: "the supervisor's",
 			Meaning: "Nice value, -20 to 19. Less than the supervisor's own needs root.",
 			Example: `nice = 10`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if n, ok := d.whole(e, -20, 19); ok {
-					nice := int(n)
-					p.Spec.Command.Nice = &nice
-				}
-			},
-		},
-		{
-			Name: "oom_score_adj", Type: "whole number", Default: "the supervisor's",
+		}, -20, 19, func(p *poolDraft, n int) {
+			nice := n
+			p.Spec.Command.Nice = &nice
+		}),
+		whole(key[*poolDraft]{
+			Name: "oom_score_adj", Default: "the supervisor's",
 			Meaning: "How gladly the kernel kills it when memory runs out, -1000 to 1000. Setting it makes each start several times as expensive.",
 			Example: `oom_score_adj = 500`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if n, ok := d.whole(e, -1000, 1000); ok {
-					score := int(n)
-					p.Spec.Command.OOMScoreAdj = &score
-				}
-			},
-		},
+		}, -1000, 1000, func(p *poolDraft, n int) {
+			score := n
+			p.Spec.Command.OOMScoreAdj = &score
+		}),
 	}
 }
 
 // confinementKeys are what a process is kept from.
 func confinementKeys() []key[*poolDraft] {
 	return []key[*poolDraft]{
-		{
-			Name: "no_new_privs", Type: "boolean", Default: "`false`",
+		yesNo(key[*poolDraft]{
+			Name: "no_new_privs", Default: "`false`",
 			Meaning: "No program that a worker starts can gain rights (set-user-ID and the like).",
 			Example: `no_new_privs = true`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if b, ok := d.boolean(e); ok {
-					p.Spec.Command.NoNewPrivs = b
-				}
-			},
-		},
-		{
-			Name: "netns", Type: "boolean", Default: "`false`",
+		}, func(p *poolDraft, b bool) { p.Spec.Command.NoNewPrivs = b }),
+		yesNo(key[*poolDraft]{
+			Name: "netns", Default: "`false`",
 			Meaning: "A network namespace for each worker, with nothing in it but a loopback device that is up. All workers may then listen on the same port. Needs root.",
 			Example: `netns = true`,
-			set: func(d *decoder, e *entry, p *poolDraft) {
-				if b, ok := d.boolean(e); ok {
-					p.Spec.Command.NetNS = b
-				}
-			},
-		},
+		}, func(p *poolDraft, b bool) { p.Spec.Command.NetNS = b }),
 	}
 }
 
@@ -127,7 +111,7 @@ func rlimitKeys() []key[*[]spawn.Rlimit] {
 			typ = "size, `\"soft:hard\"` or `\"infinity\"`"
 		}
 		keys = append(keys, key[*[]spawn.Rlimit]{
-			Name: r.name, Also: []string{r.systemd}, Type: typ, Default: "the supervisor's", Meaning: r.meaning,
+			Name: r.name, Also: []string{r.systemd}, Type: typ, schema: schema{"type": []string{"integer", "string"}, "minimum": 0}, Default: "the supervisor's", Meaning: r.meaning,
 			Example: fmt.Sprintf("%s = %s", r.name, map[bool]string{false: `"1024:4096"`, true: `"64M"`}[r.bytes]),
 			set: func(d *decoder, e *entry, to *[]spawn.Rlimit) {
 				if soft, hard, ok := d.softHard(e, r.bytes); ok {

@@ -42,20 +42,16 @@ func eventRuleKeys() []key[*readyDraft] {
 			Example: `file = true`,
 			set:     setReadyFile,
 		},
-		{
-			Name: "notify", Type: "boolean", Default: "`false`",
+		yesNo(key[*readyDraft]{
+			Name: "notify", Default: "`false`",
 			Meaning: "A process of the worker sent `READY=1` to `$NOTIFY_SOCKET`, as sd_notify(3) does.",
 			Example: `notify = true`,
-			set: func(d *decoder, e *entry, r *readyDraft) {
-				if b, ok := d.boolean(e); ok {
-					r.rules.Notify = b
-				}
-			},
-		},
+		}, func(r *readyDraft, b bool) { r.rules.Notify = b }),
 		{
 			Name: "fd", Type: "whole number", Default: "no such rule",
 			Meaning: "The worker wrote a newline to this descriptor, 3 to 9, which it also finds in `PITVISOR_READY_FD`.",
 			Example: `fd = 3`,
+			schema:  wholeSchema(3, 9),
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				if e.kind == kindWhole && (e.value.text == "0" || e.value.text == "1" || e.value.text == "2") {
 					d.add(e.value.at, "use 3 to 9", "fd %s is %s of the worker already", e.value.text,
@@ -119,6 +115,7 @@ func tryKeys() []key[*readyDraft] {
 		{
 			Name: "port", Type: "whole number", Default: "none",
 			Meaning: "The port of slot 0; each further slot has the next one. The worker finds its own in `PITVISOR_PORT`.", Example: `port = 8000`,
+			schema: wholeSchema(1, 65535),
 			set: func(d *decoder, e *entry, r *readyDraft) {
 				if n, ok := d.whole(e, 1, 65535); ok {
 					r.port, r.rules.Port = e, int(n)
@@ -213,17 +210,24 @@ func each(err error) []error {
 
 // ready decodes [pool.NAME.ready] and checks how its rules go together.
 func (d *decoder) ready(t *table, p *poolDraft) {
-	before := len(d.all)
+	before := d.count
 	place := p.place[:len(p.place)-1] + ".ready]"
 	r := &readyDraft{at: t.at}
 	decodeTable(d, t, place, d.tables.ready, r)
-	if len(d.all) > before {
+	if d.count > before || p.partial || onlyHow(t) {
 		return
 	}
 	for _, err := range each(r.rules.Validate()) {
 		d.add(t.at, "", "%s: %v", place, err)
 	}
 	p.ready = r
+}
+
+// onlyHow says that the table is there only because of [defaults], which say how rules
+// are to be tried, and that there is no rule.
+func onlyHow(t *table) bool {
+	how := []string{"port", "interval", "timeout", "grpc_service"}
+	return len(t.entries) > 0 && !slices.ContainsFunc(t.entries, func(e *entry) bool { return !e.inherited || !slices.Contains(how, e.name) })
 }
 
 // finishReady checks the rules against the rest of the pool.

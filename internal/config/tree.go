@@ -34,6 +34,9 @@ type value struct {
 	text  string // of a string its content, of other scalars as written
 	items []*value
 	table *table
+
+	variable bool   // the text has the value of a variable in it
+	written  string // the text as it is in the file, if it has
 }
 
 // entry is a key with its value.
@@ -41,6 +44,16 @@ type entry struct {
 	name string
 	at   int // of the key
 	*value
+
+	file      int      // the number of the file that it is from
+	inherited bool     // from the [defaults] of that file
+	over      []*entry // what earlier files say of the same key, the last one first
+	moved     bool     // nobody wrote it; it follows what is set beside it
+}
+
+// sameLayer says that neither of two entries may replace the other.
+func (e *entry) sameLayer(other *entry) bool {
+	return e.file == other.file && e.inherited == other.inherited
 }
 
 // origin says how a table came to be, which decides who may add to it.
@@ -53,10 +66,11 @@ const (
 	originInline                // by braces; nobody may add to it
 )
 
-// table keeps the order of the file.
+// table keeps the order of the file. Made of several files it has an entry for what
+// each of them says of a key, in their order.
 type table struct {
 	entries []*entry
-	byName  map[string]*entry
+	byName  map[string]*entry // the last of the name
 	origin  origin
 	at      int // of the header that defined it, or where it was first implied
 }
@@ -76,25 +90,24 @@ const maxDepth = 32
 // builder makes a tree of tables out of the expressions of a TOML document.
 type builder struct {
 	*problems
+	*document
 	parser unstable.Parser
-	src    []byte
 	root   *table
-	lines  []int // where they start; nil until it is needed
 }
 
 // parseTree parses a document. It reports every duplicate, and the first thing
 // that is not TOML; what stands before that is in the tree.
-func parseTree(p *problems, src []byte) *table {
-	b := &builder{problems: p, src: src, root: newTable(originHeader, 0)}
-	if at := invalidUTF8(src); at >= 0 {
+func parseTree(p *problems, doc *document) *table {
+	b := &builder{problems: p, document: doc, root: newTable(originHeader, doc.base)}
+	if at := invalidUTF8(doc.src); at >= 0 {
 		hint := "is this a text file at all?"
-		if bytes.HasPrefix(src, []byte("\xff\xfe")) || bytes.HasPrefix(src, []byte("\xfe\xff")) {
+		if bytes.HasPrefix(doc.src, []byte("\xff\xfe")) || bytes.HasPrefix(doc.src, []byte("\xfe\xff")) {
 			hint = "the file is UTF-16; save it as UTF-8"
 		}
-		b.add(at, hint, "byte 0x%02x is not UTF-8 text", src[at])
+		b.add(doc.base+at, hint, "byte 0x%02x is not UTF-8 text", doc.src[at])
 		return b.root
 	}
-	b.parser.Reset(src)
+	b.parser.Reset(doc.src)
 	current := b.root
 	for b.parser.NextExpression() {
 		switch n := b.parser.Expression(); n.Kind {
@@ -145,7 +158,7 @@ func (b *builder) syntax(err error) {
 			at = int(b.parser.Range(pe.Highlight).Offset)
 		}
 	}
-	b.add(at, syntaxHint(b.src, at, msg), "%s", msg)
+	b.add(b.base+at, syntaxHint(b.src, at, msg), "%s", msg)
 }
 
 func syntaxHint(src []byte, at int, msg string) string {
@@ -171,7 +184,7 @@ func (b *builder) keys(it unstable.Iterator) []*entry {
 	var keys []*entry
 	for it.Next() {
 		n := it.Node()
-		keys = append(keys, &entry{name: string(n.Data), at: int(n.Raw.Offset)})
+		keys = append(keys, &entry{name: string(n.Data), at: b.base + int(n.Raw.Offset), file: b.number})
 	}
 	return keys
 }
@@ -184,15 +197,20 @@ func dotted(keys []*entry) string {
 	return strings.Join(names, ".")
 }
 
-// bareKey returns a key as it has to be written.
+// bareKey returns a key as it has to be written, cut if it is long.
 func bareKey(name string) string {
-	bare := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
-	}
-	if name != "" && strings.IndexFunc(name, func(r rune) bool { return !bare(r) }) < 0 && len(name) <= 60 {
+	if isBare(name) && len(name) <= 60 {
 		return name
 	}
 	return quoted(name)
+}
+
+// isBare says whether a key may stand without quotes.
+func isBare(name string) bool {
+	other := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	}
+	return name != "" && strings.IndexFunc(name, other) < 0
 }
 
 // header returns the table that [a.b.c] opens; a fresh one if that is an error.
@@ -226,7 +244,7 @@ func (b *builder) descend(t *table, keys []*entry, how origin) (*table, bool) {
 	for i, k := range keys {
 		next := t.byName[k.name]
 		if next == nil {
-			next = &entry{name: k.name, at: k.at, value: &value{kind: kindTable, at: k.at, table: newTable(how, k.at)}}
+			next = &entry{name: k.name, at: k.at, file: b.number, value: &value{kind: kindTable, at: k.at, table: newTable(how, k.at)}}
 			t.put(next)
 		}
 		// A dotted key may only add to what dotted keys have made, a header only to what is not in braces.
@@ -242,10 +260,7 @@ func (b *builder) descend(t *table, keys []*entry, how origin) (*table, bool) {
 
 // twice reports that something is defined again.
 func (b *builder) twice(at int, old *entry, what string) {
-	if b.lines == nil {
-		b.lines = lineStarts(b.src)
-	}
-	line, column := position(b.src, b.lines, old.at)
+	line, column := b.position(old.at)
 	b.add(at, "join the two", "%s is defined a second time, first at %d:%d", what, line, column)
 }
 
@@ -274,14 +289,14 @@ func (b *builder) valueStart(n *unstable.Node) int {
 	for end < len(b.src) && strings.IndexByte(" \t=", b.src[end]) >= 0 {
 		end++
 	}
-	return end
+	return b.base + end
 }
 
 // value copies a value out of the parser. The parser bounds the depth.
 func (b *builder) value(n *unstable.Node, at int) *value {
 	v := &value{at: at, text: string(n.Data)}
 	if n.Raw.Length > 0 {
-		v.at = int(n.Raw.Offset)
+		v.at = b.base + int(n.Raw.Offset)
 	}
 	switch n.Kind {
 	case unstable.String:
