@@ -16,6 +16,12 @@ func manPages(root *cobra.Command) []manPage {
 	pages := []manPage{mainPage(root), configPage(config.Reference()), conceptsPage()}
 	for _, cmd := range verbs(root) {
 		pages = append(pages, verbPage(cmd))
+		if cmd.Name() == "completion" {
+			continue // its shells are all the same
+		}
+		for _, sub := range verbs(cmd) {
+			pages = append(pages, verbPage(sub))
+		}
 	}
 	return pages
 }
@@ -42,6 +48,10 @@ func mainPage(root *cobra.Command) manPage {
 `},
 			{"FILES", `? /etc/pitvisor/pitvisor.toml
   The configuration of pitvisor.service: pitvisor.toml(5).
+? /etc/pitvisor/conf.d/*.toml
+  Drop-ins, read after it.
+? /usr/share/pitvisor/pitvisor.schema.json
+  The JSON Schema of both.
 ? /var/lib/pitvisor, ~/.local/state/pitvisor
   Logs of workers and history, of root and of other users.
 ? /run/pitvisor, $XDG_RUNTIME_DIR/pitvisor
@@ -145,7 +155,7 @@ func configPage(manual config.Manual) manPage {
 		}
 		p.parts = append(p.parts, manPart{strings.ToUpper(s.Title[:1]) + s.Title[1:], b.String()})
 	}
-	p.parts = append(p.parts, manPart{"SEE ALSO", "pitvisor-check(1), pitvisor-up(1), pitvisor(7)\n"})
+	p.parts = append(p.parts, manPart{"SEE ALSO", "pitvisor-check(1), pitvisor-config(1), pitvisor-up(1), pitvisor(7)\n"})
 	return p
 }
 

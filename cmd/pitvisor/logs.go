@@ -146,7 +146,7 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 // logsRoot is the directory of all runs' output.
 func (a *app) logsRoot(config string) (string, error) {
 	if config != "" && a.stateDir == "" {
-		cfg, err := loadConfig(config)
+		cfg, err := (&sourceFlags{file: config}).load()
 		if err != nil {
 			return "", err
 		}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime/debug"
 	"slices"
 
@@ -34,7 +32,7 @@ Exit codes:
   125   pitvisor itself could not work: no cgroup, no permission, no space`
 
 type upFlags struct {
-	file      string
+	source    sourceFlags
 	logLevel  string
 	logFormat string
 	show      string
@@ -51,7 +49,7 @@ func (a *app) upCommand() *cobra.Command {
 		RunE:  func(*cobra.Command, []string) error { return tellSystemd(a.up(f)) },
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&f.file, "file", "f", "pitvisor.toml", "configuration file")
+	f.source.add(cmd)
 	flags.StringVar(&f.logLevel, "log-level", "", "least level of the supervisor's own log: debug, info, warn or error (default: [log] level)")
 	flags.StringVar(&f.logFormat, "log-format", "", "the supervisor's own log: auto, text, json or journal (default: [log] format)")
 	flags.StringVar(&f.show, "show", "", "the workers' output on stdout: text, json or none; it goes to the files anyway (default: [log] show)")
@@ -65,7 +63,7 @@ func (a *app) up(f upFlags) error {
 	// A crash ends by ABRT. By itself Go exits with 2, which would say that the
 	// configuration is wrong and that no restart can help.
 	debug.SetTraceback("crash")
-	cfg, err := loadConfig(f.file)
+	cfg, err := f.source.load()
 	if err != nil {
 		return err
 	}
@@ -78,8 +76,10 @@ func (a *app) up(f upFlags) error {
 	if err != nil {
 		return fail(exitUsage, err)
 	}
-	if risk := configRisk(cfg.Path); risk != "" {
-		log.Warn(risk)
+	for _, file := range cfg.Files {
+		if risk := configRisk(file); risk != "" {
+			log.Warn(risk)
+		}
 	}
 	show := cmp.Or(f.show, cfg.Log.Show)
 	if f.quiet {
@@ -90,64 +90,4 @@ func (a *app) up(f upFlags) error {
 	}
 	a.stateDir = cmp.Or(a.stateDir, cfg.StateDir)
 	return a.superviseConfig(cfg, show, log)
-}
-
-// loadConfig reads a configuration and turns every problem into a usage error.
-func loadConfig(path string) (*config.Config, error) {
-	cfg, err := config.Load(path)
-	if err == nil {
-		return cfg, nil
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, failHint(exitUsage, err, "name a configuration with -f FILE; examples/pool/pitvisor.toml is one to start from")
-	}
-	if errors.Is(err, os.ErrPermission) {
-		return nil, failHint(exitUsage, err, letRead(path))
-	}
-	return nil, fail(exitUsage, err)
-}
-
-func (a *app) checkCommand() *cobra.Command {
-	var file string
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "check [-f FILE]",
-		Short: "validate a configuration without starting anything",
-		Long: "Validate a configuration: every error with its file, line and column, all of them at once.\n" +
-			"Exit code 0 when it is good, 2 when it is not.",
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.check(file, asJSON) },
-	}
-	cmd.Flags().StringVarP(&file, "file", "f", "pitvisor.toml", "configuration file")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-type checkedPool struct {
-	Name    string   `json:"name"`
-	Size    int      `json:"size"`
-	Command []string `json:"command"`
-}
-
-func (a *app) check(file string, asJSON bool) error {
-	cfg, err := loadConfig(file)
-	if err != nil {
-		return err
-	}
-	pools := make([]checkedPool, 0, len(cfg.Pools))
-	workers := 0
-	for _, p := range cfg.Pools {
-		workers += p.Spec.Size
-		argv := append([]string{p.Spec.Command.Path}, p.Spec.Command.Args[min(1, len(p.Spec.Command.Args)):]...)
-		pools = append(pools, checkedPool{Name: p.Spec.Name, Size: p.Spec.Size, Command: argv})
-	}
-	if asJSON {
-		return a.printJSON(struct {
-			Name  string        `json:"name"`
-			Path  string        `json:"path"`
-			Pools []checkedPool `json:"pools"`
-		}{cfg.Name, cfg.Path, pools})
-	}
-	fmt.Fprintf(a.stdout, "%s: good: %d pools, %d workers\n", file, len(pools), workers)
-	return nil
 }
