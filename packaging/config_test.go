@@ -6,12 +6,12 @@ import (
 )
 
 // uncommented is the shipped configuration with its examples switched on: those lines
-// that begin with # and no blank.
+// that begin with # and no blank, but for the one that names the schema.
 func uncommented(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	for line := range strings.Lines(read(t, "etc/pitvisor.toml")) {
-		if rest, ok := strings.CutPrefix(line, "#"); ok && strings.TrimSpace(rest) != "" && rest[0] != ' ' && rest[0] != '\t' {
+		if rest, ok := strings.CutPrefix(line, "#"); ok && strings.TrimSpace(rest) != "" && rest[0] != ' ' && rest[0] != ':' && rest[0] != '\t' {
 			line = rest
 		}
 		b.WriteString(line)

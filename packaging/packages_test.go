@@ -42,6 +42,8 @@ func wanted() map[string]string {
 		"/usr/lib/tmpfiles.d/pitvisor.conf":                  "-rw-r--r--",
 		"/etc/pitvisor":                                      "drwxr-xr-x",
 		"/etc/pitvisor/pitvisor.toml":                        "-rw-r--r--",
+		"/etc/pitvisor/conf.d":                               "drwxr-xr-x",
+		"/usr/share/pitvisor/pitvisor.schema.json":           "-rw-r--r--",
 		"/usr/share/man/man1/pitvisor.1.gz":                  "-rw-r--r--",
 		"/usr/share/man/man1/pitvisor-run.1.gz":              "-rw-r--r--",
 		"/usr/share/man/man5/pitvisor.toml.5.gz":             "-rw-r--r--",
@@ -175,7 +177,7 @@ func testTarball(t *testing.T, file string) {
 			t.Errorf("%s does not start the program of /usr/local", unit)
 		}
 	}
-	for _, name := range []string{"share/man/man1/pitvisor-up.1.gz", "share/zsh/site-functions/_pitvisor", "share/doc/pitvisor/LICENSE"} {
+	for _, name := range []string{"share/man/man1/pitvisor-up.1.gz", "share/man/man1/pitvisor-config-show.1.gz", "share/pitvisor/pitvisor.schema.json", "share/zsh/site-functions/_pitvisor", "share/doc/pitvisor/LICENSE"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
 		}
