@@ -17,9 +17,13 @@ func testRPMHost(t *testing.T, rpm string) {
 		linuxtest.Skip(t, "needs the command rpm")
 	}
 	// Nothing is installed by rpm there that it could depend on.
+	rpmArgs := []string{"rpm", "--dbpath=/var/lib/rpm", "--nodeps", "-v"}
+	if _, code := h.try("rpm", "--force-debian", "--version"); code == 0 { // Debian's before trixie wants it
+		rpmArgs = append(rpmArgs, "--force-debian")
+	}
 	manage := func(args ...string) string {
 		t.Helper()
-		return h.root(append([]string{"rpm", "--dbpath=/var/lib/rpm", "--force-debian", "--nodeps", "-v"}, args...)...)
+		return h.root(slices.Concat(rpmArgs, args)...)
 	}
 	manage("-i", rpm)
 	h.root("id", "pitvisor")

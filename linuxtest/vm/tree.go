@@ -53,7 +53,7 @@ func (c Cache) Tree(ctx context.Context, suite string, packages ...string) (*Tre
 		return nil, err
 	}
 	defer done()
-	packages = append(append(base(), "base-passwd", "diffutils", "dpkg", "tar"), packages...)
+	packages = append(append(base(), "base-passwd", "diffutils", "dpkg", "gzip", "tar"), packages...)
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
 	record := filepath.Join(dir, "tree-"+treeKey(suite, packages)+".json")
