@@ -33,7 +33,6 @@ const apiEndTime = 2 * time.Second
 
 // apiSession is where a `pitvisor up` can be asked.
 type apiSession struct {
-	events *server.Events
 	socket *server.Socket // nil when there is to be none
 	tcp    net.Listener   // likewise
 	token  string
