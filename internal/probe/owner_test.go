@@ -14,7 +14,6 @@ import (
 // withoutPtrace runs f on a thread that may not look into other processes.
 func withoutPtrace(t *testing.T, f func()) {
 	t.Helper()
-	linuxtest.NeedRoot(t)
 	linuxtest.NeedCapability(t, unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE, to give it up")
 	done := make(chan error)
 	go func() {

@@ -142,6 +142,7 @@ func TestWrongCalls(t *testing.T) {
 
 // TestRights: who may do what, by the kernel's word.
 func TestRights(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
 	const readers = 54321
 	r := begin(t, func(o *Options) { o.ReaderGID = readers }, sleepers(t, "web", 1))
 	r.ready()
@@ -176,6 +177,7 @@ func TestRights(t *testing.T) {
 // TestWorkersTalkAboutTheirOwnRun: a worker is known by its cgroup, whatever its
 // number; the same program outside of the run is a stranger.
 func TestWorkersTalkAboutTheirOwnRun(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
 	linuxtest.NeedKernel(t, 6, 5, "SO_PEERPIDFD")
 	file := filepath.Join(publicDir(t), "answers")
 	calls := []string{"GET /v1/whoami", "GET /v1/status", `POST /v1/kill {"select":["*"]}`}
@@ -357,6 +359,7 @@ func TestToken(t *testing.T) {
 
 // TestTooFast: one user who calls without end is slowed down, and others are not.
 func TestTooFast(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
 	r := begin(t, nil, sleepers(t, "web", 1))
 	r.ready()
 	many := make([]string, callsOfOther*burst+50)
