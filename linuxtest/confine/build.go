@@ -153,8 +153,8 @@ func (c Container) mountRoot() error {
 		mount{"tmpfs", in("/dev/shm"), "tmpfs", quiet, "mode=1777"},
 		mount{"devpts", in("/dev/pts"), "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
 		mount{"tmpfs", in("/run"), "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
-		mount{"tmpfs", in("/tmp"), "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-		mount{"tmpfs", in("/var/tmp"), "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		mount{"tmpfs", in("/tmp"), "tmpfs", unix.MS_NODEV, "mode=1777"},
+		mount{"tmpfs", in("/var/tmp"), "tmpfs", unix.MS_NODEV, "mode=1777"},
 	); err != nil {
 		return err
 	}
