@@ -243,7 +243,7 @@ func TestWalkBesideVanishingCgroups(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		go func() { done <- comeAndGo(d, name, stop) }()
 	}
-	for range 200 {
+	for range linuxtest.Times(200, 50) {
 		if _, err := d.PIDsRecursive(); err != nil {
 			t.Errorf("PIDsRecursive = %v", err)
 			break
@@ -299,7 +299,7 @@ func TestDestroyOfManyLeaves(t *testing.T) {
 	start := time.Now()
 	for _, pool := range []string{"a", "b", "c"} {
 		dir := child(t, run, pool)
-		for i := range 100 {
+		for i := range linuxtest.Times(100, 30) {
 			leaf, err := dir.Create(string(rune('a'+i%26)) + string(rune('a'+i/26)))
 			if err != nil {
 				t.Fatal(err)

@@ -151,7 +151,7 @@ func TestCreateBesideSweepsAndProbes(t *testing.T) {
 		})
 	}
 	var runs []*Run
-	for i := range 300 {
+	for i := range linuxtest.Times(300, 60) {
 		run, err := r.Create(Spec{Kind: "up", Name: fmt.Sprint(i), Version: "1"})
 		if err != nil {
 			t.Errorf("Create() = %v", err)

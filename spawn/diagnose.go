@@ -91,8 +91,28 @@ func (c *Cmd) diagnoseExec(err error) *Error {
 		if detail := c.interpreterFault(path); detail != "" {
 			return c.fail(CauseNoInterpreter, detail, err)
 		}
+		if errors.Is(err, unix.ENOENT) && !c.Weak && bordered() {
+			// All that exec looks for is there, so it was the clone.
+			return c.fail(CauseCgroupOutside, "cgroup "+c.Leaf.Path()+" is outside of the cgroup namespace of this process, which is a border here (nsdelegate)", err)
+		}
 	}
 	return c.fail(causeOf(err), "", err)
+}
+
+// bordered says whether cgroup namespaces are borders that no process may cross: an
+// option of the mount of cgroup2, for all of its mounts.
+func bordered() bool {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(mounts)) {
+		_, options, ok := strings.Cut(line, " - cgroup2 ")
+		if ok && slices.Contains(strings.Split(strings.TrimSpace(options[strings.LastIndex(options, " ")+1:]), ","), "nsdelegate") {
+			return true
+		}
+	}
+	return false
 }
 
 // diagnoseDir returns nil if the working directory is not to blame.

@@ -18,6 +18,7 @@ const (
 	CauseNoInterpreter          // it names an interpreter or loader that does not work
 	CauseCgroupGone             // the leaf was removed
 	CauseCgroupFrozen           // the leaf is frozen
+	CauseCgroupOutside          // the leaf is outside of our cgroup namespace, which is a border
 	CauseKilledBeforeExec       // the helper was killed; see also Exit.BeforeExec
 	CauseForkLimit              // the kernel gave no process
 	CauseBadDir                 // the working directory does not exist or may not be entered
@@ -47,6 +48,8 @@ func (c Cause) String() string {
 		return "cgroup-gone"
 	case CauseCgroupFrozen:
 		return "cgroup-frozen"
+	case CauseCgroupOutside:
+		return "cgroup-outside"
 	case CauseKilledBeforeExec:
 		return "killed-before-exec"
 	case CauseForkLimit:
@@ -110,6 +113,8 @@ func (e *Error) Hint() string {
 		return "the run was stopped or swept; start it again"
 	case CauseCgroupFrozen:
 		return "thaw the run: write 0 to cgroup.freeze of it and of the cgroups above"
+	case CauseCgroupOutside:
+		return "start pitvisor outside of that cgroup namespace, or give it a cgroup inside: --cgroup-root, PITVISOR_CGROUP_ROOT"
 	case CauseKilledBeforeExec:
 		return "see the kernel log for the out-of-memory killer, and who else kills in this cgroup"
 	case CauseForkLimit:

@@ -103,7 +103,7 @@ func TestNetNSLeavesNoThreadBehind(t *testing.T) {
 	ours := threadNS(t, "thread-self")
 	root := testRoot(t)
 	c := Cmd{Path: tinyProgram(t), NetNS: true, Umask: number(0o77), NoNewPrivs: true, Nice: number(3)}
-	for i := range 100 {
+	for i := range linuxtest.Times(100, 10) {
 		c.Leaf = newLeaf(t, root, fmt.Sprint(i))
 		wait(t, start(t, &c))
 	}

@@ -17,7 +17,7 @@ func TestSlotIsSmall(t *testing.T) {
 
 // TestIdleCostsNothing: no wake-up, one descriptor per worker, few threads.
 func TestIdleCostsNothing(t *testing.T) {
-	const size = 200
+	size := linuxtest.Times(200, 50)
 	before := len(openFiles(t, os.Getpid()))
 	r := begin(t, sleeper("web", size))
 	r.await("ready", size, kind(EventReady))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -41,6 +42,13 @@ func TestScript(t *testing.T) {
 	bin := installed(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		Condition: func(name string) (bool, error) {
+			if name != "nsdelegate" { // cgroup namespaces are borders
+				return false, fmt.Errorf("no condition %q", name)
+			}
+			mounts, err := os.ReadFile("/proc/self/mountinfo")
+			return strings.Contains(string(mounts), "nsdelegate"), err
+		},
 		Setup: func(env *testscript.Env) error {
 			root := linuxtest.Cgroup(env.T().(testing.TB))
 			env.Setenv("PITVISOR_CGROUP_ROOT", root)

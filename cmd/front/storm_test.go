@@ -22,14 +22,11 @@ import (
 )
 
 // cycles is how often a run is killed; `make soak` asks for more.
-var cycles = flag.Int("cycles", 1000, "kills in TestKilledAtRandomInstants and TestCancelledWhileForking, with -short at most 40")
+var cycles = flag.Int("cycles", 1000, "kills in TestKilledAtRandomInstants and TestCancelledWhileForking, with -short at most 20")
 
 // rounds is cycles, or fewer in a short run.
 func rounds() int {
-	if testing.Short() {
-		return min(*cycles, 40)
-	}
-	return *cycles
+	return linuxtest.Times(*cycles, min(*cycles, 20))
 }
 
 // patience bounds waits for things that take milliseconds.

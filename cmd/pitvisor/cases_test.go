@@ -57,7 +57,7 @@ func TestH04HundredStopStartCycles(t *testing.T) {
 	w := newWorld(t)
 	config := w.config(sleepers("web", 2))
 	bystander := linuxtest.Start(t, "/bin/sleep", "1000")
-	for i := range 100 {
+	for i := range linuxtest.Times(100, 10) {
 		u := w.up(config)
 		u.ready(names("web", 2)...)
 		u.send(unix.SIGTERM)

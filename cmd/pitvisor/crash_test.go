@@ -15,7 +15,7 @@ import (
 )
 
 // cycles is how often the supervisor is crashed; `make soak` asks for more.
-var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCycles, with -short at most 40")
+var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCycles, with -short at most 20")
 
 // TestCrashCycles starts a supervisor, kills it at a random instant, and starts
 // it again (H-08, H-13, H-26 among others). Whatever the instant, the next one
@@ -38,10 +38,7 @@ stdout = "started"
 command = ["` + daemon + `"]
 track = "leaf"
 `)
-	n, life := *cycles, 120*time.Millisecond
-	if testing.Short() {
-		n = min(n, 40)
-	}
+	n, life := linuxtest.Times(*cycles, min(*cycles, 20)), 120*time.Millisecond
 	if linuxtest.Emulated() {
 		life *= 10 // or each would be killed before it did anything
 	}

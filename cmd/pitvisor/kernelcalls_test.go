@@ -73,8 +73,12 @@ restart = "never"
 	command := func() linuxtest.Command {
 		return linuxtest.Command{Args: w.argv("up", "-f", config), Env: os.Environ()}
 	}
+	calls := []string{"mkdirat", "flock", "fsetxattr", "clone3", "unlinkat"}
+	if testing.Short() { // what is written into a cgroup without a lock or process is of no consequence
+		calls = []string{"mkdirat", "flock", "clone3"}
+	}
 	points := 0
-	for crash := range linuxtest.CrashPoints(t, command, "mkdirat", "flock", "fsetxattr", "clone3", "unlinkat") {
+	for crash := range linuxtest.CrashPoints(t, command, calls...) {
 		points++
 		if _, stderr, code := w.tool("sweep"); code != exitOK {
 			t.Errorf("%s: sweep = exit %d\n%s", crash, code, stderr)
@@ -85,7 +89,7 @@ restart = "never"
 		reapAll()
 	}
 	t.Logf("%d crash points", points)
-	if points < 20 {
-		t.Errorf("%d crash points, want at least 20", points)
+	if want := linuxtest.Times(20, 8); points < want {
+		t.Errorf("%d crash points, want at least %d", points, want)
 	}
 }

@@ -53,7 +53,7 @@ func startCode(err error) int {
 		return exit.NotFound
 	case spawn.CauseNotExecutable, spawn.CauseBadFormat, spawn.CausePermission:
 		return exit.NotExecutable
-	case spawn.CauseUnknown, spawn.CauseCgroupGone, spawn.CauseCgroupFrozen, spawn.CauseKilledBeforeExec,
+	case spawn.CauseUnknown, spawn.CauseCgroupGone, spawn.CauseCgroupFrozen, spawn.CauseCgroupOutside, spawn.CauseKilledBeforeExec,
 		spawn.CauseForkLimit, spawn.CauseBadDir, spawn.CauseCredential, spawn.CauseTooManyFiles,
 		spawn.CauseSetting, spawn.CauseNetwork, spawn.CauseHelper, spawn.CauseInvalid:
 	}
