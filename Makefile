@@ -3,6 +3,8 @@
 # make test       all checks and tests, with a count of what was skipped and why
 # make packages   .deb, .rpm and .tar.gz for amd64 and arm64 in out/packages
 # make test-vm    the tests again on Debian's kernels 5.10, 6.1, 6.12 and 7.x in QEMU
+# make test-delegated  the tests again as an ordinary user in a delegated cgroup
+# make test-container  the tests again in containers of several kinds
 # make test-ns    what needs a systemd, with 252 and 257, in namespaces on this kernel
 #
 # Debian or Ubuntu with Go; what else is lacking is installed (as root) or named.
@@ -13,9 +15,10 @@ TOOL = go tool -modfile=tools.mod
 VM = all
 VMTEST = ./cgroup ./pidfd ./spawn ./registry ./resource ./history ./supervise ./linuxtest ./internal/... ./cmd/pitvisor ./cmd/front
 VMFLAGS = -test.short
+LANEBUILD = -build ./cmd/front,./cmd/pitvisor,./examples/pool/goworker
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
-.PHONY: build run check fmt test test-vm test-ns race fuzz bench cover soak packages packages-check clean
+.PHONY: build run check fmt test test-vm test-delegated test-container test-ns race fuzz bench cover soak packages packages-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
@@ -47,6 +50,18 @@ test-vm:
 # As root, on this kernel. Downloads about 60 MB once; see docs/testing.md.
 test-ns:
 	@scripts/test-ns
+
+# As root, or in a delegated cgroup of one's own.
+test-delegated:
+	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
+	scripts/delegated bin/pitvisor-linuxtest delegated -skips scripts/delegated-skips -timeout 5m $(LANEBUILD) -json bin/delegated.json $(VMTEST) -- $(VMFLAGS)
+
+# As root. The last kind differs from the one before it by an error number: only what
+# looks at that is run there.
+test-container:
+	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
+	bin/pitvisor-linuxtest container -kind docker,writable,no-clone3 -skips scripts/container-skips -timeout 5m $(LANEBUILD) -json bin/container.json $(VMTEST) -- $(VMFLAGS)
+	bin/pitvisor-linuxtest container -kind clone3-eperm -skips scripts/container-skips -timeout 5m -json bin/container-eperm.json ./spawn ./linuxtest -- $(VMFLAGS)
 
 race:
 	@scripts/need gcc
