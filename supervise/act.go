@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,7 +59,8 @@ func (s *Supervisor) act(i int32, a *action) {
 	switch a.do {
 	case doSpawn:
 		c.port, c.pid, c.rev = 0, 0, c.next
-		s.starts.push(startOrder{i: i, n: c.n, start: c.start, pool: c.pool, rev: c.rev})
+		c.asked = false
+		s.launch(startOrder{i: i, n: c.n, start: c.start, pool: c.pool, rev: c.rev})
 	case doProbe:
 		s.startAttempt(i)
 	case doExpire:
@@ -69,10 +71,14 @@ func (s *Supervisor) act(i int32, a *action) {
 		s.signal(i)
 	case doKill:
 		s.kills = append(s.kills, i)
-	case doWatch, doRecycle:
+	case doWatch:
+		s.startWatch(i)
+	case doRecycle:
+		s.recycle(i, ReasonAge, fmt.Errorf("ready for %v", (s.now()-c.readyAt).Round(time.Millisecond)))
 	case doRemove:
 		// The remover owns them from now on.
 		c.extra.stopAttempt()
+		c.extra.stopWatch()
 		s.chores.push(order{
 			kind: ordRemove, i: i, n: c.n, start: c.start, pool: c.pool, rev: c.rev,
 			proc: c.proc, extra: c.extra, leafID: c.leafID, hits: c.hits, byUs: c.byUs, killed: c.killed, told: c.told, again: c.tries > 0,
@@ -170,8 +176,8 @@ func (s *Supervisor) tally(c *slot, e *Event) {
 	case EventBlocked:
 		r.Blocked++
 	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded:
-	case EventScaled, EventRollout, EventRolledOut, EventRolloutStopped, EventAdded, EventRemoved, EventWaiting:
-		// About a pool.
+	case EventScaled, EventRollout, EventRolledOut, EventRolloutStopped, EventAdded, EventRemoved, EventWaiting, EventRecycling:
+		// Nothing to count.
 	case EventUnhealthy:
 		r.Unhealthy++
 		c.cause = "unhealthy: " + e.Err.Error()

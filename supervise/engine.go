@@ -68,6 +68,9 @@ func (s *Supervisor) engine(ctx context.Context) {
 func (s *Supervisor) arm(timer *time.Timer) {
 	s.mu.Lock()
 	_, due, ok := s.timers.next()
+	if slow, waits := s.launches.due(); waits && (!ok || slow < due) {
+		due, ok = slow, true
+	}
 	s.mu.Unlock()
 	if !ok {
 		timer.Stop()
@@ -98,6 +101,7 @@ func (s *Supervisor) fire() {
 		more = false
 		s.mu.Lock()
 		now := s.now()
+		s.launchMore()
 		for range batch {
 			i, due, ok := s.timers.next()
 			if !ok || due > now {
@@ -198,6 +202,8 @@ func (s *Supervisor) step(i int32, in input) {
 	if c.extra != nil && c.extra.cancel != nil && !c.probing() && !c.expired {
 		c.extra.cancel(errStopped)
 	}
+	c.unwatch()
+	s.land(i)
 	s.note(i, &before)
 	s.tellCrew(i, &before)
 }

@@ -72,6 +72,7 @@ const (
 	EventRolloutStopped                      // or did not; Err says why. The old workers serve on
 	EventAdded                               // the pool came with a reload
 	EventRemoved                             // the pool went with a reload, and so have its workers
+	EventRecycling                           // the worker is to be replaced, for Reason: Err says what was found
 	EventWaiting                             // the pool waits for others; Err says for which
 )
 
@@ -118,6 +119,8 @@ func (k EventKind) String() string {
 		return "added"
 	case EventRemoved:
 		return "removed"
+	case EventRecycling:
+		return "recycling"
 	case EventWaiting:
 		return "waiting"
 	}
@@ -131,7 +134,7 @@ type Event struct {
 	Worker WorkerID // Slot is -1 when it is about the whole pool
 	Start  uint64   // which start of the worker; 0 before the first
 	Kind   EventKind
-	Reason Reason // why it starts or stops: EventStarting, EventBackoff, EventStopping, EventEscalated, EventStopped, EventGaveUp
+	Reason Reason // why it starts or stops: EventStarting, EventBackoff, EventStopping, EventEscalated, EventStopped, EventGaveUp, EventRecycling, EventRollout
 
 	From, To State
 	Ready    bool // after the event

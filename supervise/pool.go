@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/registry"
@@ -31,6 +32,9 @@ type pool struct {
 	hopeless bool   // it waits for what will not come
 	waitsFor string // in words
 	stopping bool   // its workers have been asked to end with everything
+
+	best       time.Duration // of its starts, from the spawner to ready, or a little more
+	measuredAt time.Duration // when the memory of its workers was looked at last
 
 	rolling []*Progress // rollouts that somebody may wait for
 

@@ -152,6 +152,7 @@ func (s *Supervisor) settle() {
 		if again {
 			s.releaseHeld()
 			s.removeGone()
+			s.measure()
 			stop = s.nextToStop()
 		}
 		s.mu.Unlock()

@@ -222,11 +222,11 @@ func (r *reloading) change(pl *plan, c *Changes) {
 // compare says whether two specs of a pool are the same but for the size, and if not
 // whether workers may go on with the other one.
 func compare(a, b *PoolSpec) (same, soft bool) {
-	soft = hard(a).equal(hard(b)) && equalRules(a.Readiness, b.Readiness)
+	soft = hard(a).equal(hard(b)) && equalRules(a.Readiness, b.Readiness) && equalRules(a.Liveness, b.Liveness)
 	x, y := *a, *b
 	for _, spec := range []*PoolSpec{&x, &y} {
 		spec.Size = 0
-		spec.Readiness = nil
+		spec.Readiness, spec.Liveness = nil, nil
 		if spec.Stop.Signal == 0 {
 			spec.Stop.Signal = defaultStop
 		}

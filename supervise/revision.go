@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -62,7 +63,11 @@ func (r *revision) enable(run *registry.Run, pool *cgroup.Dir) error {
 			r.ofPool = r.ofPool.Without(c)
 		}
 	}
-	for _, c := range r.limits.Controllers() {
+	needed := r.limits.Controllers()
+	if r.spec.Recycle.Memory > 0 && !slices.Contains(needed, "memory") {
+		needed = append(needed, "memory") // for memory.current of the leaves
+	}
+	for _, c := range needed {
 		if err := r.tolerate(errors.Join(run.Enable(c), pool.Enable(c))); err != nil {
 			return err
 		} else if r.lacks(c) {

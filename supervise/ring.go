@@ -47,6 +47,14 @@ func (r *ring) add(events []Event) {
 	r.wake()
 }
 
+// watch returns what tells that an event has come.
+func (r *ring) watch() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waited = true
+	return r.more
+}
+
 func (r *ring) wake() {
 	if r.waited {
 		r.waited = false

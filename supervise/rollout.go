@@ -69,17 +69,23 @@ func (c *crew) refresh(from, to *revision) {
 
 // recycle begins, or joins, a rollout of one member.
 func (c *crew) recycle(n int, why Reason, now time.Duration) {
-	if c.halted || now < c.quietUntil || n >= len(c.members) || !c.members[n].ready || c.members[n].mark != markNone {
+	if !c.mayRecycle(n, now) {
 		return
-	}
-	if c.members[n].role != roleRegular {
-		return // a surge member goes anyway
 	}
 	if c.roll.id == 0 {
 		c.begin(why, c.rev, now)
 	}
 	c.enqueue(n)
 	c.advance(now)
+}
+
+// mayRecycle says whether a member may be recycled. A surge member goes anyway.
+func (c *crew) mayRecycle(n int, now time.Duration) bool {
+	if c.halted || now < c.quietUntil || n >= len(c.members) {
+		return false
+	}
+	m := &c.members[n]
+	return m.ready && m.mark == markNone && m.role == roleRegular
 }
 
 // begin begins a rollout, in the place of one that is under way.

@@ -28,6 +28,10 @@ type slot struct {
 	hits   uint32 // what pool.hits said at the start
 	port   uint16
 
+	queued bool // its start waits for its turn
+	flying bool // its start has had its turn, and is not over
+	asked  bool // to be recycled, for what was measured or counted
+
 	everReady  bool
 	everFailed bool
 	recording  bool // an order to write its record is queued
@@ -42,6 +46,9 @@ type extra struct {
 	tail    func() []string
 	done    func()
 
+	vigil   Vigil
+	unwatch context.CancelCauseFunc // the goroutine behind it closes the vigil
+
 	events *os.File    // cgroup.events of the leaf, with TrackLeaf
 	exit   *spawn.Exit // of the main process, when it has been reaped already
 	early  bool        // and it ended before the worker did
@@ -55,6 +62,10 @@ func (x *extra) close() {
 	if x.attempt != nil && x.cancel == nil {
 		_ = x.attempt.Close() // the start is over; nobody could act on it
 		x.closeLeaf()
+	}
+	if x.vigil != nil && x.unwatch == nil {
+		_ = x.vigil.Close() // it never watched
+		x.vigil = nil
 	}
 	if x.events != nil {
 		_ = x.events.Close() // read-only; nothing to lose
@@ -78,7 +89,7 @@ func (x *extra) stopAttempt() {
 func (x *extra) settle() *extra {
 	x.stopAttempt() // it has ended; this frees the context
 	x.attempt, x.cancel, x.tail = nil, nil, nil
-	if x.done == nil && x.events == nil {
+	if x.done == nil && x.events == nil && x.vigil == nil {
 		return nil
 	}
 	return x

@@ -27,6 +27,7 @@ type PoolSpec struct {
 	Stop         Stop
 	Readiness    Readiness     // nil means ready as soon as the exec succeeded
 	StartTimeout time.Duration // from the exec to ready; 0 means wait for ever
+	Liveness     Liveness      // nil means a ready worker is well as long as it lives
 	Track        Track
 
 	Rollout Rollout

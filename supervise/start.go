@@ -32,6 +32,7 @@ type making struct {
 	leaf    *cgroup.Dir
 	out     Output
 	attempt Attempt
+	vigil   Vigil
 	events  *os.File
 	proc    *spawn.Process
 }
@@ -101,6 +102,12 @@ func (m *making) prepareRule() *StartFailure {
 			return failed(PhasePrepare, CauseProbe, fmt.Errorf("prepare readiness rule: %w", err))
 		}
 	}
+	if r := m.rev.spec.Liveness; r != nil {
+		if m.vigil, err = r.Prepare(m.info, m.out); err != nil {
+			m.vigil = nil
+			return failed(PhasePrepare, CauseProbe, fmt.Errorf("prepare liveness rule: %w", err))
+		}
+	}
 	if m.rev.policy.leaf {
 		if m.events, err = m.leaf.OpenEvents(); err != nil {
 			return failed(PhasePrepare, CauseLeaf, err)
@@ -127,6 +134,10 @@ func (m *making) exec() *StartFailure {
 	var more []string
 	if m.attempt != nil {
 		cmd.ExtraFiles, more = m.attempt.Files(), m.attempt.Env()
+	}
+	if m.vigil != nil {
+		own := m.vigil.Env()
+		more = append(without(more, own), own...)
 	}
 	cmd.Args, cmd.Env = m.rev.expander.expand(m.info.Run, m.info.Worker, m.start, more)
 	// Who kills the whole run waits for the spawns under way: the kernel can
@@ -205,8 +216,8 @@ func (m *making) finish() message {
 		_ = m.leaf.Close() // a directory descriptor; nothing to lose
 		m.leaf = nil
 	}
-	if m.attempt != nil || m.out.Done != nil || m.out.Tail != nil || m.events != nil {
-		msg.extra = &extra{attempt: m.attempt, leaf: m.leaf, tail: m.out.Tail, done: m.out.Done, events: m.events}
+	if m.attempt != nil || m.vigil != nil || m.out.Done != nil || m.out.Tail != nil || m.events != nil {
+		msg.extra = &extra{attempt: m.attempt, leaf: m.leaf, tail: m.out.Tail, done: m.out.Done, vigil: m.vigil, events: m.events}
 	}
 	return msg
 }
@@ -216,7 +227,7 @@ func (m *making) finish() message {
 func (m *making) abandon(f *StartFailure) message {
 	m.closeOutput()
 	msg := message{i: m.i, proc: m.proc, in: input{kind: inSpawnFailed, start: m.start, began: m.began, failure: f}}
-	x := extra{attempt: m.attempt, tail: m.out.Tail, done: m.out.Done, events: m.events}
+	x := extra{attempt: m.attempt, tail: m.out.Tail, done: m.out.Done, vigil: m.vigil, events: m.events}
 	f.Stderr = x.lastLines()
 	if m.leaf == nil {
 		x.close()

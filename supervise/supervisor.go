@@ -20,11 +20,12 @@ type Options struct {
 	Run   *registry.Run // everything happens inside its cgroup; the caller closes it after Run
 	Pools []PoolSpec
 
-	Output    func(StartInfo) (Output, error) // where each start writes to, called from several goroutines at once; nil means /dev/null
-	Observe   func(Event)                     // gets every event, in order, from one goroutine; must not block. nil means nobody
-	Spawners  int                             // how many starts at the same time; 0 means GOMAXPROCS-1, at least 1
-	EventRing int                             // how many of the newest events are kept for Events; 0 means 1024
-	Keep      bool                            // Run goes on when no worker is left that is to be restarted
+	Output      func(StartInfo) (Output, error) // where each start writes to, called from several goroutines at once; nil means /dev/null
+	Observe     func(Event)                     // gets every event, in order, from one goroutine; must not block. nil means nobody
+	MaxStarting int                             // how many workers with a readiness rule may be on their way to ready at a time; 0 finds out what the machine can do
+	Spawners    int                             // how many starts at the same time; 0 means GOMAXPROCS-1, at least 1
+	EventRing   int                             // how many of the newest events are kept for Events; 0 means 1024
+	Keep        bool                            // Run goes on when no worker is left that is to be restarted
 }
 
 // removers is how many goroutines remove leaves. Removing is bound by locks of
@@ -69,6 +70,8 @@ type Supervisor struct {
 	unsettled bool
 	reloading bool // Reload holds pools
 	ring      *ring
+	launches  launches
+	measuring bool    // a goroutine looks at the memory of workers
 	events    []Event // to be observed as soon as mu is free
 	spare     []Event // the engine's own, to collect the next events in
 	kills     []int32 // slots whose leaf is to be killed
@@ -92,7 +95,7 @@ func New(o Options) (*Supervisor, error) {
 		opts: o, epoch: time.Now(), rnd: rand.Float64,
 		inbox: newInbox(), starts: newQueue[startOrder](), chores: newQueue[order](), records: newQueue[order](),
 		killing: make(chan struct{}), ended: make(chan struct{}), blocked: map[int32]error{},
-		ring: newRing(o.EventRing),
+		ring: newRing(o.EventRing), launches: newLaunches(o.MaxStarting),
 	}
 	if err := s.acquire(); err != nil {
 		s.release()
