@@ -23,7 +23,7 @@ func layers() map[string][]string {
 		"api":                nil,
 		"internal/probe":     {"supervise", "internal/procfs", "internal/sockdiag", "cgroup", "pidfd", "spawn"},
 		"internal/config":    {"supervise", "internal/probe", "internal/account", "internal/envfile", "internal/units", "cgroup", "spawn", "resource", "internal/suggest"},
-		"internal/capture":   {"internal/logfile"},
+		"internal/capture":   {"internal/logfile", "pidfd"},
 		"internal/logfile":   nil,
 		"internal/account":   nil,
 		"internal/envfile":   nil,

@@ -56,15 +56,19 @@ func captureOptions(cfg *config.Config, dir string, warn func(error)) capture.Op
 
 // output opens the files of each start.
 func (s *session) output() func(supervise.StartInfo) (supervise.Output, error) {
-	files := map[string]bool{}
+	kinds := map[string]string{}
 	for _, p := range s.cfg.Pools {
-		files[p.Spec.Name] = p.Output != "none"
+		kinds[p.Spec.Name] = p.Output
 	}
 	return func(info supervise.StartInfo) (supervise.Output, error) {
-		if !files[info.Worker.Pool] {
+		start := s.logs.Start
+		switch kinds[info.Worker.Pool] {
+		case config.OutputNone:
 			return supervise.Output{}, nil
+		case config.OutputPipe:
+			start = s.logs.StartPiped
 		}
-		st, err := s.logs.Start(info.Worker.String(), info.Worker.Pool, info.Worker.Slot, info.Start)
+		st, err := start(info.Worker.String(), info.Worker.Pool, info.Worker.Slot, info.Start)
 		if err != nil {
 			return supervise.Output{}, err
 		}

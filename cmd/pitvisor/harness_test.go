@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 	guardian.Main() // as in main
 	spawn.HelperMain()
 	linuxtest.Main(m, linuxtest.Modes{
-		"pitvisor": func(args []string) int { return run(args, os.Stdout, os.Stderr) },
+		"pitvisor":      func(args []string) int { return run(args, os.Stdout, os.Stderr) },
+		"journal-world": journalWorld,
 	})
 }
 

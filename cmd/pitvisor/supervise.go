@@ -47,7 +47,8 @@ type session struct {
 	history   *history.Log
 	api       *apiSession
 	show      *display
-	shown     chan struct{} // closed when all output was shown; nil when none is
+	journal   *journalLines // nil when no pool's output goes to the journal
+	shown     chan struct{} // closed when all output was shown and sent; nil when none is
 	events    *eventLog
 
 	closers []func() error // run in reverse order
@@ -98,7 +99,7 @@ func (s *session) showRest() {
 	select {
 	case <-s.shown:
 	case <-limit.C:
-		s.log.Warn("the end of the workers' output was not shown: nobody reads it", "files", s.logDir)
+		s.log.Warn("the end of the workers' output was not shown or sent: nobody reads it", "files", s.logDir)
 	}
 }
 
@@ -155,6 +156,10 @@ func (s *session) openState() error {
 		}
 		s.closeLogs = sync.OnceValue(s.logs.Close)
 		s.onClose(s.closeLogs)
+		warnJournal := func(err error) { s.log.Warn("journal: " + err.Error()) }
+		if s.journal, err = newJournalLines(s.cfg, id, warnJournal); err != nil {
+			return err
+		}
 	}
 	if usesNotify(s.cfg) {
 		if s.notify, err = probe.NewNotifyServer(s.runtime.path); err != nil {
@@ -241,16 +246,28 @@ func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 	})
 }
 
-// follow shows the workers' output. Its goroutine is not one of the group: a
+// follow shows the workers' output, and sends it to the journal. Its goroutines are not of the group: a
 // reader of our stdout that does not read would hold up the end.
 func (s *session) follow(ctx context.Context) {
-	follower := s.logs.NewFollower()
+	var readers sync.WaitGroup
+	read := func(what string, f func(capture.Line)) {
+		follower := s.logs.NewFollower()
+		readers.Go(func() {
+			if err := follower.Run(ctx, f); err != nil && ctx.Err() == nil {
+				s.log.Warn("the workers' output is no longer "+what+": "+err.Error(), "files", s.logDir)
+			}
+		})
+	}
+	if s.show.wanted() {
+		read("shown", s.show.line)
+	}
+	if s.journal != nil {
+		read("sent to the journal", s.journal.line)
+	}
 	s.shown = make(chan struct{})
 	go func() {
 		defer close(s.shown)
-		if err := follower.Run(ctx, s.show.line); err != nil && ctx.Err() == nil {
-			s.log.Warn("the workers' output is no longer shown: "+err.Error(), "files", s.logDir)
-		}
+		readers.Wait()
 	}()
 }
 
@@ -263,7 +280,7 @@ func (s *session) startHelpers(ctx context.Context) {
 	})
 	s.group.Go(func() { s.sweepStale(ctx) })
 	s.group.Go(func() { s.slimDown(ctx) })
-	if s.logs != nil && s.show.wanted() {
+	if s.logs != nil && (s.show.wanted() || s.journal != nil) {
 		s.follow(ctx)
 	}
 	if s.notify != nil {

@@ -2,6 +2,8 @@
 // into a file that outlives the supervisor: no pipe can fill up or break, and a
 // supervisor that dies takes no output with it. Capture only follows the files:
 // it hands out complete lines, keeps the last ones at hand and bounds the space.
+// Or, where a worker must not notice a full disk, it writes to a pipe from which
+// capture moves blocks to the same files.
 //
 // The files belong to the supervisor's user with mode 0640. A worker of another
 // user writes through the descriptor that it inherited and can not open them
@@ -64,6 +66,7 @@ type Store struct {
 	watch   *watch
 	trimmer *queue
 	rotator *queue
+	movers  movers
 	buffers sync.Pool
 	running sync.WaitGroup
 	warned  sync.Map // kind of warning -> told
@@ -114,7 +117,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := logfile.WriteAbout(s.dir, logfile.About{Name: o.Name, Started: time.Now()}); err != nil {
-		s.warnOnce("about", explain("write", s.dir, err))
+		s.warnOnce("full", explain("write", s.dir, err))
 	}
 	s.running.Go(s.runWatch)
 	s.running.Go(s.runTrimmer)
@@ -133,6 +136,11 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.endAll()
+	s.mu.RLock()
+	if s.movers.stop != nil {
+		s.movers.stop()
+	}
+	s.mu.RUnlock()
 	err := s.watch.close()
 	s.trimmer.close()
 	s.rotator.close()

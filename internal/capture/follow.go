@@ -231,6 +231,9 @@ func (c *cursor) line(text []byte, at time.Time, split bool) Line {
 // and after the start is over.
 func (st *Streams) Tail(n int) []string {
 	seg := st.segments[1]
+	if seg.pipe != nil {
+		seg.pipe.mover.drain(seg.pipe, false)
+	}
 	end := seg.ended()
 	var err error
 	if end < 0 {

@@ -46,6 +46,7 @@ type segment struct {
 	file   *file
 	from   int64        // where this start begins
 	end    atomic.Int64 // where it ended; -1 while it is not over
+	pipe   *pipe        // nil: the worker writes to the file by itself
 
 	cursors []*cursor // guarded by Store.mu
 }
@@ -67,6 +68,18 @@ type Streams struct {
 // worker is the name that lines carry. A start of the same slot that is not over
 // ends here.
 func (s *Store) Start(worker, pool string, slot int, start uint64) (*Streams, error) {
+	return s.start(worker, pool, slot, start, false)
+}
+
+// StartPiped is Start for a worker that writes to pipes, whose content the store
+// moves to the files. While the disk is full what it writes is dropped and
+// counted, and it never sees an error; if the store is slower than the worker,
+// the worker waits.
+func (s *Store) StartPiped(worker, pool string, slot int, start uint64) (*Streams, error) {
+	return s.start(worker, pool, slot, start, true)
+}
+
+func (s *Store) start(worker, pool string, slot int, start uint64, piped bool) (*Streams, error) {
 	if err := checkPool(pool); err != nil {
 		return nil, fmt.Errorf("open output of %s: %w", worker, err)
 	}
@@ -90,10 +103,10 @@ func (s *Store) Start(worker, pool string, slot int, start uint64) (*Streams, er
 	}
 	st := &Streams{store: s, Stdout: opened[0], Stderr: opened[1]}
 	if err == nil {
-		err = s.begin(files, st, worker, start)
+		err = s.begin(files, st, worker, start, piped)
 	}
 	if err != nil {
-		_, _ = opened[0].Close(), opened[1].Close() // nothing was written; closing nil is harmless
+		_, _ = st.Stdout.Close(), st.Stderr.Close() // nothing was written; closing nil is harmless
 		return nil, fmt.Errorf("open output of start %d of %s: %w", start, worker, err)
 	}
 	return st, nil
@@ -142,7 +155,7 @@ func (st *stream) open(dir string, slot int, name string, keep int64, r *Rotate)
 }
 
 // begin makes the segments of a new start and shows them to every follower.
-func (s *Store) begin(files *slotFiles, st *Streams, worker string, start uint64) error {
+func (s *Store) begin(files *slotFiles, st *Streams, worker string, start uint64, piped bool) error {
 	for i, name := range streamNames() {
 		from, err := files.streams[i].file.size()
 		if err != nil {
@@ -151,6 +164,11 @@ func (s *Store) begin(files *slotFiles, st *Streams, worker string, start uint64
 		st.segments[i] = &segment{worker: worker, name: name, start: start, file: files.streams[i].file, from: from}
 		st.segments[i].end.Store(-1)
 		files.streams[i].file.began(from, start)
+	}
+	if piped {
+		if err := s.addPipes(st); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,6 +181,22 @@ func (s *Store) begin(files *slotFiles, st *Streams, worker string, start uint64
 			seg.cursors = append(seg.cursors, &cursor{seg: seg, queue: fl.queue, off: seg.from})
 		}
 		files.streams[i].now.Store(seg)
+	}
+	return nil
+}
+
+// addPipes puts pipes between the worker and its files.
+func (s *Store) addPipes(st *Streams) error {
+	for i, f := range []**os.File{&st.Stdout, &st.Stderr} {
+		p, end, err := s.newPipe(st.segments[i])
+		if err != nil {
+			if i > 0 {
+				st.segments[0].pipe.mover.drain(st.segments[0].pipe, true)
+			}
+			return err
+		}
+		_ = (*f).Close() // it was opened to be sure that there is a file
+		*f, st.segments[i].pipe = end, p
 	}
 	return nil
 }
@@ -211,6 +245,9 @@ func (st *Streams) Done() {
 func (s *Store) end(seg *segment) {
 	if seg == nil || seg.ended() >= 0 {
 		return
+	}
+	if seg.pipe != nil {
+		seg.pipe.mover.drain(seg.pipe, true)
 	}
 	size, err := seg.file.size()
 	if err != nil {

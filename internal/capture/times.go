@@ -14,6 +14,7 @@ const (
 	// is wrong by at most this; a line after a quiet time has the right one.
 	timesPace = 20 * time.Millisecond
 	maxUnsaid = 16 << 10
+	maxGaps   = 100       // that are not in the file
 	timesFull = 512 << 10 // a .times file is made smaller when it is larger
 )
 
@@ -29,7 +30,7 @@ type recorder struct {
 	size    int64
 	begun   []logfile.StartMark // not yet in the file
 	unsaid  []byte              // lines that must come to the file but could not
-	lost    int64               // bytes that could not be written, not yet in the file
+	gaps    []logfile.Gap       // not yet in the file
 }
 
 // load reads what an earlier store left.
@@ -68,8 +69,15 @@ func (r *recorder) rebase(off int64) {
 	r.unsaid = logfile.AppendBase(r.unsaid, off, false)
 }
 
-// drop counts bytes that could not be written.
-func (r *recorder) drop(n int64) { r.lost += n }
+// drop counts bytes that could not be written at off.
+func (r *recorder) drop(off, n int64) {
+	last := len(r.gaps) - 1
+	if last >= 0 && (r.gaps[last].Off == off || last >= maxGaps) {
+		r.gaps[last].Bytes += n
+		return
+	}
+	r.gaps = append(r.gaps, logfile.Gap{Off: off, Bytes: n})
+}
 
 // note says that the stream ends at end now. ended is where the newest start
 // ended, or -1. flush leaves no mark pending.
@@ -97,13 +105,13 @@ func (r *recorder) note(end, ended int64, now time.Time, flush bool) error {
 	if ended > 0 && len(r.begun) == 0 {
 		out = logfile.AppendEnd(out, logfile.Mark{Off: ended, At: at})
 	}
-	if r.lost > 0 {
-		out = logfile.AppendGap(out, logfile.Gap{Off: end, Bytes: r.lost})
+	for _, g := range r.gaps {
+		out = logfile.AppendGap(out, g)
 	}
 	if len(out) == 0 {
 		return nil
 	}
-	r.last, r.lost = last, 0
+	r.last, r.gaps = last, nil
 	return r.write(out)
 }
 

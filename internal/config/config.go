@@ -71,12 +71,15 @@ const (
 type Pool struct {
 	Spec   supervise.PoolSpec // complete but for Readiness
 	Ready  *probe.Rules       // nil: ready as soon as it runs
-	Output string             // OutputFile or OutputNone
+	Output string             // OutputFile, OutputPipe or OutputNone
+
+	Journal bool // output goes to systemd's journal as well
 }
 
 // The values of Pool.Output.
 const (
 	OutputFile = "file"
+	OutputPipe = "pipe"
 	OutputNone = "none"
 )
 

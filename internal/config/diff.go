@@ -221,6 +221,7 @@ func lifeComparisons() []comparison[Pool] {
 		{"start_timeout", EffectLive, func(p *Pool) any { return p.Spec.StartTimeout }, true},
 		{"track", EffectReplace, func(p *Pool) any { return p.Spec.Track }, true},
 		{"output", EffectReplace, func(p *Pool) any { return p.Output }, true},
+		{"journal", EffectReplace, func(p *Pool) any { return p.Journal }, true},
 		{"stop_signal", EffectLive, func(p *Pool) any { return p.Spec.Stop.Signal }, true},
 		{"stop_grace", EffectLive, func(p *Pool) any { return p.Spec.Stop.Grace }, true},
 		{"stop_scope", EffectLive, func(p *Pool) any { return p.Spec.Stop.All }, false},

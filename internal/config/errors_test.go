@@ -86,6 +86,7 @@ func TestErrorsHavePlaceCauseAndCure(t *testing.T) {
 		{"regular expression", valid + "ready.stdout = \"a(b\"\n", `3:16: stdout is "a(b": missing closing ): ` + "`a(b`: the syntax is RE2's"},
 		{"look-around", valid + "ready.stderr = \"(?=x)\"\n", `3:16: stderr is "(?=x)": invalid or unsupported Perl syntax: ` + "`(?=`: RE2 has no look-around"},
 		{"matches everything", valid + "ready.stdout = \"x*\"\n", `3:16: stdout is "x*": this matches every line`},
+		{"journal without output", valid + "output = \"none\"\njournal = true\n", `4:1: journal has no effect without output: set output = "file"`},
 		{"lines without output", valid + "output = \"none\"\nready.stdout = \"x\"\n", `4:7: stdout can not hold without output: set output = "file"`},
 		{"ready fd in use", valid + "ready.fd = 1\n", `3:12: fd 1 is stdout of the worker already: use 3 to 9`},
 		{"ready fd", valid + "ready.fd = 10\n", `3:12: fd is 10, must be 3 to 9`},

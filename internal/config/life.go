@@ -38,7 +38,7 @@ func restartKeys() []key[*poolDraft] {
 // lifeKeys say when a worker is ready, what its life is, and where it writes to.
 func lifeKeys() []key[*poolDraft] {
 	tracks := []string{supervise.TrackMain.String(), supervise.TrackLeaf.String()}
-	outputs := []string{OutputFile, OutputNone}
+	outputs := []string{OutputFile, OutputPipe, OutputNone}
 	return []key[*poolDraft]{
 		{
 			Name: "ready", Type: "table", Default: "ready as soon as it runs", Meaning: "When a worker is ready; see [pool.NAME.ready].",
@@ -61,9 +61,19 @@ func lifeKeys() []key[*poolDraft] {
 		}, tracks, func(p *poolDraft, i int) { p.Spec.Track = supervise.Track(i) }),
 		oneWord(key[*poolDraft]{
 			Name: "output", Default: "`\"file\"`",
-			Meaning: "Where stdout and stderr go: `file` is a file for each in `state_dir`, which outlives the supervisor and is shown by `pitvisor up`; `none` is /dev/null. The files belong to the supervisor's user: a worker of another user writes to what it inherited, but can not open /dev/stdout by name.",
+			Meaning: "Where stdout and stderr go. `file`: the worker writes by itself to a file for each in `state_dir`, at no cost; a worker of another user can not open /dev/stdout by name. `pipe`: the supervisor reads pipes and writes the same files; a full disk loses output, which is counted, but the worker sees no error, and it can open /dev/stdout. `none`: /dev/null. See docs/logs.md.",
 			Example: `output = "none"`,
 		}, outputs, func(p *poolDraft, i int) { p.Output = outputs[i] }),
+		{
+			Name: "journal", Type: "boolean", Default: "`false`",
+			Meaning: "Whether each line goes to systemd's journal as well, with fields such as PITVISOR_POOL. See docs/logs.md.",
+			Example: `journal = true`,
+			set: func(d *decoder, e *entry, p *poolDraft) {
+				if b, ok := d.boolean(e); ok {
+					p.Journal, p.journal = b, e
+				}
+			},
+		},
 	}
 }
 

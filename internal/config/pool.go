@@ -25,6 +25,7 @@ type poolDraft struct {
 	inherit     bool
 	env         []assignment
 	envFile     *entry
+	journal     *entry
 	user, group *entry
 	groups      *entry
 	ready       *readyDraft
@@ -51,6 +52,7 @@ func (d *decoder) pool(e *entry) Pool {
 	d.finishCommand(p, e.table.byName["command"] != nil)
 	d.finishCredential(p)
 	d.finishReady(p)
+	d.finishOutput(p)
 	return p.Pool
 }
 

@@ -55,6 +55,7 @@ failure_limit = 7
 start_timeout = "1min 30s"
 track = "leaf"
 output = "file"
+journal = true
 stop_signal = "SIGINT"
 stop_grace = "1m30s"
 stop_scope = "all"

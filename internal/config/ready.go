@@ -230,6 +230,13 @@ func onlyHow(t *table) bool {
 	return len(t.entries) > 0 && !slices.ContainsFunc(t.entries, func(e *entry) bool { return !e.inherited || !slices.Contains(how, e.name) })
 }
 
+// finishOutput refuses lines of output where there is none.
+func (d *decoder) finishOutput(p *poolDraft) {
+	if p.Journal && p.Output == OutputNone {
+		d.add(p.journal.at, `set output = "file"`, "journal has no effect without output")
+	}
+}
+
 // finishReady checks the rules against the rest of the pool.
 func (d *decoder) finishReady(p *poolDraft) {
 	r := p.ready

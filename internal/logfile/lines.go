@@ -30,6 +30,7 @@ type Lines struct {
 	used   int  // of buf
 	torn   bool // off is in the middle of a line that is not wanted
 	lost   int64
+	told   bool // of what is missing at the end
 }
 
 // NewLines returns the lines of a stream from offset off on. If inLine, off may
@@ -62,6 +63,10 @@ func (l *Lines) Next(last bool) (line Line, ok bool, err error) {
 		}
 		if last && (l.used < len(l.buf) || l.lost > 0) {
 			return l.take(len(l.buf)-l.used, 0, false), true, nil
+		}
+		if last && !l.told && l.stream.times.Missing(l.off, l.off+1) > 0 {
+			l.told = true // nothing came after what could not be written
+			return Line{Off: l.off, At: l.stream.changed, Lost: l.stream.times.Missing(l.off, l.off+1)}, true, nil
 		}
 		return Line{}, false, nil
 	}
