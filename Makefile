@@ -18,7 +18,7 @@ VMFLAGS = -test.short
 LANEBUILD = -build ./cmd/front,./cmd/pitvisor,./examples/pool/goworker
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
-.PHONY: build run check fmt test test-vm test-delegated test-container test-ns race fuzz bench cover soak packages packages-check clean
+.PHONY: build run check fmt test test-vm test-delegated test-container test-ns docs-kernels race fuzz bench cover soak packages packages-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
@@ -62,6 +62,13 @@ test-container:
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
 	bin/pitvisor-linuxtest container -kind docker,writable,no-clone3 -skips scripts/container-skips -timeout 5m $(LANEBUILD) -json bin/container.json $(VMTEST) -- $(VMFLAGS)
 	bin/pitvisor-linuxtest container -kind clone3-eperm -skips scripts/container-skips -timeout 5m -json bin/container-eperm.json ./spawn ./linuxtest -- $(VMFLAGS)
+
+# Puts what the lanes have reported into docs/kernels.md.
+docs-kernels:
+	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
+	test -e bin/host.json || bin/pitvisor-linuxtest probe -lane host -json bin/host.json
+	bin/pitvisor-linuxtest matrix -data docs/kernels.json -o docs/kernels.md \
+		$$(ls bin/host.json bin/vm.json bin/ns-*.json bin/systemd*.json bin/container*.json bin/delegated*.json 2>/dev/null)
 
 race:
 	@scripts/need gcc

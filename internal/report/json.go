@@ -64,10 +64,7 @@ func (r *Report) fields(j *js) {
 	r.blocked(j)
 	j.key("receipt")
 	r.receipt(j)
-	j.key("oom")
-	r.oom(j)
-	j.key("pids")
-	r.pids(j)
+	r.limits(j)
 }
 
 // texts writes an object of strings, sorted by key.
@@ -199,6 +196,14 @@ func (r *Report) receipt(j *js) {
 		}
 		j.key("unavailable").texts(missing)
 	})
+}
+
+// limits writes which limits were hit.
+func (r *Report) limits(j *js) {
+	j.key("oom")
+	r.oom(j)
+	j.key("pids")
+	r.pids(j)
 }
 
 func (r *Report) oom(j *js) {
