@@ -39,6 +39,7 @@ func openUp(t testing.TB, dir string) {
 // comes back. Each script has a cgroup root and directories of its own, and leaves
 // nothing in them.
 func TestScript(t *testing.T) {
+	linuxtest.NeedCgroup2(t)
 	bin := installed(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",

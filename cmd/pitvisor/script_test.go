@@ -15,6 +15,7 @@ import (
 // TestScript runs testdata/script: what a person types, and what comes back.
 // Each script has a cgroup root and directories of its own.
 func TestScript(t *testing.T) {
+	linuxtest.NeedCgroup2(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
