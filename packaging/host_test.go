@@ -12,23 +12,29 @@ import (
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
-const patience = 30 * time.Second
+// patience is for processors that are emulated, and shared.
+const patience = 2 * time.Minute
 
 // host is a machine with systemd as PID 1, with a /usr, /etc and /var of its own, and
 // with dpkg: packages are installed there as on any other, and nothing of it stays.
 type host struct {
-	*linuxtest.Manager
-	t   *testing.T
-	run string // its /run, as we see it
-	top string // its top cgroup, as we see it
+	*linuxtest.Manager // nil: it is the machine that we are on, see booted
+	t                  *testing.T
+	run                string // its /run, as we see it
+	units              string // where /run has units of the system
+	top                string // its top cgroup, as we see it
 }
 
+// boot starts one in namespaces, unless the machine itself is one.
 func boot(t *testing.T) host {
 	t.Helper()
+	if os.Getenv("LINUXTEST_SYSTEMD") != "" {
+		return booted(t)
+	}
 	const target = "[Unit]\nDefaultDependencies=no\n"
 	units := map[string]string{"basic.target": target, "shutdown.target": target}
 	m := linuxtest.UserManager{NoBus: true, Own: true, Journal: true, Units: units}.Start(t)
-	h := host{Manager: m, t: t, run: filepath.Dir(filepath.Dir(m.Runtime)), top: filepath.Join(m.Dir, "../../..")}
+	h := host{Manager: m, t: t, run: filepath.Dir(filepath.Dir(m.Runtime)), units: "system", top: filepath.Join(m.Dir, "../../..")}
 	if _, code := h.try("dpkg", "--version"); code != 0 {
 		linuxtest.Skip(t, "needs the command dpkg")
 	}
@@ -41,7 +47,9 @@ func (h host) install(deb string) {
 	h.t.Helper()
 	h.root("dpkg", "-i", "--no-triggers", deb)
 	for _, name := range []string{"pitvisor.service", "pitvisor@.service"} {
-		h.root("ln", "-s", "/usr/lib/systemd/system/"+name, "/run/system/"+name)
+		if h.Manager != nil {
+			h.root("ln", "-s", "/usr/lib/systemd/system/"+name, "/run/system/"+name)
+		}
 		h.dropIn(name, "log", "StandardOutput=append:/run/said\nStandardError=append:/run/said\n")
 	}
 }
@@ -49,14 +57,14 @@ func (h host) install(deb string) {
 // dropIn is `systemctl edit`.
 func (h host) dropIn(unit, name, text string) {
 	h.t.Helper()
-	write(h.t, "[Service]\n"+text, h.run, "system", unit+".d", name+".conf")
+	write(h.t, "[Service]\n"+text, h.run, h.units, unit+".d", name+".conf")
 	h.root("systemctl", "daemon-reload")
 }
 
 // revert takes a drop-in away.
 func (h host) revert(unit, name string) {
 	h.t.Helper()
-	if err := os.Remove(filepath.Join(h.run, "system", unit+".d", name+".conf")); err != nil {
+	if err := os.Remove(filepath.Join(h.run, h.units, unit+".d", name+".conf")); err != nil {
 		h.t.Fatal(err)
 	}
 	h.root("systemctl", "daemon-reload")
@@ -86,7 +94,10 @@ func (h host) said() string {
 // try runs a command as root there.
 func (h host) try(args ...string) (out string, code int) {
 	h.t.Helper()
-	c := h.CommandAs(h.t, 0, append([]string{"env"}, args...)...) // env finds what was installed there
+	c := linuxtest.Command{Args: append([]string{"/usr/bin/env"}, args...), Dir: "/"}
+	if h.Manager != nil {
+		c = h.CommandAs(h.t, 0, append([]string{"env"}, args...)...) // env finds what was installed there
+	}
 	path := filepath.Join(h.t.TempDir(), "out")
 	f, err := os.Create(path)
 	if err != nil {

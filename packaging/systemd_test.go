@@ -109,7 +109,9 @@ func testHost(t *testing.T, deb string) {
 	step("RestrictNamespaces=yes", testRestrictNamespaces)
 	step("frozen and thawed", testFreeze)
 	step("of a CI user", testInstance)
-	step("of a user's systemd", testUserService)
+	if h.Manager != nil { // see TestBootedOrdinaryUser
+		step("of a user's systemd", testUserService)
+	}
 	step("and is started again", func(_ *testing.T, h host) { testHung(h, before) })
 	step("upgrade, remove and purge while workers run", func(t *testing.T, h host) { testUpgradeAndRemove(t, h, deb) })
 }
