@@ -17,6 +17,7 @@ type attempt struct {
 	*readiness
 	info supervise.StartInfo
 	out  supervise.Output
+	kind string // of its leaves; "" means "probe"
 
 	notify *notice   // what the start said by sd_notify; nil without that rule
 	file   *fileWait // the ready file; nil without that rule

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ func (a *attempt) poolDir() (*cgroup.Dir, error) {
 // execOnce runs the command in a fresh leaf and removes the leaf with whatever
 // the command has left there.
 func (a *attempt) execOnce(ctx context.Context, pool *cgroup.Dir, n int) (err error) {
-	name := fmt.Sprintf("probe-%d.%d.%d", a.info.Worker.Slot, a.info.Start, n)
+	name := fmt.Sprintf("%s-%d.%d.%d", cmp.Or(a.kind, "probe"), a.info.Worker.Slot, a.info.Start, n)
 	leaf, err := pool.Create(name)
 	if err != nil {
 		return err

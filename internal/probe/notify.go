@@ -55,9 +55,13 @@ type notice struct {
 	leaf  string
 	id    uint64
 	ready chan struct{} // closed at the first READY=1
+	users int           // who has asked for it; guarded by the server's mu
 
-	mu     sync.Mutex // guards status
-	status string     // the last STATUS=
+	mu      sync.Mutex    // guards what follows
+	status  string        // the last STATUS=
+	beats   uint64        // WATCHDOG=1 so far
+	trigger chan struct{} // closed at the first WATCHDOG=trigger; nil when nobody cares
+	count   func(uint64)  // told of X_PITVISOR_COUNT=; nil when nobody cares
 }
 
 // NewNotifyServer listens on dir/notify. The directory is the caller's; it must
@@ -205,19 +209,28 @@ func (n *notice) holds(from *pidfd.Process, id uint64) bool {
 	return err == nil && found
 }
 
-// expect registers a start. Its leaf exists, its process does not yet.
+// expect registers a start. Its leaf exists, its process does not yet. Each call
+// is one for forget.
 func (s *NotifyServer) expect(leaf string, id uint64) *notice {
-	n := &notice{leaf: leaf, id: id, ready: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting[id] = n
+	n := s.waiting[id]
+	if n == nil {
+		n = &notice{leaf: leaf, id: id, ready: make(chan struct{})}
+		s.waiting[id] = n
+	}
+	n.users++
 	return n
 }
 
 func (s *NotifyServer) forget(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.waiting, id)
+	if n := s.waiting[id]; n != nil {
+		if n.users--; n.users == 0 {
+			delete(s.waiting, id)
+		}
+	}
 }
 
 // hear takes in one message. Only Serve's goroutine calls it.
@@ -231,6 +244,7 @@ func (n *notice) hear(text string) {
 		if line == "READY=1" && !n.isReady() {
 			close(n.ready)
 		}
+		n.hearLive(line)
 	}
 }
 

@@ -85,6 +85,9 @@ type Deps struct {
 	Notify *NotifyServer // for Notify; its Serve must be running
 	Files  *FileWatcher  // shared by pools to save inotify instances; nil gives this pool its own
 
+	// Count is told what workers count, for Live.Count. It must not block.
+	Count func(supervise.StartInfo, uint64)
+
 	Track supervise.Track // what the pool calls alive; see supervise.PoolSpec
 
 	// What Exec runs with. A nil environment is empty, no directory is "/", no
