@@ -5,6 +5,7 @@
 # make test-vm    the tests again on Debian's kernels 5.10, 6.1, 6.12 and 7.x in QEMU
 # make test-delegated  the tests again as an ordinary user in a delegated cgroup
 # make test-container  the tests again in containers of several kinds
+# make test-systemd  the .deb and its units on Debians booted with systemd 252 and 257 in QEMU
 # make test-ns    what needs a systemd, with 252 and 257, in namespaces on this kernel
 #
 # Debian or Ubuntu with Go; what else is lacking is installed (as root) or named.
@@ -16,9 +17,12 @@ VM = all
 VMTEST = ./cgroup ./pidfd ./spawn ./registry ./resource ./history ./supervise ./linuxtest ./internal/... ./cmd/pitvisor ./cmd/front
 VMFLAGS = -test.short
 LANEBUILD = -build ./cmd/front,./cmd/pitvisor,./examples/pool/goworker
+# Of test-systemd: Debian's suites, and which tests of packaging.
+SYSTEMD = bookworm,trixie
+SYSTEMDTEST = ^Test(Booted|Cold)
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
-.PHONY: build run check fmt test test-vm test-delegated test-container test-ns docs-kernels race fuzz bench cover soak packages packages-check clean
+.PHONY: build run check fmt test test-vm test-delegated test-container test-ns test-systemd docs-kernels race fuzz bench cover soak packages packages-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
@@ -46,6 +50,13 @@ test-vm:
 	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
 	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 5m -build ./cmd/front,./cmd/pitvisor,./examples/pool/goworker -install python3-grpcio -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
+
+# Root is needed once, to install two Debians on disks; see docs/testing.md.
+test-systemd:
+	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd mmdebstrap
+	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
+	packaging/build -o bin/deb -a amd64 -f deb
+	bin/pitvisor-linuxtest systemd -suite $(SYSTEMD) -skips scripts/systemd-skips -cold '^TestCold' -file "$$(ls bin/deb/*.deb)" -json bin/systemd.json ./packaging -- -test.run='$(SYSTEMDTEST)'
 
 # As root, on this kernel. Downloads about 60 MB once; see docs/testing.md.
 test-ns:
