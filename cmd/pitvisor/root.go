@@ -61,6 +61,7 @@ func (a *app) rootCommand() *cobra.Command {
 		return failHint(exitUsage, err, "see `"+cmd.CommandPath()+" --help`")
 	})
 	root.AddCommand(a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.logsCommand(), a.doctorCommand(), a.checkCommand(), a.configCommand(), a.versionCommand(), a.genDocsCommand())
+	root.AddCommand(a.askCommands()...)
 	return root
 }
 

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/internal/exit"
+	"github.com/pitvisor/pitvisor/registry"
+)
+
+// The exit codes of the verbs that ask a supervisor.
+const (
+	exitNotRunning = 3
+	exitUnknown    = 4
+)
+
+const askExits = `
+Exit codes:
+    0   done
+    1   not done, or not for every worker (stderr says why)
+    2   wrong flags or arguments, or no such worker
+    3   no supervisor runs
+    4   the supervisor cannot be asked: not permitted, or it does not answer
+  124   it was not done in time
+  125   pitvisor itself could not work`
+
+// target says which supervisor a verb is about.
+type target struct {
+	app       *app
+	socket    string
+	run       string
+	tokenFile string
+}
+
+// askCommand adds to a verb the flags that say whom to ask, and the completion of
+// live names.
+func (a *app) askCommand(cmd *cobra.Command, complete bool) *target {
+	t := &target{app: a}
+	flags := cmd.Flags()
+	flags.StringVar(&t.socket, "socket", "", "ask here: path of a unix socket, or http://ADDRESS:PORT (default: found by way of the cgroup tree)")
+	flags.StringVar(&t.run, "run", "", "ask the supervisor of this run: its ID, or the name of its configuration")
+	flags.StringVar(&t.tokenFile, "token-file", "", "file with the token, for http")
+	if complete {
+		cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return t.liveNames(), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	return t
+}
+
+// completeTime bounds what a person who presses the tab key waits for.
+const completeTime = time.Second
+
+// liveNames are pools and workers, for completion. What goes wrong completes nothing.
+func (t *target) liveNames() []string {
+	ctx, cancel := context.WithTimeout(context.Background(), completeTime)
+	defer cancel()
+	c, err := t.client()
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	status, err := c.Status(ctx)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for i := range status.Pools {
+		names = append(names, status.Pools[i].Name)
+	}
+	for i := range status.Workers {
+		w := &status.Workers[i]
+		names = append(names, w.Worker+"\t"+string(w.State))
+	}
+	return names
+}
+
+// ask calls f with a client and a context that INT and TERM end.
+func (t *target) ask(f func(context.Context, *api.Client) error) error {
+	c, err := t.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	return askError(f(ctx, c))
+}
+
+// client finds the supervisor.
+func (t *target) client() (*api.Client, error) {
+	address := t.socket
+	if address == "" {
+		run, err := t.find()
+		if err != nil {
+			return nil, err
+		}
+		address = run.Socket
+	}
+	c := api.NewClient(address)
+	if t.tokenFile != "" {
+		if !strings.HasPrefix(address, "http") {
+			return nil, fail(exitUsage, errors.New("--token-file has no meaning for a unix socket: the kernel says who calls"))
+		}
+		token, err := readToken(t.tokenFile)
+		if err != nil {
+			return nil, err
+		}
+		c.Token = token
+	}
+	return c, nil
+}
+
+// find looks through the cgroup tree for the one run that is meant.
+func (t *target) find() (*registry.RunView, error) {
+	var asked, silent []registry.RunView
+	for _, run := range t.app.livingRuns() {
+		switch {
+		case t.run != "" && run.ID.String() != t.run && run.Name != t.run:
+		case run.Socket == "":
+			silent = append(silent, run)
+		default:
+			asked = append(asked, run)
+		}
+	}
+	switch {
+	case len(asked) == 1:
+		return &asked[0], nil
+	case len(asked) > 1:
+		var names []string
+		for _, run := range asked {
+			names = append(names, fmt.Sprintf("%s (%s)", run.ID, run.Name))
+		}
+		return nil, failHint(exitUsage, fmt.Errorf("%d supervisors run: %s", len(asked), strings.Join(names, ", ")), "say which with --run or --socket")
+	case t.run != "" && len(silent) > 0:
+		return nil, failHint(exitUnknown, fmt.Errorf("run %s cannot be asked: it is no `pitvisor up`, or its configuration says socket = \"none\"", t.run), "pitvisor ps shows it")
+	case t.run != "":
+		return nil, failHint(exitNotRunning, fmt.Errorf("no supervisor runs as %q", t.run), "pitvisor ps shows what runs")
+	}
+	return nil, failHint(exitNotRunning, errors.New("no supervisor runs"), "start one with pitvisor up; or name its socket with --socket")
+}
+
+// livingRuns are the runs whose owner lives, of all places that can be seen.
+func (a *app) livingRuns() []registry.RunView {
+	var found []registry.RunView
+	add := func(p places) {
+		runs, err := p.list(context.Background())
+		p.close()
+		if err != nil {
+			return // what cannot be seen cannot be asked
+		}
+		for _, run := range runs {
+			known := slices.ContainsFunc(found, func(r registry.RunView) bool { return r.ID == run.ID })
+			if run.State == registry.RunRunning && run.Kind == "up" && !known {
+				found = append(found, run)
+			}
+		}
+	}
+	if all, err := a.places(); err == nil {
+		add(all)
+	}
+	if a.cgroupRoot == "" && len(found) == 0 {
+		for _, dir := range publicRoots() {
+			if d, err := cgroup.Open(dir); err == nil {
+				add(places{registry.New(d)})
+			}
+		}
+	}
+	return found
+}
+
+// publicRoots are where root's supervisors keep their runs, for others to see.
+func publicRoots() []string {
+	mount, err := cgroup.FindMount()
+	if err != nil {
+		return nil
+	}
+	dirs := []string{filepath.Join(mount.Path, "pitvisor")}
+	for _, pattern := range []string{"system.slice/pitvisor.service", "system.slice/system-pitvisor.slice/pitvisor@*.service"} {
+		more, _ := filepath.Glob(filepath.Join(mount.Path, pattern)) // the pattern is a good one
+		dirs = append(dirs, more...)
+	}
+	return dirs
+}
+
+// askError gives what went wrong the exit code it means.
+func askError(err error) error {
+	var coded *exit.Error
+	var remote *api.Error
+	switch {
+	case err == nil, errors.As(err, &coded):
+		return err
+	case errors.As(err, &remote):
+		return fail(codeOf(remote), err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(exit.TimedOut, errors.New("not done in time"))
+	case errors.Is(err, context.Canceled):
+		return fail(exitFailed, errors.New("interrupted"))
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return failHint(exitNotRunning, err, "no supervisor runs there; start one with pitvisor up")
+	}
+	return fail(exitUnknown, err)
+}
+
+func codeOf(e *api.Error) int {
+	switch e.Code {
+	case api.CodeBadRequest, api.CodeNotFound:
+		return exitUsage
+	case api.CodeForbidden, api.CodeToken:
+		return exitUnknown
+	case api.CodeTimeout:
+		return exit.TimedOut
+	}
+	return exitFailed
+}
+
+// table prints columns that are aligned, with colours that do not count.
+type table struct {
+	paint painter
+	rows  [][]cell
+}
+
+type cell struct {
+	text  string
+	style style
+}
+
+func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
+
+// head adds a line of titles.
+func (t *table) head(titles ...string) {
+	var cells []cell
+	for _, title := range titles {
+		cells = append(cells, cell{title, styleDim})
+	}
+	t.add(cells...)
+}
+
+func (t *table) String() string {
+	var widths []int
+	for _, row := range t.rows {
+		for i, c := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], len([]rune(c.text)))
+		}
+	}
+	var b strings.Builder
+	for _, row := range t.rows {
+		last := len(row) - 1
+		for last > 0 && row[last].text == "" {
+			last--
+		}
+		for i, c := range row[:last+1] {
+			b.WriteString(t.paint.paint(c.style, c.text))
+			if i < last {
+				b.WriteString(strings.Repeat(" ", widths[i]-len([]rune(c.text))+2))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// stateStyle colours a state: green is well, yellow is on its way, red needs a person.
+func stateStyle(state api.State, ready bool) style {
+	switch state {
+	case api.StateUp:
+		if ready {
+			return styleGreen
+		}
+		return styleYellow
+	case api.StateFailed:
+		return styleRed
+	case api.StateStarting, api.StateStopping, api.StateKilling, api.StateBackoff:
+		return styleYellow
+	case api.StateDown, api.StateCompleted:
+	}
+	return styleDim
+}
+
+// clean makes text of workers safe for a terminal.
+func clean(text string) string { return string(printable([]byte(text))) }
+
+// numberOr is a number, or a dash for none.
+func numberOr(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/internal/exit"
+)
+
+const waitLong = `Wait until every selected worker is as --for says; all workers without a SELECTOR.
+
+A worker that has completed, as a job does, counts as ready. It ends at once, with 1,
+when what is waited for cannot come by itself any more: when the worker was given up
+or stopped by a command.
+` + askExits
+
+// goal is something that can be waited for.
+type goal struct {
+	name   string
+	done   func(*api.Worker) bool
+	hopes  func(*api.Worker) bool // false: it will not come by itself
+	people string
+}
+
+func goals() []goal {
+	ended := func(w *api.Worker) bool {
+		return w.State == api.StateFailed || w.State == api.StateCompleted || w.State == api.StateDown && w.Stopped
+	}
+	always := func(*api.Worker) bool { return true }
+	return []goal{
+		{
+			"ready", func(w *api.Worker) bool { return w.Ready && w.State == api.StateUp || w.State == api.StateCompleted },
+			func(w *api.Worker) bool { return !ended(w) }, "ready",
+		},
+		{"up", func(w *api.Worker) bool { return w.State == api.StateUp }, func(w *api.Worker) bool { return !ended(w) }, "up"},
+		{
+			"completed", func(w *api.Worker) bool { return w.State == api.StateCompleted },
+			func(w *api.Worker) bool { return w.State == api.StateCompleted || !ended(w) }, "completed",
+		},
+		{"down", ended, always, "down: stopped, completed or given up"},
+	}
+}
+
+func goalNames() string {
+	var names []string
+	for _, g := range goals() {
+		names = append(names, g.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (a *app) waitCommand() *cobra.Command {
+	var what string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:     "wait [--for WHAT] [SELECTOR...]",
+		Short:   "wait until workers are ready, up, completed or down",
+		Long:    waitLong,
+		Example: "  pitvisor wait --timeout 30s web\n  pitvisor wait --for completed migrate",
+	}
+	t := a.askCommand(cmd, true)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		all := goals()
+		i := slices.IndexFunc(all, func(g goal) bool { return g.name == what })
+		if i < 0 {
+			return fail(exitUsage, fmt.Errorf("--for %q is none of %s", what, goalNames()))
+		}
+		if timeout < 0 {
+			return fail(exitUsage, fmt.Errorf("--timeout %s is less than 0", timeout))
+		}
+		return t.ask(func(ctx context.Context, c *api.Client) error {
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+			return waitFor(ctx, c, &all[i], args)
+		})
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&what, "for", "ready", "what to wait for: "+goalNames())
+	flags.DurationVar(&timeout, "timeout", 0, "how long to wait (default for ever)")
+	return cmd
+}
+
+// waitFor waits, and names who is missing when it was in vain.
+func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) error {
+	var missing, lost []string
+	_, err := c.WaitFor(ctx, func(s *api.Status) bool {
+		missing, lost = nil, nil
+		for i := range s.Workers {
+			w := &s.Workers[i]
+			if g.done(w) {
+				continue
+			}
+			text := fmt.Sprintf("%s is %s", w.Worker, w.State)
+			if w.Cause != "" {
+				text += " (" + clean(w.Cause) + ")"
+			}
+			missing = append(missing, text)
+			if !g.hopes(w) {
+				lost = append(lost, text)
+			}
+		}
+		return len(missing) == 0 || len(lost) > 0
+	}, selected...)
+	const most = 5
+	switch {
+	case len(lost) > 0:
+		return fail(exitFailed, fmt.Errorf("not %s: %s", g.people, strings.Join(lost[:min(most, len(lost))], ", ")))
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(exit.TimedOut, fmt.Errorf("%d not %s in time: %s", len(missing), g.people, strings.Join(missing[:min(most, len(missing))], ", ")))
+	}
+	return err
+}
