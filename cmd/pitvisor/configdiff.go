@@ -12,11 +12,12 @@ import (
 
 const configDiffLong = `Compare two configurations by what they mean, and say what it takes to get from
 OLD to NEW:
-    live      no process has to go: the number of workers, limits of cgroups, when
-              and how workers are stopped, started and asked whether they are ready
-    replace   each worker of the pool has to be started anew: its command,
-              environment, user and the like
-    restart   the supervisor has to be started anew
+    live      no worker has to be replaced: the number of workers, when and how they
+              are stopped and restarted, dependencies, limits of the pool as a whole
+    replace   each worker of the pool has to be replaced, as [pool.NAME.rollout]
+              says: what it is started with, as its command, environment, user,
+              limits and rules of readiness
+    restart   the supervisor has to be started anew: what is outside of pools
 
 Both are read as if they lay where OLD does: relative paths start there. Each
 has its own drop-ins; --config-dir names those of both. Values of environment

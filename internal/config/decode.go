@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -23,9 +24,10 @@ type decoder struct {
 	envFiles map[string][]assignment      // by path
 	settings map[string]map[string]*entry // in force, by table and key; nil unless they are asked for
 
-	inherited []string // what a pool gets of environ unless it says no; shared, never written to
-	workers   int      // of all pools so far
-	truncated bool     // a file was not understood to its end, so nothing is said about what is missing
+	inherited    []string     // what a pool gets of environ unless it says no; shared, never written to
+	workers      int          // of all pools so far
+	dependencies []dependency // between pools
+	truncated    bool         // a file was not understood to its end, so nothing is said about what is missing
 }
 
 func newDecoder(dir string, environ []string) *decoder {
@@ -94,6 +96,25 @@ func decodeTable[S any](d *decoder, t *table, place string, keys []key[*S], to *
 		if own, ok := d.expanded(e); ok {
 			k.set(d, own, to)
 			d.record(place, k.Name, own)
+		}
+	}
+}
+
+// inForce returns the entries of a table that no later file replaces, with their
+// variables. What is wrong with a variable is reported, and its entry left out.
+func (d *decoder) inForce(t *table) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		replaced := make(map[string][]*entry)
+		for _, e := range t.entries {
+			if t.byName[e.name] != e {
+				replaced[e.name] = append([]*entry{e}, replaced[e.name]...)
+				continue
+			}
+			own, ok := d.expanded(e)
+			own.over = replaced[e.name]
+			if ok && !yield(own) {
+				return
+			}
 		}
 	}
 }

@@ -16,7 +16,9 @@ import (
 // Effect is what it takes to bring a change about in a supervisor that runs.
 type Effect uint8
 
-// The effects, the mildest first.
+// The effects, the mildest first. Which a key has is for [supervise.Supervisor.Reload] to
+// say: what a worker is started with is never changed under it, and what is outside of
+// pools is looked at only at the start.
 const (
 	EffectLive    Effect = iota // no process has to go
 	EffectReplace               // each worker of the pool has to be started anew
@@ -145,12 +147,12 @@ func settingComparisons() []comparison[Config] {
 		{"api.group", EffectRestart, group, false},
 		{"api.tcp", EffectRestart, func(c *Config) any { return c.API.TCP }, true},
 		{"api.token_file", EffectRestart, func(c *Config) any { return c.API.TokenFile }, true},
-		{"log.level", EffectLive, func(c *Config) any { return c.Log.Level }, true},
-		{"log.format", EffectLive, func(c *Config) any { return c.Log.Format }, true},
-		{"log.max_size", EffectLive, func(c *Config) any { return c.Log.MaxSize }, true},
-		{"log.show", EffectLive, func(c *Config) any { return c.Log.Show }, true},
-		{"log.rotate", EffectLive, func(c *Config) any { return c.Log.Rotate }, false},
-		{"log.keep", EffectLive, func(c *Config) any { return c.Log.Keep }, true},
+		{"log.level", EffectRestart, func(c *Config) any { return c.Log.Level }, true},
+		{"log.format", EffectRestart, func(c *Config) any { return c.Log.Format }, true},
+		{"log.max_size", EffectRestart, func(c *Config) any { return c.Log.MaxSize }, true},
+		{"log.show", EffectRestart, func(c *Config) any { return c.Log.Show }, true},
+		{"log.rotate", EffectRestart, func(c *Config) any { return c.Log.Rotate }, false},
+		{"log.keep", EffectRestart, func(c *Config) any { return c.Log.Keep }, true},
 	}
 }
 
@@ -158,8 +160,7 @@ func poolComparisons() []comparison[Pool] {
 	return slices.Concat(processComparisons(), lifeComparisons(), readyComparisons())
 }
 
-// processComparisons are about what a process is born with, or, the limits, about its
-// cgroup.
+// processComparisons are about what a worker is started with, and about its pool.
 func processComparisons() []comparison[Pool] {
 	pointed := func(p *int) any {
 		if p == nil {
@@ -179,9 +180,13 @@ func processComparisons() []comparison[Pool] {
 		{"no_new_privs", EffectReplace, func(p *Pool) any { return p.Spec.Command.NoNewPrivs }, true},
 		{"netns", EffectReplace, func(p *Pool) any { return p.Spec.Command.NetNS }, true},
 		{"rlimits", EffectReplace, func(p *Pool) any { return inAnyOrder(p.Spec.Command.Rlimits) }, false},
-		{"limits", EffectLive, func(p *Pool) any { return allLimits(p.Spec.Limits) }, false},
+		{"limits", EffectReplace, func(p *Pool) any { return allLimits(p.Spec.Limits) }, false},
+		{"after", EffectLive, func(p *Pool) any { return inAnyOrder(p.Spec.After) }, false},
+		{"labels", EffectLive, func(p *Pool) any { return p.Spec.Labels }, false},
+		{"rollout", EffectLive, func(p *Pool) any { return p.Spec.Rollout }, false},
+		{"recycle", EffectLive, func(p *Pool) any { return p.Spec.Recycle }, false},
 		{"pool_limits", EffectLive, func(p *Pool) any { return allLimits(p.Spec.PoolLimits) }, false},
-		{"limits_mode", EffectLive, func(p *Pool) any { return limitsMode(p.Spec.BestEffortLimits) }, true},
+		{"limits_mode", EffectReplace, func(p *Pool) any { return limitsMode(p.Spec.BestEffortLimits) }, true},
 	}
 }
 
@@ -228,8 +233,7 @@ func lifeComparisons() []comparison[Pool] {
 	}
 }
 
-// readyComparisons: of most rules a worker that runs knows nothing, they hold from the
-// next start on. Some are told to it in its environment.
+// readyComparisons: a worker is ready by the rules that it was started with.
 func readyComparisons() []comparison[Pool] {
 	const defaultInterval, defaultTryTimeout = 100 * time.Millisecond, 5 * time.Second
 	of := func(get func(r *probe.Rules) any) func(*Pool) any {
@@ -241,18 +245,18 @@ func readyComparisons() []comparison[Pool] {
 		}
 	}
 	return []comparison[Pool]{
-		{"ready.stdout", EffectLive, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stdout) }), false},
-		{"ready.stderr", EffectLive, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stderr) }), false},
+		{"ready.stdout", EffectReplace, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stdout) }), false},
+		{"ready.stderr", EffectReplace, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stderr) }), false},
 		{"ready.file", EffectReplace, of(func(r *probe.Rules) any { return [2]any{r.File, r.FileAuto} }), false},
 		{"ready.notify", EffectReplace, of(func(r *probe.Rules) any { return r.Notify }), true},
 		{"ready.fd", EffectReplace, of(func(r *probe.Rules) any { return r.FD }), true},
 		{"ready.port", EffectReplace, of(func(r *probe.Rules) any { return r.Port }), true},
-		{"ready.tcp", EffectLive, of(func(r *probe.Rules) any { return r.TCP }), true},
-		{"ready.http", EffectLive, of(func(r *probe.Rules) any { return r.HTTP }), true},
-		{"ready.grpc", EffectLive, of(func(r *probe.Rules) any { return r.GRPC }), true},
-		{"ready.grpc_service", EffectLive, of(func(r *probe.Rules) any { return r.GRPCService }), true},
-		{"ready.exec", EffectLive, of(func(r *probe.Rules) any { return r.Exec }), false},
-		{"ready.interval", EffectLive, of(func(r *probe.Rules) any { return cmp.Or(r.Interval, defaultInterval) }), true},
-		{"ready.timeout", EffectLive, of(func(r *probe.Rules) any { return cmp.Or(r.TryTimeout, defaultTryTimeout) }), true},
+		{"ready.tcp", EffectReplace, of(func(r *probe.Rules) any { return r.TCP }), true},
+		{"ready.http", EffectReplace, of(func(r *probe.Rules) any { return r.HTTP }), true},
+		{"ready.grpc", EffectReplace, of(func(r *probe.Rules) any { return r.GRPC }), true},
+		{"ready.grpc_service", EffectReplace, of(func(r *probe.Rules) any { return r.GRPCService }), true},
+		{"ready.exec", EffectReplace, of(func(r *probe.Rules) any { return r.Exec }), false},
+		{"ready.interval", EffectReplace, of(func(r *probe.Rules) any { return cmp.Or(r.Interval, defaultInterval) }), true},
+		{"ready.timeout", EffectReplace, of(func(r *probe.Rules) any { return cmp.Or(r.TryTimeout, defaultTryTimeout) }), true},
 	}
 }

@@ -40,11 +40,12 @@ func TestDiff(t *testing.T) {
 		{"command", two, "[pool.web]\ncommand = [\"/bin/true\", \"x\"]\nsize = 2\n", []string{"web: command replace"}},
 		{"variables", two + "env = { A = \"1\", B = \"2\", C = \"3\" }\n", two + "env = { A = \"1\", B = \"x\", D = \"4\" }\n", []string{"web: env: B, C, D replace"}},
 		{"several", two + "nice = 1\n", two + "stop_grace = \"1s\"\nready.port = 80\nready.tcp = \":{port}\"\n", []string{
-			"web: nice replace 1 the supervisor's", "web: stop_grace live 10s 1s", "web: ready.port replace 0 80", "web: ready.tcp live  :{port}",
+			"web: nice replace 1 the supervisor's", "web: stop_grace live 10s 1s", "web: ready.port replace 0 80", "web: ready.tcp replace  :{port}",
 		}},
 		{"pools", two + "[pool.a]\ncommand = [\"/bin/true\"]\n", "[pool.b]\ncommand = [\"/bin/true\"]\nsize = 3\n" + two, []string{"b 0 -> 3", "a 1 -> 0"}},
 		{"settings", two, "name = \"x\"\nstate_dir = \"/s\"\n[log]\nlevel = \"warn\"\nformat = \"json\"\nmax_size = \"1M\"\nkeep = 1\nshow = \"none\"\nrotate_age = \"1d\"\n" + two, []string{
-			"name restart f x", "state_dir restart  /s", "log.level live info warn", "log.format live auto json", "log.max_size live 16777216 1048576", "log.show live text none", "log.rotate live", "log.keep live 10 1",
+			"name restart f x", "state_dir restart  /s", "log.level restart info warn", "log.format restart auto json",
+			"log.max_size restart 16777216 1048576", "log.show restart text none", "log.rotate restart", "log.keep restart 10 1",
 		}},
 		{"api", two, two + "[api]\nsocket = \"/s\"\ngroup = \"root\"\ntcp = \":1\"\ntoken_file = \"/t\"\n", []string{
 			"api.socket restart", "api.group restart", "api.tcp restart  :1", "api.token_file restart  /t",
@@ -75,7 +76,8 @@ func TestDiffSeesEveryKey(t *testing.T) {
 	base := good(t, "[pool.web]\ncommand = [\"/bin/true\"]\nready.fd = 4\n").Pools[0]
 	other := map[string]string{ // where the example is the default, or of another machine
 		"env_file": "env_file = \"" + file(t, "x.env", "A=1\n") + "\"", "user": "user = \"nobody\"", "group": "group = 12", "groups": "groups = [5]",
-		"command": "", "ready": "", "notify": "notify = true\nfd = 4", "exec": "exec = [\"/bin/true\", \"x\"]\nfd = 4", "factor": "factor = 1.5",
+		"command": "", "ready": "", "after": "after = [\"b\"]\n[pool.b]\ncommand = [\"/bin/true\"]",
+		"memory_every": "memory_every = \"1min\"\nmemory = \"1G\"", "notify": "notify = true\nfd = 4", "exec": "exec = [\"/bin/true\", \"x\"]\nfd = 4", "factor": "factor = 1.5",
 	}
 	name := map[string]string{"env_file": "env", "inherit_env": "env", "group": "user", "groups": "user"} // what they become
 	look := func(table, key, example, report string) {
@@ -114,6 +116,13 @@ func TestDiffSeesEveryKey(t *testing.T) {
 	}
 	for _, k := range tables.backoff {
 		look("backoff", k.Name, k.Example, "backoff")
+	}
+	for _, k := range tables.rollout {
+		look("rollout", k.Name, k.Example, "rollout")
+	}
+	other["jitter"] = "jitter = 0.5\nage = \"1d\""
+	for _, k := range tables.recycle {
+		look("recycle", k.Name, k.Example, "recycle")
 	}
 	for _, k := range tables.limits {
 		look("limits", k.Name, k.Example, "limits")

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pitvisor/pitvisor/supervise"
 )
 
 // Effective is the result of reading all files, with where each value is from.
@@ -170,11 +172,17 @@ func (d *decoder) effective(c *Config) *Effective {
 	for _, p := range c.Pools {
 		path := func(more ...string) []string { return append([]string{"pool", p.Spec.Name}, more...) }
 		addTable(d, e, path(), d.tables.pool, true, Setting{Key: "directory", Why: "the directory of " + filepath.Base(c.Path), v: dir})
-		d.addEnv(e, path("env"))
+		d.addNames(e, path("env"))
+		d.addNames(e, path("labels"))
+		d.addNames(e, path("after"))
 		addTable(d, e, path("limits"), d.tables.limits, false)
 		addTable(d, e, path("pool_limits"), d.tables.limits, false)
 		addTable(d, e, path("rlimits"), d.tables.rlimits, false)
 		addTable(d, e, path("backoff"), d.tables.backoff, true)
+		addTable(d, e, path("rollout"), d.tables.rollout, false)
+		if p.Spec.Recycle != (supervise.Recycle{}) { // else nothing that is said of it has an effect
+			addTable(d, e, path("recycle"), d.tables.recycle, true)
+		}
 		if p.Ready != nil { // else only [defaults] say something, to no effect
 			addTable(d, e, path("ready"), d.tables.ready, true)
 		}
@@ -210,8 +218,8 @@ func addTable[T any](d *decoder, to *Effective, path []string, keys []key[T], bu
 	}
 }
 
-// addEnv adds the variables of a pool, by name.
-func (d *decoder) addEnv(to *Effective, path []string) {
+// addNames adds a table that may have any name in it.
+func (d *decoder) addNames(to *Effective, path []string) {
 	t := EffectiveTable{Path: path}
 	for _, e := range d.settings["["+strings.Join(path, ".")+"]"] {
 		t.Settings = append(t.Settings, d.setting(e))

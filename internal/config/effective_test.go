@@ -98,6 +98,7 @@ func TestEffectiveIsTheSameConfiguration(t *testing.T) {
 		{valid + "env = { A = '''\n\t\"\\ $${B} $$${C} ${WORKERS} é \u00a0''' , B = \"\\u007f\\u0001\\r\" }\n"},
 		{"name = \"x\"\nstate_dir = \"s\"\n[log]\nmax_size = 70_000\n" + valid + "size = 0x10\nbackoff = { factor = 1_0.5, min = \"1min\" }\nlimits = { memory.max = \"1G\", CPUWeight = 0o17, io_max = [\"8:0 rbps=1\"] }\n"},
 		{valid + "size = \"${WORKERS}\"\nnetns = \"${NONE:-true}\"\nbackoff.jitter = \"${NONE:-0.5}\"\nstart_timeout = \"infinity\"\numask = 0o22\ngroups = [1, \"2\"]\n"},
+		{valid + "after = { b = \"started\", c = \"ready\" }\nlabels = { \"a/b\" = \"x\", c = \"\" }\nrollout.max_surge = 0\nrecycle = { age = \"1d\", memory = \"1G\" }\n[pool.b]\ncommand = [\"/bin/true\"]\nafter = [\"c\"]\n[pool.c]\ncommand = [\"/bin/true\"]\n[defaults]\nlabels.d = \"e\"\nrecycle.jitter = 0.5\n"},
 		{
 			valid + "[pool.web.ready]\nfile = true\nport = 80\n[pool.b]\ncommand = [\"sh\", \"-c\", \"echo $${X} $$ \\\"\"]\nrlimits = { nofile = 5, LimitCPU = \"1:2\" }\nbackoff.max = \"1ms\"\n",
 			"[defaults]\nnice = 1\n[pool.b]\nsize = 3\n[pool.c]\ncommand = [\"/bin/true\"]\n",
@@ -148,6 +149,9 @@ func TestBuiltInValuesAreTrue(t *testing.T) {
 	}
 	for _, k := range tables.backoff {
 		same(k.builtIn(), valid+"backoff."+k.Name+" = %s\n")
+	}
+	for _, k := range tables.recycle {
+		same(k.builtIn(), valid+"recycle."+k.Name+" = %s\n")
 	}
 	for _, k := range tables.ready {
 		same(k.builtIn(), valid+"[pool.web.ready]\nfd = 3\n"+k.Name+" = %s\n")

@@ -86,25 +86,19 @@ func setEnv(d *decoder, e *entry, p *poolDraft) {
 	if !ok {
 		return
 	}
-	replaced := make(map[string][]*entry)
 	for _, v := range t.entries {
 		if err := envfile.CheckName(v.name); err != nil {
 			d.add(v.at, "", "variable %s in env: %v", quoted(v.name), err)
-			continue
 		}
-		if t.byName[v.name] != v {
-			replaced[v.name] = append([]*entry{v}, replaced[v.name]...)
-			continue // a later file replaces it
-		}
-		own, ok := d.expanded(v)
-		own.over = replaced[v.name]
-		if !ok {
+	}
+	for own := range d.inForce(t) {
+		if envfile.CheckName(own.name) != nil {
 			continue
 		}
 		if text, ok := d.text(own); ok {
 			d.placeholders(own.value, "env")
-			p.env = append(p.env, assignment{Name: v.name, Value: text})
-			d.record(p.place[:len(p.place)-1]+".env]", v.name, own)
+			p.env = append(p.env, assignment{Name: own.name, Value: text})
+			d.record(p.place[:len(p.place)-1]+".env]", own.name, own)
 		}
 	}
 }

@@ -18,6 +18,8 @@ type tables struct {
 	api     []key[*API]
 	pool    []key[*poolDraft]
 	backoff []key[*poolDraft]
+	rollout []key[*rolloutDraft]
+	recycle []key[*recycleDraft]
 	ready   []key[*readyDraft]
 	limits  []key[*resource.Limits]
 	rlimits []key[*[]spawn.Rlimit]
@@ -26,7 +28,7 @@ type tables struct {
 func newTables() tables {
 	return tables{
 		top: append(topKeys(), tableKeys()...), log: logKeys(), api: apiKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
-		limits: limitKeys(), rlimits: rlimitKeys(),
+		limits: limitKeys(), rlimits: rlimitKeys(), rollout: rolloutKeys(), recycle: recycleKeys(),
 	}
 }
 
@@ -153,15 +155,18 @@ func (d *decoder) pools(t *table, c *Config) {
 	if len(t.entries) == 0 {
 		d.add(t.at, `write [pool.NAME] and a command = ["..."]`, "no pool in this table")
 	}
+	var names []string
 	for _, e := range t.entries {
 		if e.kind != kindTable {
 			d.add(e.at, "a pool has a name: [pool.NAME]", "unknown key %s in [pool]", quoted(e.name))
 			continue
 		}
+		names = append(names, e.name)
 		if d.poolName(e) {
 			c.Pools = append(c.Pools, d.pool(e))
 		}
 	}
+	d.finishAfter(names, c.Pools)
 }
 
 // poolName refuses a name that cannot be a directory, a label and a word in a command line alike.

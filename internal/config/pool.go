@@ -29,6 +29,7 @@ type poolDraft struct {
 	user, group *entry
 	groups      *entry
 	ready       *readyDraft
+	after       []dependency
 }
 
 func newPoolDraft(e *entry) *poolDraft {
@@ -53,6 +54,10 @@ func (d *decoder) pool(e *entry) Pool {
 	d.finishCredential(p)
 	d.finishReady(p)
 	d.finishOutput(p)
+	for _, dep := range p.after {
+		p.Spec.After = append(p.Spec.After, dep.Dependency)
+	}
+	d.dependencies = append(d.dependencies, p.after...)
 	return p.Pool
 }
 
@@ -111,7 +116,7 @@ func (d *decoder) program(name *value, env []string) string {
 // poolKeys are the keys of [pool.NAME], in the order of the reference.
 func poolKeys() []key[*poolDraft] {
 	var all []key[*poolDraft]
-	for _, part := range [][]key[*poolDraft]{commandKeys(), envKeys(), identityKeys(), processKeys(), confinementKeys(), limitTableKeys(), restartKeys(), lifeKeys(), stopKeys()} {
+	for _, part := range [][]key[*poolDraft]{commandKeys(), envKeys(), identityKeys(), processKeys(), confinementKeys(), limitTableKeys(), poolsTogetherKeys(), restartKeys(), lifeKeys(), stopKeys()} {
 		all = append(all, part...)
 	}
 	return all

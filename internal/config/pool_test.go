@@ -17,9 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every key at once: each must arrive in the spec.
-func TestEveryKeyArrives(t *testing.T) {
-	c := good(t, `
+const everyKey = `
 name = "shop"
 state_dir = "state"
 
@@ -50,6 +48,10 @@ oom_score_adj = 100
 no_new_privs = true
 netns = true
 limits_mode = "best-effort"
+after = { db = "started", migrate = "completed" }
+labels = { tier = "front", "a/b" = "" }
+rollout = { max_surge = 2, max_unavailable = 1 }
+recycle = { age = "1d", jitter = 0.3, memory = "2G", memory_every = "1min", count = 10_000 }
 restart = "on-failure"
 failure_limit = 7
 start_timeout = "1min 30s"
@@ -107,13 +109,24 @@ fd = 4
 port = 8000
 interval = "1s"
 timeout = "2s"
-`)
+
+[pool.db]
+command = ["true"]
+
+[pool.migrate]
+command = ["true"]
+restart = "never"
+`
+
+// Every key at once: each must arrive in the spec.
+func TestEveryKeyArrives(t *testing.T) {
+	c := good(t, everyKey)
 	if c.Name != "shop" || c.Path != "/etc/pitvisor/f.toml" || c.StateDir != "/etc/pitvisor/state" ||
 		c.Log != (Log{Level: "warn", Format: "json", MaxSize: 1 << 20, Keep: 3, Show: ShowJSON, Rotate: Rotate{5, time.Hour, 48 * time.Hour, 1 << 20, true}}) {
 		t.Errorf("config = %+v", c)
 	}
 	p := c.Pools[0]
-	zeroFields(t, "PoolSpec", p.Spec, "Readiness")
+	zeroFields(t, "PoolSpec", p.Spec, "Readiness", "Liveness") // made of rules
 	zeroFields(t, "Command", p.Spec.Command)
 	zeroFields(t, "Limits", p.Spec.Limits)
 	zeroFields(t, "Rules", *p.Ready, "FileAuto")
@@ -147,6 +160,10 @@ timeout = "2s"
 		Stop:             supervise.Stop{Signal: unix.SIGINT, Grace: 90 * time.Second, All: true},
 		StartTimeout:     90 * time.Second,
 		Track:            supervise.TrackLeaf,
+		Rollout:          supervise.Rollout{MaxSurge: 2, MaxUnavailable: 1},
+		Recycle:          supervise.Recycle{Age: 24 * time.Hour, AgeJitter: 0.3, Memory: 2 << 30, MemoryEvery: time.Minute, Count: 10_000},
+		After:            []supervise.Dependency{{Pool: "db", Until: supervise.UntilStarted}, {Pool: "migrate", Until: supervise.UntilCompleted}},
+		Labels:           map[string]string{"tier": "front", "a/b": ""},
 	}
 	if !reflect.DeepEqual(p.Spec, want) {
 		t.Errorf("spec =\n%+v, want\n%+v", p.Spec, want)

@@ -53,6 +53,8 @@ port = 8000
 			{Title: "[defaults]", Intro: defaultsText},
 			section("[pool.NAME]", "A pool is a number of workers that run the same command. NAME is up to 63 of a-z, 0-9, `_` and `-`, and begins with a letter or a digit.", t.pool),
 			section("[pool.NAME.backoff]", "How long to wait before a worker is started again.", t.backoff),
+			section("[pool.NAME.rollout]", "How many workers are replaced at a time when a pool is restarted or reloaded, or workers are recycled. A new worker counts when it is ready.", t.rollout),
+			section("[pool.NAME.recycle]", "A ready worker that has lived long enough is replaced as in a rollout: the new one comes first, as [pool.NAME.rollout] allows.", t.recycle),
 			section("[pool.NAME.limits]", "Limits of the kernel's cgroup v2 controllers, under the kernel's names, systemd's, or the kernel's with underscores. `[pool.NAME.pool_limits]` has the same keys. Values that are not numbers are strings. A disk is given by its numbers, by its node, or by a file on it; for several disks, write a list of strings. Where a controller is missing, as on hybrid hosts, `limits_mode` decides.", t.limits),
 			section("[pool.NAME.rlimits]", "setrlimit(2), under its own names or systemd's. One value sets the soft and the hard limit. Setting any makes each start several times as expensive.", t.rlimits),
 			section("[pool.NAME.ready]", "A worker is ready when every rule that is set has held for this very start. Rules are waited for one after the other: `notify`, `fd`, `file`, `stdout`, `stderr`, then `tcp`, `http`, `grpc`, then `exec`.", t.ready),

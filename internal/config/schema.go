@@ -10,6 +10,8 @@ import (
 // schema is a JSON Schema, or a part of one.
 type schema map[string]any
 
+const poolNamePattern = "^[a-z0-9][a-z0-9_-]{0,62}$"
+
 // schemaID is where the schema of the newest version is published.
 const schemaID = "https://raw.githubusercontent.com/pitvisor/pitvisor/main/docs/pitvisor.schema.json"
 
@@ -22,10 +24,11 @@ func Schema() ([]byte, error) {
 	limits := nestDotted(objectOf(t.limits, nil))
 	pool := objectOf(t.pool, map[string]schema{
 		"limits": ref("limits"), "pool_limits": ref("limits"), "rlimits": ref("rlimits"), "backoff": ref("backoff"), "ready": ref("ready"),
+		"rollout": ref("rollout"), "recycle": ref("recycle"),
 	})
 	pools := schema{
 		"type": "object", "additionalProperties": ref("pool"),
-		"propertyNames": schema{"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+		"propertyNames": schema{"pattern": poolNamePattern},
 	}
 	root := objectOf(t.top, map[string]schema{"log": ref("log"), "api": ref("api"), "defaults": ref("pool"), "pool": pools})
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -34,7 +37,7 @@ func Schema() ([]byte, error) {
 	root["description"] = "A configuration of pitvisor, or a drop-in of one."
 	root["$defs"] = commonSchemas(schema{
 		"log": objectOf(t.log, nil), "api": objectOf(t.api, nil), "pool": pool, "limits": limits, "rlimits": objectOf(t.rlimits, nil),
-		"backoff": objectOf(t.backoff, nil), "ready": objectOf(t.ready, nil),
+		"backoff": objectOf(t.backoff, nil), "ready": objectOf(t.ready, nil), "rollout": objectOf(t.rollout, nil), "recycle": objectOf(t.recycle, nil),
 	})
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -74,6 +74,12 @@ func placed(visit func(name, text string)) {
 		for _, k := range tables.backoff {
 			visit(k.Name, at+".backoff]\n"+k.Example+"\n")
 		}
+		for _, k := range tables.rollout {
+			visit(k.Name, at+".rollout]\n"+k.Example+"\n")
+		}
+		for _, k := range tables.recycle {
+			visit(k.Name, at+".recycle]\n"+k.Example+"\n")
+		}
 		for _, k := range tables.limits {
 			visit(k.Name, at+".limits]\n"+k.Example+"\n")
 			visit(k.Name, at+".pool_limits]\n"+k.Example+"\n")
@@ -114,6 +120,11 @@ func TestSchemaKnowsEveryType(t *testing.T) {
 	tables := newTables()
 	for _, k := range slices.Concat(tables.pool, tables.backoff) {
 		if k.schema == nil && typeSchema(k.Type) == nil && k.Type != "table" {
+			t.Errorf("%s has the type %q, which no schema is known for", k.Name, k.Type)
+		}
+	}
+	for _, k := range tables.recycle {
+		if k.schema == nil && typeSchema(k.Type) == nil {
 			t.Errorf("%s has the type %q, which no schema is known for", k.Name, k.Type)
 		}
 	}
@@ -176,6 +187,12 @@ func TestSchemaHasTheDecodersBounds(t *testing.T) {
 	for _, k := range tables.backoff {
 		look(k.Name, k.schema, valid+"[pool.web.backoff]\n")
 	}
+	for _, k := range tables.rollout {
+		look(k.Name, k.schema, valid+"[pool.web.rollout]\n")
+	}
+	for _, k := range tables.recycle {
+		look(k.Name, k.schema, valid+"[pool.web.recycle]\n")
+	}
 	for _, k := range tables.ready {
 		also := "fd = 3\n"
 		if k.Name == "fd" {
@@ -201,6 +218,7 @@ func TestSchemaRefusesWhatIsWrong(t *testing.T) {
 		"[pool.web]\nstop_signal = 65\n", "[pool.web]\nstop_signal = \"\"\n", "[pool.web.backoff]\nfactor = 0.5\n", "[pool.web.backoff]\nmim = \"1s\"\n",
 		"[pool.web.limits]\nMemoryMaxx = 1\n", "[pool.web.limits]\nmemory.maxx = 1\n", "[pool.web.limits]\nMemoryMax = 1.5\n", "[pool.web.limits]\nMemoryMax = [\"1G\"]\n",
 		"[pool.web.rlimits]\nnofile = [1]\n", "[pool.web.rlimits]\nnofile = -1\n", "[pool.web.ready]\nfd = 2\n", "[pool.web.ready]\nfile = false\n", "[pool.web.ready]\nport = 65536\n",
+		"[pool.web]\nafter = \"db\"\n", "[pool.web]\nafter = [\"d b\"]\n", "[pool.web]\nafter = { db = \"reddy\" }\n", "[pool.web]\nlabels = { \"a=b\" = \"\" }\n", "[pool.web.rollout]\nmax_surge = -1\n", "[pool.web.recycle]\ncount = 0\n",
 		"[defaults]\nsize = 0\n", "[defaults.web]\nsize = 1\n", "[defaults]\ncommand = \"x\"\n",
 	} {
 		if wrong := v.validate(asJSON(t, text)); wrong == "" {
