@@ -124,7 +124,9 @@ func (s *sweep) take(ctx context.Context, dir *cgroup.Dir) verdict {
 // to report. Of several sweeps that kill in a run, be it that one is blocked, or breaks the lock and
 // does not get it first, or crashes, the one that removes it in the end thus reports them all, once.
 func noteAll(dir *cgroup.Dir) int {
-	killed := max(noted(dir), len(pidsBelow(dir)))
+	// In this order: another sweep that has killed some meanwhile has noted them before.
+	there := len(pidsBelow(dir))
+	killed := max(noted(dir), there)
 	note(dir, killed)
 	return killed
 }

@@ -264,10 +264,7 @@ func noChildren() string {
 func TestOrphansAreReapedAndNoExitIsLost(t *testing.T) {
 	linuxtest.NeedCommand(t, "sh", "sleep")
 	var got orphansResult
-	n := int32(300)
-	if testing.Short() {
-		n = 100
-	}
+	n := int32(linuxtest.Times(300, 50))
 	inProcess(t, linuxtest.Command{}, &got, "orphans", linuxtest.Cgroup(t), fmt.Sprint(n))
 	for _, w := range got.Wrong {
 		t.Error(w)
