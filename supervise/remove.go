@@ -175,7 +175,7 @@ func (r *removal) cause(exit *spawn.Exit) (Phase, FailureCause, error) {
 		return PhaseReadiness, CauseExited, errUnknown
 	case exit.BeforeExec:
 		return PhaseExec, CauseExec, errKilledBeforeExec
-	case exit.Signal != 0 && r.blame.oom.Kills > 0:
+	case !exit.Success() && r.blame.oom.Kills > 0: // or of a child of it, which it did not survive
 		return PhaseReadiness, CauseOOM, r.blame.memoryError()
 	case !exit.Success() && r.blame.pids.Refused > 0:
 		return PhaseReadiness, CauseLimit, r.blame.pidsError()
