@@ -21,6 +21,8 @@ type order struct {
 	pool  *pool
 	rev   *revision
 
+	before *revision // ordLimit
+
 	// The rest is for ordRemove.
 	proc   *spawn.Process
 	extra  *extra
@@ -48,6 +50,7 @@ const (
 	ordKill                // one leaf
 	ordKillRun             // everything
 	ordSignalAll           // every member of a leaf
+	ordLimit               // one leaf, anew
 	ordWorkerRecord
 	ordPoolRecord
 )
@@ -253,6 +256,11 @@ func (s *Supervisor) lookAtLeaf(c *slot, in *input) bool {
 // startAttempt lets the readiness rule wait beside the worker.
 func (s *Supervisor) startAttempt(i int32) {
 	c := &s.slots[i]
+	if c.extra == nil || c.extra.attempt == nil {
+		// A reload has brought the rule while this start was under way without one.
+		s.inbox.post(message{i: i, in: input{kind: inReady, start: c.start}})
+		return
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c.extra.cancel = cancel
 	a := attempt{i: i, start: c.start, rev: c.rev, proc: c.proc, extra: c.extra}

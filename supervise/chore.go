@@ -27,6 +27,8 @@ func (s *Supervisor) chore(o order) {
 		})
 	case ordKillRun:
 		s.killRun()
+	case ordLimit:
+		s.limitLeaf(o)
 	case ordWorkerRecord, ordPoolRecord:
 		// Not for removers.
 	}

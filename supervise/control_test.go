@@ -2,6 +2,8 @@ package supervise
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/resource"
 )
 
 // pids returns the processes of a pool's workers by slot.
@@ -387,5 +390,38 @@ func TestSelectors(t *testing.T) {
 		if _, err := ParseSelector(bad); err == nil {
 			t.Errorf("ParseSelector(%q) works, want an error", bad)
 		}
+	}
+}
+
+// TestLimitsAreChangedLive: limits are changed while workers run, and who comes after
+// has them, too.
+func TestLimitsAreChangedLive(t *testing.T) {
+	linuxtest.NeedCgroup2(t, "pids")
+	p := sleeper("web", 2)
+	p.Limits, p.PoolLimits = resource.Limits{PIDsMax: 20}, resource.Limits{PIDsMax: 100}
+	r := begin(t, p)
+	r.ready("web", 0, 1)
+	before := r.pids("web")
+	p.Limits, p.PoolLimits = resource.Limits{PIDsMax: 30}, resource.Limits{}
+	changes, err := r.Reload(t.Context(), []PoolSpec{p})
+	if err != nil || !slices.Equal(changes.Updated, []string{"web"}) || len(changes.Rolling) > 0 {
+		t.Fatalf("Reload() = %+v, %v; want web updated", changes, err)
+	}
+	file := func(path, want string) {
+		t.Helper()
+		linuxtest.Wait(t, patience, func() (bool, string) {
+			text, err := os.ReadFile(path + "/pids.max")
+			return err == nil && strings.TrimSpace(string(text)) == want, path + " has not " + want
+		})
+	}
+	_, leaf := r.members("web/1")
+	file(leaf, "30")
+	file(filepath.Dir(leaf), "max")
+	r.kill(before[1], unix.SIGKILL)
+	r.await("ready", 3, kind(EventReady))
+	_, leaf = r.members("web/1")
+	file(leaf, "30")
+	if now := r.pids("web"); now[0] != before[0] {
+		t.Errorf("web/0 is process %d, want %d as before", now[0], before[0])
 	}
 }

@@ -13,7 +13,8 @@ import (
 type message struct {
 	i      int32
 	in     input
-	do     func() // a command, which is carried out with mu held
+	rev    *revision // with inSpawned: what it was started with
+	do     func()    // a command, which is carried out with mu held
 	proc   *spawn.Process
 	extra  *extra
 	leafID uint64
@@ -155,6 +156,12 @@ func (s *Supervisor) handle(m *message) {
 	switch m.in.kind {
 	case inSpawned:
 		c.proc, c.extra, c.leafID, c.pid, c.hits = m.proc, m.extra, m.leafID, int32(m.proc.PID()), m.hits
+		if c.rev != m.rev { // another was put in force meanwhile
+			now := c.rev
+			c.rev = m.rev
+			s.limitAgain(c, now)
+			c.rev = now
+		}
 		if err := s.watch(m.i); err != nil {
 			m.in.kind, m.in.leaf = inSpawnFailed, true
 			m.in.failure = &StartFailure{Phase: PhaseExec, Cause: CauseLeaf, Err: err}

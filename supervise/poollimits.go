@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/pitvisor/pitvisor/cgroup"
@@ -28,6 +29,29 @@ func (p *pool) limit(run *registry.Run, before, rev *revision) error {
 		return fmt.Errorf("limit pool %s: %w", p.name, err)
 	}
 	return nil
+}
+
+// limitAgain orders the limits of a worker's leaf to be set anew, where another
+// revision has others. The caller holds mu.
+func (s *Supervisor) limitAgain(c *slot, rev *revision) {
+	if c.leafID != 0 && !reflect.DeepEqual(c.rev.limits, rev.limits) {
+		s.chores.push(order{kind: ordLimit, n: c.n, start: c.start, pool: c.pool, rev: rev, before: c.rev})
+	}
+}
+
+// limitLeaf sets the limits of a leaf anew. A limit that is below what the worker has
+// already may be refused, or may cost it its life: that is the kernel's to say.
+func (s *Supervisor) limitLeaf(o order) {
+	s.withLeaf(o, func(leaf *cgroup.Dir) error {
+		err := errors.Join(lift(leaf, o.before.limits, o.rev.limits), resource.Set(leaf, o.rev.limits))
+		if err == nil || errors.Is(err, cgroup.ErrGone) {
+			return err
+		}
+		s.inbox.post(message{do: func() {
+			s.emit(Event{Worker: WorkerID{Pool: o.pool.name, Slot: int(o.n)}, Start: o.start, Kind: EventDegraded, Err: err})
+		}})
+		return err
+	})
 }
 
 // lift gives files of controllers that one set of limits has set, and the next

@@ -86,6 +86,7 @@ func (s *Supervisor) carryOutNext(p *pool) {
 	case crewSet:
 		c := &s.slots[s.slotOf(p, o.n)]
 		if o.soft && c.rev == c.next {
+			s.limitAgain(c, o.rev)
 			c.rev = o.rev
 		}
 		c.next = o.rev

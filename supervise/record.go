@@ -55,7 +55,7 @@ func (s *Supervisor) record(o order) {
 		s.recordWorker(o)
 	case ordPoolRecord:
 		s.recordPool(o.pool)
-	case ordRemove, ordKill, ordKillRun, ordSignalAll:
+	case ordRemove, ordKill, ordKillRun, ordSignalAll, ordLimit:
 		// Not records.
 	}
 }

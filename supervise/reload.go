@@ -41,10 +41,11 @@ type plan struct {
 // with is another, as the new Rollout of their pool says. Everything that may fail is
 // done before anything is changed. It does not wait for the workers.
 //
-// Of a spec Name, Size and what is only the supervisor's business (restart, backoff,
-// stop, rollout, recycling, dependencies, labels, PoolLimits) replace nobody.
-// Readiness and Liveness are compared with their method Equal(any) bool; without one,
-// with ==.
+// Workers are replaced for another Command, Track, Variant or Liveness, and for another
+// Readiness that does not suit them. Limits are changed while they run; everything else
+// is only the supervisor's business. Readiness and Liveness are compared with their
+// method Equal(any) bool; without one, with ==. A Readiness that has Suits(any) bool says
+// with it whether a worker started under the other one, which may be nil, can go on.
 func (s *Supervisor) Reload(ctx context.Context, specs []PoolSpec) (Changes, error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
@@ -222,7 +223,8 @@ func (r *reloading) change(pl *plan, c *Changes) {
 // compare says whether two specs of a pool are the same but for the size, and if not
 // whether workers may go on with the other one.
 func compare(a, b *PoolSpec) (same, soft bool) {
-	soft = hard(a).equal(hard(b)) && equalRules(a.Readiness, b.Readiness) && equalRules(a.Liveness, b.Liveness)
+	live := equalRules(a.Liveness, b.Liveness)
+	soft = hard(a).equal(hard(b)) && suits(a.Readiness, b.Readiness) && live
 	x, y := *a, *b
 	for _, spec := range []*PoolSpec{&x, &y} {
 		spec.Size = 0
@@ -231,22 +233,33 @@ func compare(a, b *PoolSpec) (same, soft bool) {
 			spec.Stop.Signal = defaultStop
 		}
 	}
-	return soft && reflect.DeepEqual(x, y), soft
+	return soft && equalRules(a.Readiness, b.Readiness) && reflect.DeepEqual(x, y), soft
 }
 
 // hardSpec is what a worker is started with.
 type hardSpec struct {
-	Command    Command
-	Limits     any
-	BestEffort bool
-	Track      Track
+	Command Command
+	Track   Track
+	Variant string
 }
 
 func hard(p *PoolSpec) hardSpec {
-	return hardSpec{Command: p.Command, Limits: p.Limits, BestEffort: p.BestEffortLimits, Track: p.Track}
+	return hardSpec{Command: p.Command, Track: p.Track, Variant: p.Variant}
 }
 
 func (h hardSpec) equal(o hardSpec) bool { return reflect.DeepEqual(h, o) }
+
+// suits says whether a worker that was started under one of the rules can go on with
+// the other one.
+func suits(a, b any) bool {
+	if s, ok := a.(interface{ Suits(any) bool }); ok {
+		return s.Suits(b)
+	}
+	if s, ok := b.(interface{ Suits(any) bool }); ok {
+		return s.Suits(a)
+	}
+	return equalRules(a, b)
+}
 
 // equalRules compares rules by their own judgement.
 func equalRules(a, b any) bool {

@@ -29,6 +29,7 @@ type PoolSpec struct {
 	StartTimeout time.Duration // from the exec to ready; 0 means wait for ever
 	Liveness     Liveness      // nil means a ready worker is well as long as it lives
 	Track        Track
+	Variant      string // of whatever else Output and Readiness give a worker; another one replaces it in a Reload
 
 	Rollout Rollout
 	Recycle Recycle

@@ -209,7 +209,7 @@ func (m *making) finish() message {
 	}
 	_ = registry.SetWorker(m.leaf, record) // for ps only
 	msg := message{
-		i: m.i, proc: m.proc, leafID: m.leaf.ID(), hits: m.hits,
+		i: m.i, proc: m.proc, leafID: m.leaf.ID(), hits: m.hits, rev: m.rev,
 		in: input{kind: inSpawned, start: m.start, began: m.began},
 	}
 	if m.attempt == nil {

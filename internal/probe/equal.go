@@ -11,6 +11,17 @@ func (rd *readiness) Equal(other any) bool {
 	return ok && sameRules(&rd.rules, &o.rules) && sameDeps(&rd.deps, &o.deps)
 }
 
+// Suits says whether a worker that was started under other, nil for none, can go on
+// under these rules: whether all that a worker is given for them is the same.
+func (rd *readiness) Suits(other any) bool {
+	o, ok := other.(*readiness)
+	if !ok {
+		o = &readiness{}
+	}
+	a, b := &rd.rules, &o.rules
+	return (ok || other == nil) && a.File == b.File && a.FileAuto == b.FileAuto && a.FD == b.FD && a.Port == b.Port && a.Notify == b.Notify
+}
+
 // sameRules compares expressions by what they are written as.
 func sameRules(a, b *Rules) bool {
 	x, y := *a, *b
