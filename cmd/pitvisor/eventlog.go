@@ -94,7 +94,7 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 		}
 		return level, "start failed: " + failureText(ev.Failure), failureAttrs(ev)
 	case supervise.EventExited:
-		return slog.LevelWarn, "exited by itself: " + exitText(ev), exitAttrs(ev)
+		return slog.LevelWarn, "exited by itself: " + exitText(ev) + causeText(ev.Err), exitAttrs(ev)
 	case supervise.EventBackoff:
 		level := slog.LevelDebug
 		if ev.Delay >= time.Second {
