@@ -68,8 +68,8 @@ func (m Mount) useless() bool {
 	if err == nil && stx.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return true
 	}
-	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 {
-		return false // before Linux 5.8 nothing tells them apart
+	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 || stx.Mnt_id == 0 {
+		return false // before Linux 5.8, and in qemu-user, nothing tells them apart
 	}
 	return stx.Mnt_id != m.id
 }
