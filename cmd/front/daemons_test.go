@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
@@ -22,7 +24,7 @@ type daemon struct {
 	needs   []string // commands
 	private bool     // it gets mounts of its own, and a /run: its paths cannot be chosen
 	netns   bool     // likewise for its port
-	root    string   // what root is needed for; "" is nothing
+	looks   bool     // what it is and has is seen with CAP_SYS_PTRACE only
 	script  string   // starts it, in a directory of its own
 	serves  string   // its socket: a file in the directory, or a port on loopback
 	leaves  []string // the beginning of the command line of each process that must be left
@@ -46,7 +48,7 @@ func daemons() []daemon {
 		{name: "redis", needs: []string{"redis-server"}, serves: "s", script: `
 			redis-server --daemonize yes --port 0 --unixsocket "$PWD/s" --dir "$PWD" --save "" --logfile log
 			`, leaves: []string{"redis-server"}, ways: "setsid reparented"},
-		{name: "postgresql", needs: []string{"pg_ctl", "setpriv"}, root: "to become another user", serves: ".s.PGSQL.5432", script: `
+		{name: "postgresql", needs: []string{"pg_ctl", "setpriv"}, looks: true, serves: ".s.PGSQL.5432", script: `
 			chown postgres .
 			exec setpriv --reuid postgres --regid postgres --clear-groups sh -ec '
 				initdb -D data -A trust -N --no-locale >log
@@ -55,7 +57,7 @@ func daemons() []daemon {
 				echo started
 				read -r end || exit 0'
 			`, leaves: []string{"/usr/lib/postgresql/", "postgres: checkpointer", "postgres: walwriter"}, ways: "setsid reparented other-user"},
-		{name: "ssh-agent", needs: []string{"ssh-agent"}, root: "to see the sockets of a set-group-ID program", serves: "s", script: `
+		{name: "ssh-agent", needs: []string{"ssh-agent"}, looks: true, serves: "s", script: `
 			ssh-agent -a s
 			`, leaves: []string{"ssh-agent"}, ways: "setsid reparented"},
 		{name: "tmux", needs: []string{"tmux"}, serves: "s", script: `
@@ -178,8 +180,8 @@ func TestRealDaemons(t *testing.T) {
 			if d.private || d.netns {
 				linuxtest.NeedAdmin(t, "to make a mount or network namespace")
 			}
-			if d.root != "" {
-				linuxtest.NeedRoot(t, d.root)
+			if d.looks {
+				linuxtest.NeedCapability(t, unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE to look into what another user runs")
 			}
 			e := startDaemon(t, y, d)
 			e.settle(t)

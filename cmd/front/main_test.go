@@ -38,11 +38,26 @@ func openUp(t testing.TB, dir string) {
 // TestScript runs testdata/script: what a person types at the two programs, and what
 // comes back. Each script has a cgroup root and directories of its own, and leaves
 // nothing in them.
-func TestScript(t *testing.T) {
+func TestScript(t *testing.T) { scripts(t, "testdata/script") }
+
+// TestScriptAsRoot runs what only root can do.
+func TestScriptAsRoot(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
+	scripts(t, "testdata/root")
+}
+
+// TestScriptInNamespaces runs what needs namespaces.
+func TestScriptInNamespaces(t *testing.T) {
+	linuxtest.NeedAdmin(t, "to make namespaces")
+	scripts(t, "testdata/admin")
+}
+
+func scripts(t *testing.T, dir string) {
+	t.Helper()
 	linuxtest.NeedCgroup2(t)
 	bin := installed(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir: dir,
 		Condition: func(name string) (bool, error) {
 			if name != "nsdelegate" { // cgroup namespaces are borders
 				return false, fmt.Errorf("no condition %q", name)
