@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/logfile"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"golang.org/x/sys/unix"
 )
@@ -30,20 +31,26 @@ func benchWrite(args []string) int {
 	return 0
 }
 
-// BenchmarkFollow compares the way of output from n writers to a file and to a
-// follower that counts lines with the simplest thing there is: the same writers
-// each into a pipe to `cat >file`. The rounds take turns.
+// BenchmarkFollow compares the ways of output from n writers with the simplest
+// thing there is: the same writers each into a pipe to `cat >file`. direct is
+// files that nobody watches, unread those of a store, followed those with a
+// follower that counts lines, piped those that the store writes from pipes, kept
+// those with the bounds that a configuration has by default. The rounds take
+// turns. Every way but kept is checked to lose nothing.
 func BenchmarkFollow(b *testing.B) {
 	linuxtest.NeedCommand(b, "cat")
 	const total = 320 << 20 / 4000 / 100 * 100 * 4000
 	for _, writers := range []int{1, 100} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			var cat, direct, unread, followed cost
+			var cat, direct, unread, followed, piped, kept cost
+			each := total / writers
 			rounds := []func(){
-				func() { cat.add(func() { throughCat(b, writers, total/writers) }) },
-				func() { direct.add(func() { throughFile(b, writers, total/writers) }) },
-				func() { unread.add(func() { throughStore(b, writers, total/writers, false) }) },
-				func() { followed.add(func() { throughStore(b, writers, total/writers, true) }) },
+				func() { cat.add(func() { throughCat(b, writers, each) }) },
+				func() { direct.add(func() { throughFile(b, writers, each) }) },
+				func() { unread.add(func() { throughStore(b, writers, each, way{}) }) },
+				func() { followed.add(func() { throughStore(b, writers, each, way{followed: true}) }) },
+				func() { piped.add(func() { throughStore(b, writers, each, way{piped: true}) }) },
+				func() { kept.add(func() { throughStore(b, writers, each, way{bounded: true}) }) },
 			}
 			for b.Loop() {
 				for _, round := range rounds {
@@ -51,17 +58,18 @@ func BenchmarkFollow(b *testing.B) {
 				}
 				rounds = append(rounds[1:], rounds[0]) // the disk is busier for the later ones
 			}
-			b.ReportMetric(float64(total)*float64(b.N)/1e6/followed.wall.Seconds(), "followed-MB/s")
-			b.ReportMetric(cat.wall.Seconds()/followed.wall.Seconds(), "followed/cat")
-			b.ReportMetric(cat.wall.Seconds()/direct.wall.Seconds(), "direct/cat")
-			b.ReportMetric(cat.wall.Seconds()/unread.wall.Seconds(), "unread/cat")
-			// On a busy machine CPU time says more than the clock.
-			b.ReportMetric(followed.cpu.Seconds()/cat.cpu.Seconds(), "followed-CPU/cat-CPU")
-			b.ReportMetric(direct.cpu.Seconds()/cat.cpu.Seconds(), "direct-CPU/cat-CPU")
-			b.ReportMetric(unread.cpu.Seconds()/cat.cpu.Seconds(), "unread-CPU/cat-CPU")
+			b.ReportMetric(float64(total)*float64(b.N)/1e6/cat.wall.Seconds(), "cat-MB/s")
+			for name, c := range map[string]*cost{"direct": &direct, "unread": &unread, "followed": &followed, "piped": &piped, "kept": &kept} {
+				b.ReportMetric(cat.wall.Seconds()/c.wall.Seconds(), name+"/cat")
+				// On a busy machine CPU time says more than the clock.
+				b.ReportMetric(c.cpu.Seconds()/cat.cpu.Seconds(), name+"-CPU/cat-CPU")
+			}
 		})
 	}
 }
+
+// way is how output goes through a store.
+type way struct{ followed, piped, bounded bool }
 
 // cost adds up the time and the CPU time, of this process and its children, of rounds.
 type cost struct{ wall, cpu time.Duration }
@@ -123,26 +131,38 @@ func throughFile(b *testing.B, writers, each int) {
 	_ = os.RemoveAll(dir) // the testing package says so if it did not work
 }
 
-func throughStore(b *testing.B, writers, each int, followed bool) {
+func throughStore(b *testing.B, writers, each int, how way) {
 	dir := b.TempDir()
-	s := open(b, Options{Dir: filepath.Join(dir, "run"), MaxSize: 1 << 40})
+	o := Options{Dir: filepath.Join(dir, "run"), MaxSize: 1 << 40}
+	if how.bounded {
+		o.MaxSize, o.Rotate = 0, Rotate{Keep: 2}
+	}
+	s := open(b, o)
 	argv := linuxtest.Helper(b, "bench-write", strconv.Itoa(each))
 	fl, ended, lines := s.NewFollower(), make(chan error, 1), 0
-	if !followed {
+	if !how.followed {
 		fl.leave()
 		ended <- nil
 	} else {
 		go func() { ended <- fl.Run(context.Background(), func(Line) { lines++ }) }()
 	}
+	begin := s.Start
+	if how.piped {
+		begin = s.StartPiped
+	}
 	var cmds []*exec.Cmd
 	for i := range writers {
-		st := start(b, s, i, 1)
+		st, err := begin(fmt.Sprintf("web/%d", i), "web", i, 1)
+		if err != nil {
+			b.Fatal(err)
+		}
 		cmd := exec.Command("/bin/sh", "-c", `"$0" "$@"; exit`)
 		cmd.Args = append(cmd.Args, argv...)
 		cmd.Stdout = st.Stdout
 		if err := cmd.Start(); err != nil {
 			b.Fatal(err)
 		}
+		_, _ = st.Stdout.Close(), st.Stderr.Close() // the writer has its own
 		cmds = append(cmds, cmd)
 	}
 	waitAll(b, cmds)
@@ -152,8 +172,14 @@ func throughStore(b *testing.B, writers, each int, followed bool) {
 	if err := <-ended; err != nil {
 		b.Fatal(err)
 	}
-	if followed && lines != writers*each/100 {
+	if how.followed && lines != writers*each/100 {
 		b.Errorf("%d lines were handed out, want %d", lines, writers*each/100)
+	}
+	for i := range writers {
+		end, err := logfile.OpenStream(filepath.Join(o.Dir, "web"), i, Stdout).End()
+		if err != nil || end != int64(each) {
+			b.Errorf("%d bytes of writer %d were kept, %v; want %d", end, i, err, each)
+		}
 	}
 	_ = os.RemoveAll(dir) // the testing package says so if it did not work
 }

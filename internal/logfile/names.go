@@ -66,14 +66,14 @@ func ParsePiece(name string) (slot int, stream string, p Piece, ok bool) {
 	rest, isLog := strings.CutSuffix(rest, ".log")
 	from, to, two := strings.Cut(rest, "-")
 	p.From, p.To = number(from), number(to)
-	return slot, stream, p, isLog && two && p.From >= 0 && p.To > p.From
+	return slot, stream, p, isLog && two && p.From >= 0 && p.To > p.From && p.To <= maxOffset
 }
 
 func cutSlot(name string) (slot int, stream, rest string, ok bool) {
 	first, rest, _ := strings.Cut(name, ".")
 	stream, rest, ok = strings.Cut(rest, ".")
 	n := number(first)
-	if n > 1<<30 || strconv.FormatInt(n, 10) != first {
+	if n < 0 || n > 1<<30 || strconv.FormatInt(n, 10) != first {
 		return 0, "", "", false
 	}
 	return int(n), stream, rest, ok && (stream == Stdout || stream == Stderr)

@@ -66,7 +66,10 @@ func (t *Times) Parse(data []byte) (used int) {
 	}
 }
 
-const maxFields = 3
+const (
+	maxFields = 3
+	maxOffset = 1 << 60 // so that sums do not overflow
+)
 
 func (t *Times) line(line []byte) bool {
 	if len(line) < 3 || line[1] != ' ' {
@@ -79,7 +82,7 @@ func (t *Times) line(line []byte) bool {
 			return false
 		}
 		v, err := strconv.ParseInt(string(field), 10, 64)
-		if err != nil {
+		if err != nil || v > maxOffset || v < -maxOffset {
 			return false
 		}
 		n[count], count = v, count+1
@@ -121,7 +124,7 @@ func (t *Times) last() Mark {
 
 // mark adds a mark unless it goes back.
 func (t *Times) mark(m Mark) bool {
-	if m.Off < t.last().Off || m.At < 0 {
+	if m.Off < t.last().Off || m.Off > maxOffset || m.At < 0 || m.At > maxOffset {
 		return false
 	}
 	t.Marks = append(t.Marks, m)

@@ -1,0 +1,11 @@
+package logfile
+
+import (
+	"testing"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+func TestMain(m *testing.M) {
+	linuxtest.Main(m, nil)
+}
