@@ -97,8 +97,8 @@ type Command struct {
 	Directory    string   `json:"directory,omitempty"`
 	UID          *int     `json:"uid,omitempty"` // absent: the supervisor's
 	GID          *int     `json:"gid,omitempty"`
-	Restart      string   `json:"restart"` // "always", "on-failure" or "never"
-	StopSignal   string   `json:"stop_signal"`
+	Restart      string   `json:"restart"`     // "always", "on-failure" or "never"
+	StopSignal   string   `json:"stop_signal"` // as in "SIGTERM"
 	StopGrace    Duration `json:"stop_grace_ns"`
 	StartTimeout Duration `json:"start_timeout_ns"` // 0 is for ever
 	FailureLimit int      `json:"failure_limit"`    // 0 is none
@@ -194,7 +194,7 @@ type Caller struct {
 	UID    int    `json:"uid"`              // -1 on TCP
 	PID    int    `json:"pid"`              // 0 where it is not to be seen from the supervisor
 	Worker string `json:"worker,omitempty"` // whose leaf the caller is in, with role "worker"
-	Why    string `json:"why"`
+	Why    string `json:"why"`              // in words
 }
 
 // Record is one line of the history.

@@ -51,7 +51,7 @@ func (s *Server) command(w http.ResponseWriter, c *call, what string, a api.Sele
 	s.audit(c, what, a.Select, len(ids))
 	out := api.Changed{Workers: names(ids)}
 	if a.Wait {
-		if err := s.wait(w, c, a.Timeout, func(ctx context.Context) error { return s.settle(ctx, sel) }); err != nil {
+		if err := s.wait(w, c, a.Timeout, func(ctx context.Context) error { return s.o.Supervisor.Wait(ctx, sel) }); err != nil {
 			return err
 		}
 	}
@@ -122,7 +122,14 @@ func (s *Server) postScale(w http.ResponseWriter, c *call) error {
 	}
 	s.audit(c, fmt.Sprintf("scale to %d", *a.Size), []string{a.Pool}, *a.Size)
 	if a.Wait {
-		if err := s.wait(w, c, a.Timeout, func(ctx context.Context) error { return s.settle(ctx, sel) }); err != nil {
+		err := s.wait(w, c, a.Timeout, func(ctx context.Context) error {
+			err := s.o.Supervisor.Wait(ctx, sel)
+			if errors.Is(err, supervise.ErrNoMatch) {
+				return nil // a pool of nobody is where it should be
+			}
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -181,56 +188,6 @@ func (s *Server) selector(texts []string) (supervise.Selector, error) {
 		plain[i], _, _ = cutStart(texts[i])
 	}
 	return supervise.ParseSelector(plain...)
-}
-
-// settle waits until every worker that is meant is where it should be. Those that
-// keep failing are waited for.
-func (s *Server) settle(ctx context.Context, sel supervise.Selector) error {
-	buf := make([]supervise.Event, batchEvents)
-	for seq := s.o.Supervisor.LastEvent(); ; {
-		if done, err := s.settled(sel); done || err != nil {
-			return err
-		}
-		for {
-			n, _, more := s.o.Supervisor.EventsAfter(seq, buf)
-			if n > 0 {
-				seq = buf[n-1].Seq
-				break
-			}
-			if more == nil {
-				return supervise.ErrEnding
-			}
-			select {
-			case <-more:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-	}
-}
-
-// settled says whether all of them are there, and fails if some were given up.
-func (s *Server) settled(sel supervise.Selector) (bool, error) {
-	l := s.labels()
-	var bad []supervise.WorkerStatus
-	for _, w := range s.o.Supervisor.Status() {
-		if !sel.Match(w.Worker, l[w.Worker.Pool]) {
-			continue
-		}
-		switch {
-		case w.Leaving, w.Replaced && w.State != supervise.StateFailed:
-			return false, nil
-		case w.State == supervise.StateFailed:
-			bad = append(bad, w)
-		case w.State == supervise.StateCompleted, w.State == supervise.StateDown && w.Stopped, w.Ready && w.State == supervise.StateUp:
-		default:
-			return false, nil
-		}
-	}
-	if len(bad) > 0 {
-		return true, &supervise.PoolError{Workers: bad}
-	}
-	return true, nil
 }
 
 func checkTimeout(timeout time.Duration) error {

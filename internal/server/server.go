@@ -32,6 +32,7 @@ type Supervisor interface {
 	Kill(context.Context, supervise.Selector) ([]supervise.WorkerID, error)
 	Restart(context.Context, supervise.Selector) ([]*supervise.Progress, error)
 	Scale(ctx context.Context, pool string, size int) error
+	Wait(context.Context, supervise.Selector) error
 }
 
 // Options says what a server is for. All but those with a meaning for nil must be set.
