@@ -110,15 +110,6 @@ func compareModes(t *testing.T, got, want map[string]string) {
 	}
 }
 
-func TestScriptsAreClean(t *testing.T) {
-	linuxtest.NeedCommand(t, "shellcheck")
-	scripts, err := filepath.Glob("scripts/*")
-	if err != nil || len(scripts) != 3 {
-		t.Fatalf("scripts: %v, %v", scripts, err)
-	}
-	sh(t, append([]string{"shellcheck", "build"}, scripts...)...)
-}
-
 func testRPMContents(t *testing.T, rpm string) {
 	linuxtest.NeedCommand(t, "rpm")
 	modes := map[string]string{}

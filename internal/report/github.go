@@ -15,7 +15,12 @@ const githubMost = 10
 func (r *Report) WriteGitHub(w io.Writer) error {
 	var b bytes.Buffer
 	if r.Left.Total > 0 {
-		title := "left behind by " + commandLine(r.Command, 60)
+		title := "left behind by "
+		if r.Name != "" {
+			title += visible(r.Name, 60) // a script in a file of the runner's says nothing to people
+		} else {
+			title += commandLine(r.Command, 60)
+		}
 		for i, p := range r.Left.Processes {
 			if i == githubMost-1 && r.Left.Total > githubMost {
 				break

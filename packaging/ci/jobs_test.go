@@ -164,7 +164,7 @@ func testLeaky(t *testing.T, s system, m *machine) {
 	section := "### pitvisor: the job was not clean\n\n```text\nleft behind by the command and killed: 1 process\n  "
 	switch s.name {
 	case "github":
-		if want := "::warning title=left behind by bash "; !strings.Contains(out, want) {
+		if want := "::warning title=left behind by build::"; !strings.Contains(out, want) {
 			t.Errorf("annotations:\n%s\nwant %q", out, want)
 		}
 		if !strings.Contains(shown, section) || !strings.Contains(shown, named) {
