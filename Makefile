@@ -107,12 +107,13 @@ soak:
 packages:
 	packaging/build
 
-# Builds them twice and compares.
+# Builds them twice and compares; lintian's opinion, and the programs for arm64 in an emulator.
 packages-check: packages
 	packaging/build -o out/packages-again
 	diff out/packages/SHA256SUMS out/packages-again/SHA256SUMS
-	@scripts/need --optional lintian
+	@scripts/need --optional lintian qemu-aarch64-static
 	@! command -v lintian >/dev/null || lintian --allow-root --fail-on error,warning out/packages/*.deb
+	PITVISOR_PACKAGES=$(CURDIR)/out/packages go test -count=1 -run TestARM64 ./packaging
 
 clean:
 	rm -rf bin libexec out/packages out/packages-again cover.out
