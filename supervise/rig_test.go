@@ -47,7 +47,13 @@ type rig struct {
 // newRig makes a supervisor that does not run yet.
 func newRig(tb testing.TB, o Options) *rig {
 	tb.Helper()
-	root, err := cgroup.Open(linuxtest.Cgroup(tb))
+	return newRigIn(tb, linuxtest.Cgroup(tb), o)
+}
+
+// newRigIn is newRig with a root that is there.
+func newRigIn(tb testing.TB, dir string, o Options) *rig {
+	tb.Helper()
+	root, err := cgroup.Open(dir)
 	if err != nil {
 		tb.Fatal(err)
 	}
