@@ -38,6 +38,9 @@ func LookPath(name string, env []string, dir string) (string, error) {
 			continue
 		}
 		full := filepath.Join(in, name)
+		if _, err := os.Stat(full); err != nil {
+			continue // not there, or in a directory that is not for us
+		}
 		err := executable(full)
 		if err == nil {
 			return full, nil

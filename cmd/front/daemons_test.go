@@ -245,7 +245,7 @@ func startDaemon(t *testing.T, y yard, d daemon) *escape {
 	e.Process = linuxtest.Command{
 		Args: argv, Stdin: stdin, Stdout: output, Stderr: output,
 		Env: []string{
-			"PATH=" + searchPath(), "HOME=" + e.dir, "LC_ALL=C", "USER=root",
+			"PATH=" + searchPath(), "HOME=" + e.dir, "LC_ALL=C", "USER=root", "SHELL=/bin/sh",
 			"PITVISOR_CGROUP_ROOT=" + y.root, "PITVISOR_STATE_DIR=" + e.file("state"),
 		},
 	}.Start(t)

@@ -222,7 +222,7 @@ func (r Result) Exit() string {
 // points into the caller's own places.
 func environ(home, tmp string, more []string) []string {
 	env := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + tmp, "SHELL=/bin/sh", "LANG=C.UTF-8", "TERM=dumb",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "TMPDIR=" + tmp, "SHELL=/bin/sh", "LANG=C.UTF-8", "TERM=dumb",
 		"GOCACHE=" + home + "/.cache/go-build", "GOPATH=" + home + "/go", "GOFLAGS=" + os.Getenv("GOFLAGS"),
 	}
 	for _, one := range more {
