@@ -12,11 +12,11 @@ import (
 
 const configDiffLong = `Compare two configurations by what they mean, and say what it takes to get from
 OLD to NEW:
-    live      no worker has to be replaced: the number of workers, when and how they
-              are stopped and restarted, dependencies, limits of the pool as a whole
+    live      no worker has to be replaced: the number of workers, limits, when and
+              how they are stopped and restarted, dependencies, most rules of readiness
     replace   each worker of the pool has to be replaced, as [pool.NAME.rollout]
-              says: what it is started with, as its command, environment, user,
-              limits and rules of readiness
+              says: what it is started with, as its command, environment and user,
+              and what it is told of how it is to be ready
     restart   the supervisor has to be started anew: what is outside of pools
 
 Both are read as if they lay where OLD does: relative paths start there. Each

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/internal/probe"
-	"github.com/pitvisor/pitvisor/resource"
-	"github.com/pitvisor/pitvisor/spawn"
 )
 
 // Effect is what it takes to bring a change about in a supervisor that runs.
@@ -173,20 +171,20 @@ func processComparisons() []comparison[Pool] {
 		{"size", EffectLive, func(p *Pool) any { return p.Spec.Size }, true},
 		{"directory", EffectReplace, func(p *Pool) any { return p.Spec.Command.Dir }, true},
 		{"env", EffectReplace, func(p *Pool) any { return p.Spec.Command.Env }, false},
-		{"user", EffectReplace, func(p *Pool) any { return whose(p.Spec.Command.Credential) }, false},
+		{"user", EffectReplace, func(p *Pool) any { return p.Spec.Command.Credential }, false},
 		{"umask", EffectReplace, func(p *Pool) any { return pointed(p.Spec.Command.Umask) }, false},
 		{"nice", EffectReplace, func(p *Pool) any { return pointed(p.Spec.Command.Nice) }, true},
 		{"oom_score_adj", EffectReplace, func(p *Pool) any { return pointed(p.Spec.Command.OOMScoreAdj) }, true},
 		{"no_new_privs", EffectReplace, func(p *Pool) any { return p.Spec.Command.NoNewPrivs }, true},
 		{"netns", EffectReplace, func(p *Pool) any { return p.Spec.Command.NetNS }, true},
-		{"rlimits", EffectReplace, func(p *Pool) any { return inAnyOrder(p.Spec.Command.Rlimits) }, false},
-		{"limits", EffectReplace, func(p *Pool) any { return allLimits(p.Spec.Limits) }, false},
+		{"rlimits", EffectReplace, func(p *Pool) any { return p.Spec.Command.Rlimits }, false},
+		{"limits", EffectLive, func(p *Pool) any { return p.Spec.Limits }, false},
 		{"after", EffectLive, func(p *Pool) any { return inAnyOrder(p.Spec.After) }, false},
 		{"labels", EffectLive, func(p *Pool) any { return p.Spec.Labels }, false},
 		{"rollout", EffectLive, func(p *Pool) any { return p.Spec.Rollout }, false},
 		{"recycle", EffectLive, func(p *Pool) any { return p.Spec.Recycle }, false},
-		{"pool_limits", EffectLive, func(p *Pool) any { return allLimits(p.Spec.PoolLimits) }, false},
-		{"limits_mode", EffectReplace, func(p *Pool) any { return limitsMode(p.Spec.BestEffortLimits) }, true},
+		{"pool_limits", EffectLive, func(p *Pool) any { return p.Spec.PoolLimits }, false},
+		{"limits_mode", EffectLive, func(p *Pool) any { return limitsMode(p.Spec.BestEffortLimits) }, true},
 	}
 }
 
@@ -195,18 +193,6 @@ func inAnyOrder[T any](all []T) []T {
 	sorted := slices.Clone(all)
 	slices.SortFunc(sorted, func(a, b T) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	return sorted
-}
-
-func whose(c *spawn.Credential) any {
-	if c == nil {
-		return nil
-	}
-	return spawn.Credential{UID: c.UID, GID: c.GID, Groups: inAnyOrder(c.Groups)}
-}
-
-func allLimits(l resource.Limits) any {
-	l.IOMax = inAnyOrder(l.IOMax)
-	return l
 }
 
 func limitsMode(bestEffort bool) string {
@@ -233,7 +219,8 @@ func lifeComparisons() []comparison[Pool] {
 	}
 }
 
-// readyComparisons: a worker is ready by the rules that it was started with.
+// readyComparisons: of most rules a worker knows nothing, and new ones are asked from its
+// next start on. Some are told to it in its environment.
 func readyComparisons() []comparison[Pool] {
 	const defaultInterval, defaultTryTimeout = 100 * time.Millisecond, 5 * time.Second
 	of := func(get func(r *probe.Rules) any) func(*Pool) any {
@@ -245,18 +232,18 @@ func readyComparisons() []comparison[Pool] {
 		}
 	}
 	return []comparison[Pool]{
-		{"ready.stdout", EffectReplace, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stdout) }), false},
-		{"ready.stderr", EffectReplace, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stderr) }), false},
+		{"ready.stdout", EffectLive, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stdout) }), false},
+		{"ready.stderr", EffectLive, of(func(r *probe.Rules) any { return fmt.Sprint(r.Stderr) }), false},
 		{"ready.file", EffectReplace, of(func(r *probe.Rules) any { return [2]any{r.File, r.FileAuto} }), false},
 		{"ready.notify", EffectReplace, of(func(r *probe.Rules) any { return r.Notify }), true},
 		{"ready.fd", EffectReplace, of(func(r *probe.Rules) any { return r.FD }), true},
 		{"ready.port", EffectReplace, of(func(r *probe.Rules) any { return r.Port }), true},
-		{"ready.tcp", EffectReplace, of(func(r *probe.Rules) any { return r.TCP }), true},
-		{"ready.http", EffectReplace, of(func(r *probe.Rules) any { return r.HTTP }), true},
-		{"ready.grpc", EffectReplace, of(func(r *probe.Rules) any { return r.GRPC }), true},
-		{"ready.grpc_service", EffectReplace, of(func(r *probe.Rules) any { return r.GRPCService }), true},
-		{"ready.exec", EffectReplace, of(func(r *probe.Rules) any { return r.Exec }), false},
-		{"ready.interval", EffectReplace, of(func(r *probe.Rules) any { return cmp.Or(r.Interval, defaultInterval) }), true},
-		{"ready.timeout", EffectReplace, of(func(r *probe.Rules) any { return cmp.Or(r.TryTimeout, defaultTryTimeout) }), true},
+		{"ready.tcp", EffectLive, of(func(r *probe.Rules) any { return r.TCP }), true},
+		{"ready.http", EffectLive, of(func(r *probe.Rules) any { return r.HTTP }), true},
+		{"ready.grpc", EffectLive, of(func(r *probe.Rules) any { return r.GRPC }), true},
+		{"ready.grpc_service", EffectLive, of(func(r *probe.Rules) any { return r.GRPCService }), true},
+		{"ready.exec", EffectLive, of(func(r *probe.Rules) any { return r.Exec }), false},
+		{"ready.interval", EffectLive, of(func(r *probe.Rules) any { return cmp.Or(r.Interval, defaultInterval) }), true},
+		{"ready.timeout", EffectLive, of(func(r *probe.Rules) any { return cmp.Or(r.TryTimeout, defaultTryTimeout) }), true},
 	}
 }

@@ -40,7 +40,7 @@ func TestDiff(t *testing.T) {
 		{"command", two, "[pool.web]\ncommand = [\"/bin/true\", \"x\"]\nsize = 2\n", []string{"web: command replace"}},
 		{"variables", two + "env = { A = \"1\", B = \"2\", C = \"3\" }\n", two + "env = { A = \"1\", B = \"x\", D = \"4\" }\n", []string{"web: env: B, C, D replace"}},
 		{"several", two + "nice = 1\n", two + "stop_grace = \"1s\"\nready.port = 80\nready.tcp = \":{port}\"\n", []string{
-			"web: nice replace 1 the supervisor's", "web: stop_grace live 10s 1s", "web: ready.port replace 0 80", "web: ready.tcp replace  :{port}",
+			"web: nice replace 1 the supervisor's", "web: stop_grace live 10s 1s", "web: ready.port replace 0 80", "web: ready.tcp live  :{port}",
 		}},
 		{"pools", two + "[pool.a]\ncommand = [\"/bin/true\"]\n", "[pool.b]\ncommand = [\"/bin/true\"]\nsize = 3\n" + two, []string{"b 0 -> 3", "a 1 -> 0"}},
 		{"settings", two, "name = \"x\"\nstate_dir = \"/s\"\n[log]\nlevel = \"warn\"\nformat = \"json\"\nmax_size = \"1M\"\nkeep = 1\nshow = \"none\"\nrotate_age = \"1d\"\n" + two, []string{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/pitvisor/pitvisor/internal/account"
 	"github.com/pitvisor/pitvisor/spawn"
@@ -103,7 +104,9 @@ func (d *decoder) finishCredential(p *poolDraft) {
 	if !ok || d.isSelf(who, p.groups != nil) {
 		return
 	}
-	p.Spec.Command.Credential = &spawn.Credential{UID: who.UID, GID: who.GID, Groups: who.Groups}
+	groups := slices.Clone(who.Groups)
+	slices.Sort(groups)
+	p.Spec.Command.Credential = &spawn.Credential{UID: who.UID, GID: who.GID, Groups: slices.Compact(groups)}
 }
 
 // isSelf says that nothing is to be changed for an ordinary user, who may not change anything.

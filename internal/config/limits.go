@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -77,6 +78,7 @@ func (d *decoder) limits(t *table, place string, to *resource.Limits) {
 	flat := newTable(originInline, t.at)
 	d.flatten(t, "", flat)
 	decodeTable(d, flat, place, d.tables.limits, to)
+	slices.SortFunc(to.IOMax, func(a, b resource.DiskLimit) int { return strings.Compare(a.Disk, b.Disk) })
 }
 
 // flatten joins the keys of tables in tables with dots.

@@ -175,7 +175,7 @@ func TestVariables(t *testing.T) {
 		"rlimits.nofile = \"${N}:${NONE:-9}\"\nuser = \"${NONE:-root}\"\ngroups = [\"${N}\", 2]\numask = \"0${N}7\"\nstop_signal = \"${NONE:-INT}\"\nready.exec = [\"/bin/${A}\", \"${A}\"]\nready.tcp = \"127.0.0.1:80${N:-0}\"\n")
 	spec := p.Spec
 	if spec.Command.Path != "/bin/last" || spec.Command.Args[1] != "x-7" || spec.Size != 7 || !spec.Command.NetNS || spec.Backoff.Jitter != 0.5 || spec.Backoff.Min != 3*time.Second ||
-		spec.Limits.MemoryMax != 64<<20 || spec.Limits.PIDsMax != 7 || spec.Command.Rlimits[0].Hard != 9 || spec.Command.Credential.Groups[0] != 7 || *spec.Command.Umask != 0o77 {
+		spec.Limits.MemoryMax != 64<<20 || spec.Limits.PIDsMax != 7 || spec.Command.Rlimits[0].Hard != 9 || spec.Command.Credential.Groups[1] != 7 || *spec.Command.Umask != 0o77 {
 		t.Errorf("spec = %+v", spec)
 	}
 	if got := strings.Join(p.Ready.Exec, " ") + " " + p.Ready.TCP; got != "/bin/last last 127.0.0.1:807" {

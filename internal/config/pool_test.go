@@ -126,7 +126,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		t.Errorf("config = %+v", c)
 	}
 	p := c.Pools[0]
-	zeroFields(t, "PoolSpec", p.Spec, "Readiness", "Liveness") // made of rules
+	zeroFields(t, "PoolSpec", p.Spec, "Readiness", "Liveness", "Variant") // made of rules and outputs
 	zeroFields(t, "Command", p.Spec.Command)
 	zeroFields(t, "Limits", p.Spec.Limits)
 	zeroFields(t, "Rules", *p.Ready, "FileAuto")
@@ -139,9 +139,9 @@ func TestEveryKeyArrives(t *testing.T) {
 			Dir: "/etc/pitvisor/sub/dir", Credential: &spawn.Credential{UID: 0, GID: 12, Groups: []uint32{1, 2}},
 			Umask: i(0o27), Nice: i(-5), OOMScoreAdj: i(100), NoNewPrivs: true, NetNS: true,
 			Rlimits: []spawn.Rlimit{
-				{Resource: unix.RLIMIT_NOFILE, Soft: 1024, Hard: 4096},
-				{Resource: unix.RLIMIT_CORE, Soft: 1 << 30, Hard: 1 << 30},
 				{Resource: unix.RLIMIT_CPU, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
+				{Resource: unix.RLIMIT_CORE, Soft: 1 << 30, Hard: 1 << 30},
+				{Resource: unix.RLIMIT_NOFILE, Soft: 1024, Hard: 4096},
 			},
 		},
 		Limits: resource.Limits{

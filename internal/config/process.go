@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -126,6 +128,8 @@ func rlimitKeys() []key[*[]spawn.Rlimit] {
 func (d *decoder) rlimits(t *table, place string) []spawn.Rlimit {
 	var all []spawn.Rlimit
 	decodeTable(d, t, place[:len(place)-1]+".rlimits]", d.tables.rlimits, &all)
+	// In another order they would look like another specification.
+	slices.SortFunc(all, func(a, b spawn.Rlimit) int { return cmp.Compare(a.Resource, b.Resource) })
 	return all
 }
 
