@@ -21,7 +21,7 @@ type display struct {
 func newDisplay(a *app, cfg *config.Config, form string) *display {
 	d := &display{print: a.newLinePrinter(form), quiet: form == config.ShowNone}
 	for _, p := range cfg.Pools {
-		d.print.widen(fmt.Sprintf("%s/%d", p.Spec.Name, p.Spec.Size-1))
+		d.print.width = max(d.print.width, len(fmt.Sprintf("%s/%d", p.Spec.Name, p.Spec.Size-1)))
 	}
 	return d
 }
@@ -56,13 +56,9 @@ func captureOptions(cfg *config.Config, dir string, warn func(error)) capture.Op
 
 // output opens the files of each start.
 func (s *session) output() func(supervise.StartInfo) (supervise.Output, error) {
-	kinds := map[string]string{}
-	for _, p := range s.cfg.Pools {
-		kinds[p.Spec.Name] = p.Output
-	}
 	return func(info supervise.StartInfo) (supervise.Output, error) {
 		start := s.logs.Start
-		switch kinds[info.Worker.Pool] {
+		switch s.outputOf(info.Worker.Pool) {
 		case config.OutputNone:
 			return supervise.Output{}, nil
 		case config.OutputPipe:
@@ -77,6 +73,16 @@ func (s *session) output() func(supervise.StartInfo) (supervise.Output, error) {
 			Tail: func() []string { return st.Tail(tailLines) },
 		}, nil
 	}
+}
+
+// outputOf is where the workers of a pool write to, in the configuration in force.
+func (s *session) outputOf(pool string) string {
+	for i := range s.inForce.Load().Pools {
+		if p := &s.inForce.Load().Pools[i]; p.Spec.Name == pool {
+			return p.Output
+		}
+	}
+	return config.OutputNone
 }
 
 // tailLines is how many lines of stderr a failed start reports.

@@ -59,8 +59,20 @@ func (a *app) newLinePrinter(form string) *linePrinter {
 	return p
 }
 
-// widen makes room for a worker's name.
-func (p *linePrinter) widen(worker string) { p.width = max(p.width, len(worker)) }
+// widen makes room for a worker's name, and gives it the next colour.
+func (p *linePrinter) widen(worker string) {
+	p.width = max(p.width, len(worker))
+	p.color(worker)
+}
+
+func (p *linePrinter) color(worker string) style {
+	n, known := p.seen[worker]
+	if !known {
+		n = len(p.seen)
+		p.seen[worker] = n
+	}
+	return palette(n)
+}
 
 // print prints one line; an error sticks until Flush.
 func (p *linePrinter) print(l *outLine) {
@@ -112,20 +124,16 @@ func (p *linePrinter) write(text []byte) {
 const stampForm = "2006-01-02T15:04:05.000Z07:00"
 
 func (p *linePrinter) prefix(l *outLine) string {
-	color, known := p.seen[l.Worker]
-	if !known {
-		color = len(p.seen)
-		p.seen[l.Worker] = color
-	}
-	mark := "|"
+	mark := "| "
 	if l.Stream == "stderr" {
-		mark = "!"
+		mark = p.paint.paint(styleRed, "!") + " "
 	}
 	p.buf = p.buf[:0]
 	if p.stamps {
 		p.buf = append(p.buf, p.paint.paint(styleDim, l.Time.Local().Format(stampForm))...)
 		p.buf = append(p.buf, ' ')
 	}
-	p.buf = append(p.buf, p.paint.paint(palette(color), fmt.Sprintf("%-*s %s ", p.width, l.Worker, mark))...)
+	p.buf = append(p.buf, p.paint.paint(p.color(l.Worker), fmt.Sprintf("%-*s ", p.width, l.Worker))...)
+	p.buf = append(p.buf, mark...)
 	return string(p.buf)
 }

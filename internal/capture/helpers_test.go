@@ -10,19 +10,20 @@ import (
 
 func helperModes() linuxtest.Modes {
 	return linuxtest.Modes{
-		"tmpfs-trim":       onTmpfs(func(dir string) error { return trimScenario(filepath.Join(dir, "run"), false) }),
-		"tmpfs-no-inodes":  onTmpfs(fullDisk),
-		"tmpfs-no-blocks":  onTmpfs(noRoomForOutput),
-		"tmpfs-read-only":  onTmpfs(readOnly),
-		"limit-watches":    mode(limitWatches),
-		"limit-instances":  mode(limitInstances),
-		"limit-files":      mode(limitFiles),
-		"own-flood":        mode(ownFlood),
-		"bench-write":      benchWrite,
-		"rotate-flood":     mode(rotateFlood),
-		"own-piped-flood":  mode(ownPipedFlood),
-		"tmpfs-piped-full": onTmpfs(pipedFullDisk),
-		"tmpfs-rotate":     onTmpfs(func(dir string) error { return rotateScenario(filepath.Join(dir, "run")) }),
+		"tmpfs-trim":        onTmpfs(func(dir string) error { return trimScenario(filepath.Join(dir, "run"), false) }),
+		"tmpfs-no-inodes":   onTmpfs(fullDisk),
+		"tmpfs-no-blocks":   onTmpfs(noRoomForOutput),
+		"tmpfs-read-only":   onTmpfs(readOnly),
+		"limit-watches":     mode(limitWatches),
+		"limit-instances":   mode(limitInstances),
+		"limit-files":       mode(limitFiles),
+		"own-flood":         mode(ownFlood),
+		"bench-write":       benchWrite,
+		"rotate-flood":      mode(rotateFlood),
+		"tmpfs-rotate-full": onTmpfs(rotateFullDisk),
+		"own-piped-flood":   mode(ownPipedFlood),
+		"tmpfs-piped-full":  onTmpfs(pipedFullDisk),
+		"tmpfs-rotate":      onTmpfs(func(dir string) error { return rotateScenario(filepath.Join(dir, "run")) }),
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pitvisor/pitvisor/internal/logfile"
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
 )
 
 // numbered returns lines of 100 bytes with the numbers from first on.
@@ -309,3 +310,53 @@ func TestRotationThatFails(t *testing.T) {
 		t.Errorf("read %d lines, lost %d: %v", r.next, r.lost, err)
 	}
 }
+
+// rotateFullDisk runs on a tmpfs with too little room for a rotated file: that is
+// said once, nothing is lost, nothing half-made is left, and the worker goes on.
+func rotateFullDisk(dir string) error {
+	run := filepath.Join(dir, "run")
+	var warnings []error
+	warned := make(chan struct{})
+	s, err := Open(Options{Dir: run, MaxSize: 64 << 10, Rotate: Rotate{Keep: 100, Plain: true}, Warn: func(err error) {
+		warnings = append(warnings, err)
+		close(warned)
+	}})
+	if err != nil {
+		return err
+	}
+	st, err := s.Start("web/0", "web", 0, 1)
+	if err != nil {
+		return err
+	}
+	if _, err := st.Stdout.Write(numbered(0, 1000)); err != nil { // not enough to rotate
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 832<<10), 0o644); err != nil {
+		return err
+	}
+	if _, err := st.Stdout.Write(numbered(1000, 500)); err != nil {
+		return err
+	}
+	<-warned
+	if err := scenario(warnings[0], unix.ENOSPC, "free some space"); err != nil {
+		return err
+	}
+	if err := errors.Join(st.Stdout.Close(), st.Stderr.Close()); err != nil {
+		return err
+	}
+	st.Done()
+	if err := s.Close(); err != nil {
+		return err
+	}
+	names, err := rotated(filepath.Join(run, "web"))
+	if err != nil || len(names) != 0 {
+		return fmt.Errorf("rotated files = %q, %v; want none", names, err)
+	}
+	r := newNumberReader(filepath.Join(run, "web"))
+	if err := r.read(); err != nil || r.next != 1500 || r.lost != 0 {
+		return fmt.Errorf("read %d lines, lost %d: %v; want 1500", r.next, r.lost, err)
+	}
+	return nil
+}
+
+func TestRotationOnAFullDisk(t *testing.T) { runOnTmpfs(t, "tmpfs-rotate-full", "1M") }
