@@ -129,6 +129,30 @@ func TestContainerWithWritableCgroups(t *testing.T) {
 	}
 }
 
+// What docs/containers.md gives as an entry point hands controllers down.
+func TestContainerWithLimits(t *testing.T) {
+	linuxtest.NeedCgroup2(t, "memory", "pids")
+	b := newBox(t, boxed(t), confine.CgroupPrivate, confine.DockerRefusals())
+	code, out := b.run(t, "pitvisor run --limit memory.max=100M -- true")
+	says(t, code, out, 125, "memory")
+	page, err := os.ReadFile("../../docs/containers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, _ := strings.Cut(string(page), "```sh\n#!/bin/sh\n")
+	script, _, ok := strings.Cut(script, "```")
+	if !ok {
+		t.Fatal("docs/containers.md has no entry point")
+	}
+	entry := filepath.Join(b.dir, "entry")
+	if err := os.WriteFile(entry, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.container.Entry = true
+	code, out = b.run(t, "exec "+entry+" run --limit memory.max=100M --limit pids.max=50 -- sh -c 'cd /sys/fs/cgroup/pitvisor/run-*; cat memory.max pids.max'")
+	says(t, code, out, 0, "104857600\n50\n")
+}
+
 // The host's tree, as of docker run --cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw.
 func TestContainerWithTheHostsCgroups(t *testing.T) {
 	b := newBox(t, boxed(t), confine.CgroupHost, nil)

@@ -3,9 +3,11 @@ package confine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -145,8 +147,14 @@ func (c Container) mountRoot() error {
 		sysFlags |= unix.MS_RDONLY
 	}
 	in := func(path string) string { return newRoot + path }
+	err := all(mount{"overlay", newRoot, "overlay", 0, "lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work"})
+	if errors.Is(err, unix.ENODEV) {
+		err = bindRoot()
+	}
+	if err != nil {
+		return err
+	}
 	if err := all(
-		mount{"overlay", newRoot, "overlay", 0, "lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work"},
 		mount{"proc", in("/proc"), "proc", quiet, ""},
 		mount{"sysfs", in("/sys"), "sysfs", sysFlags, ""},
 		mount{"tmpfs", in("/dev"), "tmpfs", unix.MS_NOSUID, "mode=755"},
@@ -163,6 +171,36 @@ func (c Container) mountRoot() error {
 		devices = append(devices, "fuse", "console") // of --privileged only those that tests want
 	}
 	return makeDevices(newRoot+"/dev/", devices)
+}
+
+// bindRoot is for kernels without overlay file systems: the host's directories can be
+// read, /var, /root and the like are new and empty.
+func bindRoot() error {
+	if err := all(mount{"tmpfs", newRoot, "tmpfs", 0, "mode=755"}); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir("/")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		from, to := "/"+e.Name(), filepath.Join(newRoot, e.Name())
+		switch {
+		case e.Type()&fs.ModeSymlink != 0:
+			var target string
+			if target, err = os.Readlink(from); err == nil {
+				err = os.Symlink(target, to)
+			}
+		case e.IsDir() && slices.Contains([]string{"bin", "sbin", "lib", "lib64", "usr", "etc", "opt", "nix"}, e.Name()):
+			err = all(mount{from, to, "", unix.MS_BIND, ""}, mount{"", to, "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY, ""})
+		case e.IsDir():
+			err = os.Mkdir(to, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(filepath.Join(newRoot, "var", "lib"), 0o755)
 }
 
 // makeDevices takes the host's: a container of this kind may not be allowed to make
