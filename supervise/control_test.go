@@ -244,6 +244,9 @@ func TestReloadThatFailsLeavesTheOldOnes(t *testing.T) {
 	if err := r.halt(); err != nil {
 		t.Errorf("Run() = %v, want nil", err)
 	}
+	if got := r.Result(); got.NeverReady != 0 || got.GaveUp != 0 || got.FailedStarts != rolloutTries {
+		t.Errorf("Result() = %+v: who stood in and failed is not there any more", got)
+	}
 }
 
 func TestReloadAddsAndRemovesPools(t *testing.T) {

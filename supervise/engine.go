@@ -223,6 +223,8 @@ func (s *Supervisor) count(p *pool, before, after *worker) {
 	p.open += open
 	p.stuck += stuck
 	s.live += toInt(after.lives()) - toInt(before.lives())
+	s.result.GaveUp -= toInt(before.state == StateFailed && after.state != StateFailed)
+	s.result.Completed -= toInt(before.state == StateCompleted && after.state != StateCompleted)
 	s.unsettled = s.unsettled || p.finished() && (open != 0 || stuck != 0)
 }
 

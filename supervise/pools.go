@@ -43,9 +43,26 @@ func (s *Supervisor) tellCrew(i int32, before *worker) {
 // inform lets the pool of a slot see how its member is now.
 func (s *Supervisor) inform(c *slot, ch change) {
 	p := c.pool
+	member := p.crew.members[c.n].role != roleNone
 	p.crew.changed(int(c.n), ch, s.now())
+	if member && p.crew.members[c.n].role == roleNone {
+		s.forget(c)
+	}
 	s.collect(p)
 	s.unsettled = s.unsettled || p.awaited
+}
+
+// forget takes a worker that has left its pool out of the counts of those that are not
+// as they should be.
+func (s *Supervisor) forget(c *slot) {
+	r := &s.result
+	r.NeverReady -= toInt(c.everFailed && !c.everReady)
+	r.GaveUp -= toInt(c.state == StateFailed)
+	r.Completed -= toInt(c.state == StateCompleted)
+	c.everFailed, c.everReady = false, false
+	if c.state == StateFailed || c.state == StateCompleted {
+		c.state = StateDown // its wantStop is set
+	}
 }
 
 // collect notes that a pool has orders.

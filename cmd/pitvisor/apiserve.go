@@ -158,7 +158,7 @@ func (s *session) startAPI(sup *supervise.Supervisor) {
 	a := s.api
 	a.server = server.New(server.Options{
 		Run: s.run, Supervisor: sup, Log: s.log, Config: s.cfg.Path, Tier: hostTier(s.root.Dir),
-		Command: commandsOf(s.cfg), History: s.readHistory, ReaderGID: a.reader, Token: a.token,
+		Command: s.commandOf, History: s.readHistory, ReaderGID: a.reader, Token: a.token, Reload: s.reload,
 	})
 	serve := func(l net.Listener) {
 		s.group.Go(func() {
@@ -185,25 +185,17 @@ func (s *session) stopAPI() {
 	s.api.server.Shutdown(ctx)
 }
 
-// commandsOf describes what the pools run.
-func commandsOf(cfg *config.Config) func(string) (api.Command, bool) {
-	all := map[string]*supervise.PoolSpec{}
+// commandOf is what a pool runs, in the configuration in force.
+func (s *session) commandOf(pool string) (api.Command, bool) {
+	cfg := s.inForce.Load()
 	for i := range cfg.Pools {
-		all[cfg.Pools[i].Spec.Name] = &cfg.Pools[i].Spec
-	}
-	ready := map[string]bool{}
-	for i := range cfg.Pools {
-		ready[cfg.Pools[i].Spec.Name] = cfg.Pools[i].Ready != nil
-	}
-	return func(pool string) (api.Command, bool) {
-		spec := all[pool]
-		if spec == nil {
-			return api.Command{}, false
+		if p := &cfg.Pools[i]; p.Spec.Name == pool {
+			c := wireCommand(&p.Spec)
+			c.HasReadiness = p.Ready != nil
+			return c, true
 		}
-		c := wireCommand(spec)
-		c.HasReadiness = ready[pool]
-		return c, true
 	}
+	return api.Command{}, false
 }
 
 func wireCommand(spec *supervise.PoolSpec) api.Command {

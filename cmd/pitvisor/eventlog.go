@@ -40,10 +40,10 @@ type eventLog struct {
 
 // poolCount is how far the first start of a pool has come.
 type poolCount struct {
-	size, ready int
-	seen        map[int]bool // slots that were ready once
-	announced   bool
-	escalated   int // killed after their grace, while everything stops
+	size      int
+	seen      map[int]bool // slots that were ready once
+	announced bool
+	escalated int // killed after their grace, while everything stops
 }
 
 func newEventLog(log *slog.Logger, cfg *config.Config, records *history.Log, run registry.RunID) *eventLog {
@@ -62,6 +62,7 @@ func (e *eventLog) observe(ev supervise.Event) {
 		e.log.Log(context.Background(), level, message, attrs...)
 	}
 	e.record(ev)
+	e.keepPools(ev)
 	if ev.Kind == supervise.EventReady {
 		e.countReady(ev)
 	}
@@ -116,6 +117,13 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 		return slog.LevelError, "does not die" + causeText(ev.Err), nil
 	case supervise.EventDegraded:
 		return slog.LevelWarn, "works with less than asked" + causeText(ev.Err), nil
+	case supervise.EventUnhealthy:
+		return slog.LevelWarn, "is not well, and is restarted" + causeText(ev.Err), []any{"start", ev.Start, "elapsed", ev.Elapsed.Round(time.Millisecond)}
+	case supervise.EventRecycling:
+		return e.single(ev.Worker.Pool), "is to be replaced" + causeText(ev.Err), []any{"reason", ev.Reason.String()}
+	case supervise.EventScaled, supervise.EventRollout, supervise.EventRolledOut, supervise.EventRolloutStopped,
+		supervise.EventAdded, supervise.EventRemoved, supervise.EventWaiting:
+		return describePool(ev)
 	}
 	return slog.LevelDebug, ev.Kind.String(), nil
 }
@@ -241,24 +249,42 @@ func (e *eventLog) countReady(ev supervise.Event) {
 	if count == nil || count.announced {
 		return
 	}
-	if !count.seen[ev.Worker.Slot] {
-		count.seen[ev.Worker.Slot] = true
-		count.ready++
-	}
-	if count.ready < count.size {
-		return
-	}
-	count.announced, count.seen = true, nil
-	if count.size > 1 {
-		e.log.Info("pool "+ev.Worker.Pool+" is ready", "workers", count.size)
+	count.seen[ev.Worker.Slot] = true
+	e.announce(ev.Worker.Pool)
+}
+
+// announce tells a pool, and at last all of them, as ready when it is time.
+func (e *eventLog) announce(pool string) {
+	if count := e.pools[pool]; count != nil && !count.announced {
+		for slot := range count.size {
+			if !count.seen[slot] {
+				return
+			}
+		}
+		count.announced, count.seen = true, nil
+		if count.size > 1 {
+			e.log.Info("pool "+pool+" is ready", "workers", count.size)
+		}
 	}
 	for _, other := range e.pools {
 		if !other.announced {
 			return
 		}
 	}
-	e.setStatus(fmt.Sprintf("READY=1\nSTATUS=%d workers ready", e.workers))
-	close(e.allReady)
+	if !e.started() {
+		e.setStatus(fmt.Sprintf("READY=1\nSTATUS=%d workers ready", e.workers))
+		close(e.allReady)
+	}
+}
+
+// started says whether every worker was ready once.
+func (e *eventLog) started() bool {
+	select {
+	case <-e.allReady:
+		return true
+	default:
+		return false
+	}
 }
 
 // setStatus hands the newest message to the goroutine that talks to systemd.

@@ -35,10 +35,12 @@ func (s *session) supervise(ctx context.Context, sup *supervise.Supervisor) erro
 }
 
 // handleSignals turns the first stop signal into a graceful stop and a second
-// INT into a kill. SIGPIPE is only caught so that a closed terminal or pipe is
+// INT into a kill, and lets HUP reload. SIGPIPE is only caught so that a closed terminal or pipe is
 // an ordinary write error.
 func (s *session) handleSignals(ctx context.Context, stop context.CancelCauseFunc, sup *supervise.Supervisor) {
 	stopping := false
+	hangs, terminal := make(hangups, 1), hasTerminal()
+	s.group.Go(func() { hangs.serve(ctx, s.onHangup) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -46,6 +48,8 @@ func (s *session) handleSignals(ctx context.Context, stop context.CancelCauseFun
 		case sig := <-s.signals:
 			switch {
 			case sig == unix.SIGPIPE:
+			case sig == unix.SIGHUP && !terminal:
+				hangs.add()
 			case !stopping:
 				stopping = true
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,9 +31,16 @@ import (
 type session struct {
 	app *app
 	log *slog.Logger
-	cfg *config.Config
+	cfg *config.Config // with which it was started
 
-	signals chan os.Signal // taken by handleSignals
+	inForce atomic.Pointer[config.Config]  // the last one that was taken over
+	again   func() (*config.Config, error) // reads it again
+	sup     *supervise.Supervisor
+	ctx     context.Context // of what runs until the session ends
+
+	reloading sync.Mutex // held by reload
+	files     *probe.FileWatcher
+	signals   chan os.Signal // taken by handleSignals
 
 	root   cgroup.Root
 	reg    *registry.Registry
@@ -55,8 +63,9 @@ type session struct {
 	group   sync.WaitGroup // goroutines that end with the session's context
 }
 
-func (a *app) superviseConfig(cfg *config.Config, show string, log *slog.Logger) (err error) {
-	s := &session{app: a, log: log, cfg: cfg, signals: make(chan os.Signal, 8)}
+func (a *app) superviseConfig(cfg *config.Config, again func() (*config.Config, error), show string, log *slog.Logger) (err error) {
+	s := &session{app: a, log: log, cfg: cfg, again: again, files: probe.NewFileWatcher(), signals: make(chan os.Signal, 8)}
+	s.inForce.Store(cfg)
 	// From here on a stop is orderly, also one that comes before the start is done.
 	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	defer signal.Stop(s.signals)
@@ -75,6 +84,7 @@ func (a *app) superviseConfig(cfg *config.Config, show string, log *slog.Logger)
 	if err != nil {
 		return exit.AsSelf(err)
 	}
+	s.ctx = ctx
 	s.startHelpers(ctx)
 	s.startAPI(sup)
 	err = s.supervise(ctx, sup)
@@ -222,28 +232,43 @@ func (s *session) prune(logs, runtime string) {
 
 // supervisor builds the pools' specs with their probes and outputs.
 func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
-	specs := make([]supervise.PoolSpec, 0, len(s.cfg.Pools))
-	files := probe.NewFileWatcher()
-	for _, p := range s.cfg.Pools {
-		spec := p.Spec
-		spec.Command.Env = append(slices.Clip(spec.Command.Env), s.api.workerEnv()...)
-		if p.Ready != nil {
-			ready, err := probe.New(*p.Ready, probe.Deps{
-				RuntimeDir: s.runtime.path, Notify: s.notify, Files: files, Track: spec.Track,
-				ExecEnv: spec.Command.Env, ExecDir: spec.Command.Dir, ExecCredential: spec.Command.Credential,
-			})
-			if err != nil {
-				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
-			}
-			spec.Readiness = ready
-		}
-		specs = append(specs, spec)
+	specs, err := s.specs(s.cfg)
+	if err != nil {
+		return nil, err
 	}
 	s.show = newDisplay(s.app, s.cfg, show)
 	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
-	return supervise.New(supervise.Options{
+	s.sup, err = supervise.New(supervise.Options{
 		Run: s.run, Pools: specs, Output: s.output(), Observe: s.events.observe, EventRing: heldEvents,
 	})
+	return s.sup, err
+}
+
+// specs completes the specs of a configuration with their probes.
+func (s *session) specs(cfg *config.Config) ([]supervise.PoolSpec, error) {
+	specs := make([]supervise.PoolSpec, 0, len(cfg.Pools))
+	for _, p := range cfg.Pools {
+		spec := p.Spec
+		spec.Variant = fmt.Sprintf("output %s, journal %v", p.Output, p.Journal)
+		spec.Command.Env = append(slices.Clip(spec.Command.Env), s.api.workerEnv()...)
+		deps := probe.Deps{
+			RuntimeDir: s.runtime.path, Notify: s.notify, Files: s.files, Track: spec.Track, Count: s.count,
+			ExecEnv: spec.Command.Env, ExecDir: spec.Command.Dir, ExecCredential: spec.Command.Credential,
+		}
+		var err error
+		if p.Ready != nil {
+			if spec.Readiness, err = probe.New(*p.Ready, deps); err != nil {
+				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
+			}
+		}
+		specs = append(specs, spec)
+	}
+	return specs, nil
+}
+
+// count hands on what a worker has counted.
+func (s *session) count(info supervise.StartInfo, n uint64) {
+	s.sup.Count(info.Worker, info.Start, n)
 }
 
 // follow shows the workers' output, and sends it to the journal. Its goroutines are not of the group: a
@@ -284,12 +309,16 @@ func (s *session) startHelpers(ctx context.Context) {
 		s.follow(ctx)
 	}
 	if s.notify != nil {
-		s.group.Go(func() {
-			if err := s.notify.Serve(ctx); err != nil && ctx.Err() == nil {
-				s.log.Error("sd_notify messages of workers are no longer read: " + err.Error())
-			}
-		})
+		s.serveNotify(ctx)
 	}
+}
+
+func (s *session) serveNotify(ctx context.Context) {
+	s.group.Go(func() {
+		if err := s.notify.Serve(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("sd_notify messages of workers are no longer read: " + err.Error())
+		}
+	})
 }
 
 // sweepStale removes what dead owners left, beside the starts.

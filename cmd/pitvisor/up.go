@@ -19,7 +19,10 @@ Each worker's output goes to stdout, prefixed with its name, and to files below
 the state directory that survive the supervisor. The supervisor's own log goes
 to stderr.
 
-TERM, INT, HUP or QUIT stop everything gracefully; a second INT kills at once.
+TERM, INT or QUIT stop everything gracefully; a second INT kills at once. HUP
+reads the configuration again and changes only what has changed; one that is
+wrong is refused, and nothing is touched. On a terminal HUP stops, as it says
+that the terminal is gone.
 Runs whose owner is gone are swept beside the start, which does not wait for
 them.
 
@@ -89,5 +92,5 @@ func (a *app) up(f upFlags) error {
 		return fail(exitUsage, fmt.Errorf("--show %q is none of text, json, none", show))
 	}
 	a.stateDir = cmp.Or(a.stateDir, cfg.StateDir)
-	return a.superviseConfig(cfg, show, log)
+	return a.superviseConfig(cfg, f.source.load, show, log)
 }
