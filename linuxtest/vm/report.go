@@ -67,8 +67,7 @@ func Examine(ctx context.Context, m Machine, rules *Rules, observe func(Event, *
 		r.Programs = append(r.Programs, Outcome{Name: p.Name, Why: "was not run"})
 	}
 	if m.System != nil {
-		version, _, _ := strings.Cut(m.System.Systemd, ".")
-		r.Lane, r.System = "systemd", "systemd "+version
+		r.Lane, r.System = "systemd", "systemd "+m.System.version()
 	}
 	var tests *Tests
 	var end *tail

@@ -28,6 +28,9 @@ type System struct {
 	states string // directory of saved machines
 }
 
+// version is systemd's own number, such as 257.
+func (s *System) version() string { return regexp.MustCompile(`^\d+`).FindString(s.Systemd) }
+
 // systemSize is the size of the disk. What is not written takes no room.
 const systemSize = 1 << 30
 

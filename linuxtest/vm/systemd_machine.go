@@ -143,10 +143,9 @@ func (s *system) end(g *emulation, err error) error {
 
 // order tells the guest what to run.
 func (s *system) order(g *emulation, i, boot int) error {
-	version, _, _ := strings.Cut(s.System.Systemd, ".")
 	text, err := json.Marshal(systemOrder{
 		Program: s.Programs[i], Index: i, Boot: boot, Payload: s.Payload != "", Now: time.Now(),
-		Env: append([]string{"LINUXTEST_SYSTEMD=" + version}, s.Env...),
+		Env: append([]string{"LINUXTEST_SYSTEMD=" + s.System.version()}, s.Env...),
 	})
 	if err != nil {
 		return err

@@ -139,6 +139,14 @@ func TestKernelOfASuite(t *testing.T) {
 	}
 }
 
+func TestVersionOfSystemd(t *testing.T) {
+	for text, want := range map[string]string{"252.39-1~deb12u2": "252", "259~rc1-1": "259", "": ""} {
+		if got := (&System{Systemd: text}).version(); got != want {
+			t.Errorf("version of %q = %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestMedian(t *testing.T) {
 	if got := median([]time.Duration{5, 1, 3}); got != 3 {
 		t.Errorf("median = %d, want 3", got)
