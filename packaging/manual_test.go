@@ -52,6 +52,9 @@ func testManual(t *testing.T, deb string) {
 			pages = append(pages, "man1/pitvisor-"+verb+".1")
 		}
 	}
+	for _, verb := range offers(t, tree, "config", "") {
+		pages = append(pages, "man1/pitvisor-config-"+verb+".1")
+	}
 	for i, page := range pages {
 		pages[i] = filepath.Join(tree, "usr/share/man", page)
 		name := strings.TrimSuffix(filepath.Base(page), filepath.Ext(page))
