@@ -19,7 +19,9 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 
 	"github.com/pitvisor/pitvisor/internal/capture"
+	"github.com/pitvisor/pitvisor/internal/config"
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/supervise"
 )
 
 // journalWorld runs pitvisor where the journal is a socket of the test, in a
@@ -101,9 +103,10 @@ func TestJournalThatRefuses(t *testing.T) {
 	var got []map[string]string
 	var warned []error
 	refuse := true
+	cfg := &config.Config{Pools: []config.Pool{{Spec: supervise.PoolSpec{Name: "web"}, Journal: true}}}
 	j := &journalLines{
-		pools: map[string]bool{"web": true},
-		warn:  func(err error) { warned = append(warned, err) },
+		inForce: func() *config.Config { return cfg },
+		warn:    func(err error) { warned = append(warned, err) },
 		send: func(_ string, _ journal.Priority, fields map[string]string) error {
 			if refuse {
 				return errors.New("refused")
@@ -119,6 +122,8 @@ func TestJournalThatRefuses(t *testing.T) {
 	for range 2 {
 		j.line(capture.Line{Worker: "web/0", Stream: capture.Stdout, Text: []byte("text"), Lost: 7})
 	}
+	cfg = &config.Config{Pools: []config.Pool{{Spec: supervise.PoolSpec{Name: "web"}}}} // reloaded
+	j.line(capture.Line{Worker: "web/0", Stream: capture.Stdout, Text: []byte("text")})
 	if len(warned) != 1 || len(got) != 2 || got[0]["PITVISOR_LOST_LINES"] != "3" || got[1]["PITVISOR_LOST_LINES"] != "" || got[0]["PITVISOR_LOST_BYTES"] != "7" {
 		t.Errorf("warnings %v, lines %v; want one warning and 3 lines told as lost once", warned, got)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,25 +17,23 @@ import (
 // does not take them they wait in the files; what is cut away there meanwhile is
 // told with the next line.
 type journalLines struct {
-	pools map[string]bool
-	base  map[string]string // fields of every line
-	send  func(string, journal.Priority, map[string]string) error
-	warn  func(error)
-	lost  int // lines that the journal refused since the last one that it took
+	inForce func() *config.Config
+	seen    *config.Config    // that pools is of
+	pools   map[string]bool   // whose lines are sent
+	base    map[string]string // fields of every line
+	send    func(string, journal.Priority, map[string]string) error
+	warn    func(error)
+	lost    int // lines that the journal refused since the last one that it took
 }
 
 // newJournalLines returns nil if no pool's output goes to the journal.
-func newJournalLines(cfg *config.Config, run string, warn func(error)) (*journalLines, error) {
+func newJournalLines(inForce func() *config.Config, run string, warn func(error)) (*journalLines, error) {
+	cfg := inForce()
 	j := &journalLines{
-		pools: map[string]bool{}, send: journal.Send, warn: warn,
+		inForce: inForce, send: journal.Send, warn: warn,
 		base: map[string]string{"PITVISOR_RUN": run, "PITVISOR_NAME": cfg.Name},
 	}
-	for _, p := range cfg.Pools {
-		if p.Journal {
-			j.pools[p.Spec.Name] = true
-		}
-	}
-	if len(j.pools) == 0 {
+	if !slices.ContainsFunc(cfg.Pools, func(p config.Pool) bool { return p.Journal }) {
 		return nil, nil
 	}
 	if !journal.Enabled() {
@@ -44,10 +43,21 @@ func newJournalLines(cfg *config.Config, run string, warn func(error)) (*journal
 	return j, nil
 }
 
+// wanted says whether a pool's lines are sent, by the configuration in force.
+func (j *journalLines) wanted(pool string) bool {
+	if cfg := j.inForce(); cfg != j.seen {
+		j.seen, j.pools = cfg, map[string]bool{}
+		for _, p := range cfg.Pools {
+			j.pools[p.Spec.Name] = p.Journal
+		}
+	}
+	return j.pools[pool]
+}
+
 // line sends one line.
 func (j *journalLines) line(l capture.Line) {
 	pool, slot, _ := strings.Cut(l.Worker, "/")
-	if !j.pools[pool] {
+	if !j.wanted(pool) {
 		return
 	}
 	priority, text := journalLevel(l.Stream, string(l.Text))

@@ -72,8 +72,8 @@ func (s *session) canReload(cfg *config.Config) error {
 		switch {
 		case p.Output != config.OutputNone && s.logs == nil:
 			return failHint(exitUsage, fmt.Errorf("pool %s keeps its output, and no pool did at the start", p.Spec.Name), cure)
-		case p.Journal && (s.journal == nil || !s.journal.pools[p.Spec.Name]):
-			return failHint(exitUsage, fmt.Errorf("pool %s sends its output to the journal, and did not at the start", p.Spec.Name), cure)
+		case p.Journal && s.journal == nil:
+			return failHint(exitUsage, fmt.Errorf("pool %s sends its output to the journal, and no pool did at the start", p.Spec.Name), cure)
 		}
 	}
 	return nil

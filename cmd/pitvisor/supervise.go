@@ -167,7 +167,7 @@ func (s *session) openState() error {
 		s.closeLogs = sync.OnceValue(s.logs.Close)
 		s.onClose(s.closeLogs)
 		warnJournal := func(err error) { s.log.Warn("journal: " + err.Error()) }
-		if s.journal, err = newJournalLines(s.cfg, id, warnJournal); err != nil {
+		if s.journal, err = newJournalLines(s.inForce.Load, id, warnJournal); err != nil {
 			return err
 		}
 	}
@@ -261,6 +261,11 @@ func (s *session) specs(cfg *config.Config) ([]supervise.PoolSpec, error) {
 				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
 			}
 		}
+		if p.Live != nil {
+			if spec.Liveness, err = probe.NewLive(*p.Live, deps); err != nil {
+				return nil, fail(exitUsage, fmt.Errorf("liveness of pool %s: %w", p.Spec.Name, err))
+			}
+		}
 		specs = append(specs, spec)
 	}
 	return specs, nil
@@ -348,7 +353,7 @@ func usesFiles(cfg *config.Config) bool {
 
 func usesNotify(cfg *config.Config) bool {
 	for _, p := range cfg.Pools {
-		if p.Ready != nil && p.Ready.Notify {
+		if p.Ready != nil && p.Ready.Notify || p.Live != nil && (p.Live.Rules.Notify || p.Live.Count) {
 			return true
 		}
 	}
