@@ -261,11 +261,6 @@ func (s *session) specs(cfg *config.Config) ([]supervise.PoolSpec, error) {
 				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
 			}
 		}
-		if p.Live != nil {
-			if spec.Liveness, err = probe.NewLive(*p.Live, deps); err != nil {
-				return nil, fail(exitUsage, fmt.Errorf("liveness of pool %s: %w", p.Spec.Name, err))
-			}
-		}
 		specs = append(specs, spec)
 	}
 	return specs, nil
@@ -353,7 +348,7 @@ func usesFiles(cfg *config.Config) bool {
 
 func usesNotify(cfg *config.Config) bool {
 	for _, p := range cfg.Pools {
-		if p.Ready != nil && p.Ready.Notify || p.Live != nil && (p.Live.Rules.Notify || p.Live.Count) {
+		if p.Ready != nil && p.Ready.Notify {
 			return true
 		}
 	}
