@@ -239,7 +239,7 @@ func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 	s.show = newDisplay(s.app, s.cfg, show)
 	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
 	s.sup, err = supervise.New(supervise.Options{
-		Run: s.run, Pools: specs, Output: s.output(), Observe: s.events.observe, EventRing: heldEvents,
+		Run: s.run, Pools: specs, Output: s.output(), Observe: s.observe, EventRing: heldEvents,
 	})
 	return s.sup, err
 }
@@ -259,6 +259,11 @@ func (s *session) specs(cfg *config.Config) ([]supervise.PoolSpec, error) {
 		if p.Ready != nil {
 			if spec.Readiness, err = probe.New(*p.Ready, deps); err != nil {
 				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
+			}
+		}
+		if p.Live != nil {
+			if spec.Liveness, err = probe.NewLive(*p.Live, deps); err != nil {
+				return nil, fail(exitUsage, fmt.Errorf("liveness of pool %s: %w", p.Spec.Name, err))
 			}
 		}
 		specs = append(specs, spec)
@@ -324,6 +329,7 @@ func (s *session) serveNotify(ctx context.Context) {
 // sweepStale removes what dead owners left, beside the starts.
 func (s *session) sweepStale(ctx context.Context) {
 	result, err := s.reg.Sweep(ctx, registry.SweepOptions{Observe: func(e registry.SweepEvent) {
+		s.api.counts.Swept(e)
 		if e.Err != nil {
 			s.log.Warn("sweep "+e.Dir+": "+e.Err.Error(), "result", e.Result)
 		}
@@ -348,7 +354,7 @@ func usesFiles(cfg *config.Config) bool {
 
 func usesNotify(cfg *config.Config) bool {
 	for _, p := range cfg.Pools {
-		if p.Ready != nil && p.Ready.Notify {
+		if p.Ready != nil && p.Ready.Notify || p.Live != nil && (p.Live.Rules.Notify || p.Live.Count) {
 			return true
 		}
 	}

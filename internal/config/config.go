@@ -69,8 +69,9 @@ const (
 
 // Pool is one [pool.NAME] table.
 type Pool struct {
-	Spec   supervise.PoolSpec // complete but for Readiness
+	Spec   supervise.PoolSpec // complete but for Readiness and Liveness
 	Ready  *probe.Rules       // nil: ready as soon as it runs
+	Live   *probe.Live        // nil: well as long as it lives
 	Output string             // OutputFile, OutputPipe or OutputNone
 
 	Journal bool // output goes to systemd's journal as well

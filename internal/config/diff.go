@@ -210,6 +210,7 @@ func lifeComparisons() []comparison[Pool] {
 		{"backoff", EffectLive, func(p *Pool) any { return p.Spec.Backoff }, false},
 		{"failure_limit", EffectLive, func(p *Pool) any { return p.Spec.FailureLimit }, true},
 		{"start_timeout", EffectLive, func(p *Pool) any { return p.Spec.StartTimeout }, true},
+		{"live", EffectReplace, func(p *Pool) any { return liveText(p.Live) }, false},
 		{"track", EffectReplace, func(p *Pool) any { return p.Spec.Track }, true},
 		{"output", EffectReplace, func(p *Pool) any { return p.Output }, true},
 		{"journal", EffectReplace, func(p *Pool) any { return p.Journal }, true},
@@ -217,6 +218,14 @@ func lifeComparisons() []comparison[Pool] {
 		{"stop_grace", EffectLive, func(p *Pool) any { return p.Spec.Stop.Grace }, true},
 		{"stop_scope", EffectLive, func(p *Pool) any { return p.Spec.Stop.All }, false},
 	}
+}
+
+// liveText is all that is checked of a ready worker, for comparing.
+func liveText(l *probe.Live) string {
+	if l == nil {
+		return ""
+	}
+	return fmt.Sprintf("%+v %v %v", *l, l.Rules.Stdout, l.Rules.Stderr)
 }
 
 // readyComparisons: of most rules a worker knows nothing, and new ones are asked from its

@@ -124,6 +124,16 @@ func TestDiffSeesEveryKey(t *testing.T) {
 	for _, k := range tables.recycle {
 		look("recycle", k.Name, k.Example, "recycle")
 	}
+	for _, k := range tables.live {
+		text := k.Example
+		if k.Name == "grpc_service" {
+			text += "\ngrpc = \":1\""
+		}
+		if slices.Contains([]string{"delay", "period", "timeout", "failures", "successes"}, k.Name) {
+			text += "\nexec = [\"/bin/true\"]"
+		}
+		look("live", "", strings.ReplaceAll(text, "{port}", "1"), "live")
+	}
 	for _, k := range tables.limits {
 		look("limits", k.Name, k.Example, "limits")
 		look("pool_limits", k.Name, k.Example, "pool_limits")

@@ -32,7 +32,7 @@ func TestExamplesAreAccepted(t *testing.T) {
 		for _, e := range errorsOf(t, text) {
 			// What is on this machine and how keys go together is not the example's fault.
 			if !strings.Contains(e, "unknown user") && !strings.Contains(e, "unknown group") && !strings.Contains(e, "no such file") &&
-				!strings.Contains(e, ".ready]:") && !strings.Contains(e, "which there is not") && !strings.Contains(e, "is not in PATH") {
+				!strings.Contains(e, ".ready]:") && !strings.Contains(e, ".live]:") && !strings.Contains(e, "became ready") && !strings.Contains(e, "which there is not") && !strings.Contains(e, "is not in PATH") {
 				t.Errorf("the example of %s is refused: %s", key, e)
 			}
 		}
@@ -63,6 +63,9 @@ func TestExamplesAreAccepted(t *testing.T) {
 	}
 	for _, k := range tables.recycle {
 		accept(k.Name, valid+"[pool.web.recycle]\n"+k.Example+"\n")
+	}
+	for _, k := range tables.live {
+		accept(k.Name, valid+"[pool.web.live]\n"+k.Example+"\n")
 	}
 	for _, k := range tables.limits {
 		accept(k.Name, valid+"[pool.web.limits]\n"+k.Example+"\n")

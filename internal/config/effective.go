@@ -183,6 +183,9 @@ func (d *decoder) effective(c *Config) *Effective {
 		if p.Spec.Recycle != (supervise.Recycle{}) { // else nothing that is said of it has an effect
 			addTable(d, e, path("recycle"), d.tables.recycle, true)
 		}
+		if p.Live != nil {
+			addTable(d, e, path("live"), d.tables.live, len(d.settings["[pool."+p.Spec.Name+".live]"]) > 0)
+		}
 		if p.Ready != nil { // else only [defaults] say something, to no effect
 			addTable(d, e, path("ready"), d.tables.ready, true)
 		}

@@ -18,6 +18,7 @@ type tables struct {
 	api     []key[*API]
 	pool    []key[*poolDraft]
 	backoff []key[*poolDraft]
+	live    []key[*liveDraft]
 	rollout []key[*rolloutDraft]
 	recycle []key[*recycleDraft]
 	ready   []key[*readyDraft]
@@ -28,7 +29,7 @@ type tables struct {
 func newTables() tables {
 	return tables{
 		top: append(topKeys(), tableKeys()...), log: logKeys(), api: apiKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
-		limits: limitKeys(), rlimits: rlimitKeys(), rollout: rolloutKeys(), recycle: recycleKeys(),
+		limits: limitKeys(), rlimits: rlimitKeys(), live: liveKeys(), rollout: rolloutKeys(), recycle: recycleKeys(),
 	}
 }
 

@@ -49,6 +49,15 @@ func lifeKeys() []key[*poolDraft] {
 				}
 			},
 		},
+		{
+			Name: "live", Type: "table", Default: "well as long as it lives", Meaning: "When a ready worker must be restarted; see [pool.NAME.live].",
+			Example: `live = { exec = ["/bin/true"], period = "30s" }`,
+			set: func(d *decoder, e *entry, p *poolDraft) {
+				if t, ok := d.subtable(e, `write it as a table: { http = ":8000/health" }`); ok {
+					d.live(t, p)
+				}
+			},
+		},
 		lasting(key[*poolDraft]{
 			Name: "start_timeout", Default: "`\"60s\"`",
 			Meaning: "How long a worker may take to be ready before the start has failed; `\"infinity\"` is for ever.",

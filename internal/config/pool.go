@@ -29,6 +29,7 @@ type poolDraft struct {
 	user, group *entry
 	groups      *entry
 	ready       *readyDraft
+	live        *liveDraft
 	after       []dependency
 }
 
@@ -53,6 +54,7 @@ func (d *decoder) pool(e *entry) Pool {
 	d.finishCommand(p, e.table.byName["command"] != nil)
 	d.finishCredential(p)
 	d.finishReady(p)
+	d.finishLive(p)
 	d.finishOutput(p)
 	for _, dep := range p.after {
 		p.Spec.After = append(p.Spec.After, dep.Dependency)

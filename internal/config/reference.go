@@ -58,6 +58,7 @@ port = 8000
 			section("[pool.NAME.limits]", "Limits of the kernel's cgroup v2 controllers, under the kernel's names, systemd's, or the kernel's with underscores. `[pool.NAME.pool_limits]` has the same keys. Values that are not numbers are strings. A disk is given by its numbers, by its node, or by a file on it; for several disks, write a list of strings. Where a controller is missing, as on hybrid hosts, `limits_mode` decides.", t.limits),
 			section("[pool.NAME.rlimits]", "setrlimit(2), under its own names or systemd's. One value sets the soft and the hard limit. Setting any makes each start several times as expensive.", t.rlimits),
 			section("[pool.NAME.ready]", "A worker is ready when every rule that is set has held for this very start. Rules are waited for one after the other: `notify`, `fd`, `file`, `stdout`, `stderr`, then `tcp`, `http`, `grpc`, then `exec`.", t.ready),
+			section("[pool.NAME.live]", "Whether a ready worker is well is another question than whether it is ready. Every `period` all rules that are set are checked; a worker of which `failures` checks in a row have failed is restarted. Some rules ask, others are heartbeats that must have come since the check before.", t.live),
 		},
 	}
 }

@@ -23,7 +23,7 @@ func Schema() ([]byte, error) {
 	t := newTables()
 	limits := nestDotted(objectOf(t.limits, nil))
 	pool := objectOf(t.pool, map[string]schema{
-		"limits": ref("limits"), "pool_limits": ref("limits"), "rlimits": ref("rlimits"), "backoff": ref("backoff"), "ready": ref("ready"),
+		"limits": ref("limits"), "pool_limits": ref("limits"), "rlimits": ref("rlimits"), "backoff": ref("backoff"), "ready": ref("ready"), "live": ref("live"),
 		"rollout": ref("rollout"), "recycle": ref("recycle"),
 	})
 	pools := schema{
@@ -37,7 +37,7 @@ func Schema() ([]byte, error) {
 	root["description"] = "A configuration of pitvisor, or a drop-in of one."
 	root["$defs"] = commonSchemas(schema{
 		"log": objectOf(t.log, nil), "api": objectOf(t.api, nil), "pool": pool, "limits": limits, "rlimits": objectOf(t.rlimits, nil),
-		"backoff": objectOf(t.backoff, nil), "ready": objectOf(t.ready, nil), "rollout": objectOf(t.rollout, nil), "recycle": objectOf(t.recycle, nil),
+		"backoff": objectOf(t.backoff, nil), "ready": objectOf(t.ready, nil), "live": objectOf(t.live, nil), "rollout": objectOf(t.rollout, nil), "recycle": objectOf(t.recycle, nil),
 	})
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
