@@ -188,7 +188,8 @@ func TestSweepOfZombies(t *testing.T) {
 // TestSweepsShareTheWork: each stale run is swept, counted and reported by one of many sweeps.
 func TestSweepsShareTheWork(t *testing.T) {
 	r := newRoot(t)
-	o := startOwner(t, r, 40, 1, sleeper...)
+	n := linuxtest.Times(40, 20)
+	o := startOwner(t, r, n, 1, sleeper...)
 	o.crash(t)
 	results := make([]SweepResult, 4)
 	var all sync.WaitGroup
@@ -204,30 +205,31 @@ func TestSweepsShareTheWork(t *testing.T) {
 			t.Errorf("Sweep() = %+v, want none blocked", got)
 		}
 	}
-	if swept != 40 || processes != 40 {
-		t.Errorf("4 sweeps swept %d runs with %d processes, want 40 with 40", swept, processes)
+	if swept != n || processes != n {
+		t.Errorf("4 sweeps swept %d runs with %d processes, want %d with %d", swept, processes, n, n)
 	}
 	if left := runDirs(t, r); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
 }
 
-// TestSweepBesideCreate: 100 stale runs are swept while 100 are being made. No new one is lost.
+// TestSweepBesideCreate: many stale runs are swept while as many are being made. No new one is lost.
 func TestSweepBesideCreate(t *testing.T) {
 	r := newRoot(t)
-	o := startOwner(t, r, 100, 1, sleeper...)
+	n := linuxtest.Times(100, 30)
+	o := startOwner(t, r, n, 1, sleeper...)
 	o.crash(t)
 	var result SweepResult
 	var sweeping sync.WaitGroup
 	sweeping.Go(func() { result = mustSweep(t, r, SweepOptions{}) })
-	young := startOwner(t, r, 100, 1, sleeper...)
+	young := startOwner(t, r, n, 1, sleeper...)
 	sweeping.Wait()
-	if result.Swept != 100 || result.Processes != 100 || result.Blocked+result.Skipped+result.Foreign != 0 {
-		t.Errorf("Sweep() = %d runs with %d processes (%+v), want 100 with 100", result.Swept, result.Processes, result)
+	if result.Swept != n || result.Processes != n || result.Blocked+result.Skipped+result.Foreign != 0 {
+		t.Errorf("Sweep() = %d runs with %d processes (%+v), want %d with %d", result.Swept, result.Processes, result, n, n)
 	}
 	views := mustList(t, r)
-	if len(views) != 100 {
-		t.Errorf("%d runs, want the 100 new ones", len(views))
+	if len(views) != n {
+		t.Errorf("%d runs, want the %d new ones", len(views), n)
 	}
 	for _, v := range views {
 		if v.State != RunRunning || v.Processes != 1 {

@@ -112,7 +112,7 @@ func TestAutokillExits(t *testing.T) {
 	needAutokill(t)
 	linuxtest.NoLeaks(t)
 	leaf := newLeaf(t, testRoot(t), "leaf")
-	for range 20 {
+	for range linuxtest.Times(20, 4) {
 		for text, want := range map[string]Exit{
 			"exit 0":        {},
 			"exit 7":        {Code: 7},

@@ -25,15 +25,18 @@ func TestH05DaemonisedWorkerIsTracked(t *testing.T) {
 	r := begin(t, daemon("d", 3))
 	r.await("ready", 3, kind(EventReady))
 	var pids []int
-	linuxtest.Wait(t, patience, func() (bool, string) {
-		for _, worker := range []string{"d/0", "d/2", "d/1"} {
-			pids, _ = r.members(worker)
-			if len(pids) != 1 || statusField(pids[0], "Name") != "sleep" {
-				return false, "the wrapper of " + worker + " is still there"
+	daemonised := func() {
+		linuxtest.Wait(t, patience, func() (bool, string) {
+			for _, worker := range []string{"d/0", "d/2", "d/1"} {
+				pids, _ = r.members(worker)
+				if len(pids) != 1 || statusField(pids[0], "Name") != "sleep" {
+					return false, "the wrapper of " + worker + " is still there"
+				}
 			}
-		}
-		return true, ""
-	})
+			return true, ""
+		})
+	}
+	daemonised()
 	linuxtest.StableFor(t, 300*time.Millisecond, func() []linuxtest.Identity {
 		return linuxtest.Identities(r.run.Dir().Path())
 	})
@@ -49,6 +52,7 @@ func TestH05DaemonisedWorkerIsTracked(t *testing.T) {
 	if again.Start != 2 {
 		t.Errorf("%s: want start 2", eventText(again))
 	}
+	daemonised() // who is forked while the stop signal is sent around does not get it
 	if err := r.halt(); err != nil {
 		t.Errorf("Run() = %v, want nil", err)
 	}
