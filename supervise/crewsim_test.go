@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
 // crewSim is a pool in the simulator: its members are the sim's slots.
@@ -287,7 +289,7 @@ func simulateCrew(p policy, seed uint64, bug func(*crewOrder) bool) (steps int, 
 
 // TestSimulatedPools: scaling, rollouts and recycling in a storm, and rollouts in calm.
 func TestSimulatedPools(t *testing.T) {
-	const want = 300_000
+	want := linuxtest.Times(300_000, 30_000)
 	seed := simSeed(t)
 	steps := 0
 	for round := uint64(0); steps < want; round++ {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
 // simPolicies are the policies that the simulator goes through.
@@ -121,7 +123,7 @@ func simSeed(tb testing.TB) uint64 {
 
 // TestSimulatedLives is H-16, H-20, H-25, H-27, H-31 and H-37 on random schedules.
 func TestSimulatedLives(t *testing.T) {
-	const want = 1_000_000
+	want := linuxtest.Times(1_000_000, 100_000)
 	seed := simSeed(t)
 	steps := 0
 	for round := uint64(0); steps < want; round++ {
