@@ -54,6 +54,7 @@ func layers() map[string][]string {
 		"internal/nofile":   nil,
 		"internal/suggest":  nil,
 		"internal/server":   {"api", "supervise", "registry", "resource", "cgroup", "pidfd", "internal/suggest", "internal/units"},
+		"internal/metrics":  {"supervise", "registry", "cgroup"},
 		"linuxtest":         nil,
 		"cmd/pitvisor":      {"*"}, // all but linuxtest and programs
 	}
@@ -66,6 +67,7 @@ func foreign() map[string][]string {
 		"github.com/containerd/cgroups/v3": {"resource"},
 		"github.com/vishvananda/netns":     {"spawn"},
 		"go.etcd.io/bbolt":                 {"history"},
+		"github.com/prometheus":            {"internal/metrics"},
 		"github.com/pelletier/go-toml/v2":  {"internal/config"},
 		"github.com/coreos/go-systemd/v22": {"cmd/pitvisor", "internal/userscope"},
 		"github.com/godbus/dbus/v5":        {"internal/userscope"},
@@ -74,7 +76,7 @@ func foreign() map[string][]string {
 		"golang.org/x/sys":                 {"*"},
 
 		// Kernel packages and the heart neither log nor print nor speak HTTP.
-		"net/http": {"api", "internal/probe", "internal/server"},
+		"net/http": {"api", "internal/probe", "internal/server", "internal/metrics"},
 		"log":      {"cmd/pitvisor", "internal/server"},
 		"flag":     {},
 		// An *exec.Cmd kills by *os.Process; everything starts through spawn.
@@ -174,6 +176,7 @@ func TestSlimPackages(t *testing.T) {
 	slow := map[string]string{
 		"github.com/containerd/": "supervise",
 		"go.etcd.io/bbolt":       "cmd/pitvisor",
+		"github.com/prometheus/": "cmd/pitvisor",
 	}
 	for _, dir := range []string{"cgroup", "pidfd", "spawn", "registry", "cmd/front"} {
 		if imported[dir] == nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/pitvisor/pitvisor/history"
 	"github.com/pitvisor/pitvisor/internal/account"
 	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/internal/metrics"
 	"github.com/pitvisor/pitvisor/internal/server"
 	"github.com/pitvisor/pitvisor/supervise"
 )
@@ -35,6 +37,9 @@ const apiEndTime = 2 * time.Second
 type apiSession struct {
 	socket *server.Socket // nil when there is to be none
 	tcp    net.Listener   // likewise
+	scrape net.Listener   // for metrics only; likewise
+	counts *metrics.Metrics
+	end    context.CancelFunc // ends what serves scrape
 	token  string
 	reader uint32
 	server *server.Server
@@ -42,7 +47,7 @@ type apiSession struct {
 
 // openAPI makes the places to be asked at. Nobody is answered before startAPI.
 func (s *session) openAPI(runtime string) error {
-	a := &apiSession{}
+	a := &apiSession{counts: metrics.New(version(), goruntime.Version())}
 	s.api = a
 	c := &s.cfg.API
 	a.reader = readerGroup(c)
@@ -66,7 +71,10 @@ func (s *session) openAPI(runtime string) error {
 			return err
 		}
 	}
-	a.tcp, err = s.listenTCP(c.TCP, "tcp")
+	if a.tcp, err = s.listenTCP(c.TCP, "tcp"); err != nil {
+		return err
+	}
+	a.scrape, err = s.listenTCP(c.Metrics, "metrics")
 	return err
 }
 
@@ -158,7 +166,7 @@ func (s *session) startAPI(sup *supervise.Supervisor) {
 	a := s.api
 	a.server = server.New(server.Options{
 		Run: s.run, Supervisor: sup, Log: s.log, Config: s.cfg.Path, Tier: hostTier(s.root.Dir),
-		Command: s.commandOf, History: s.readHistory, ReaderGID: a.reader, Token: a.token, Reload: s.reload,
+		Command: s.commandOf, History: s.readHistory, ReaderGID: a.reader, Token: a.token, Metrics: a.counts.Handler(s.run, sup), Reload: s.reload,
 	})
 	serve := func(l net.Listener) {
 		s.group.Go(func() {
@@ -173,6 +181,15 @@ func (s *session) startAPI(sup *supervise.Supervisor) {
 	if a.tcp != nil {
 		serve(a.tcp)
 	}
+	var ctx context.Context
+	ctx, a.end = context.WithCancel(context.Background())
+	if a.scrape != nil {
+		s.group.Go(func() {
+			if err := a.server.ServeMetrics(ctx, a.scrape); err != nil {
+				s.log.Error("metrics are no longer answered: " + err.Error())
+			}
+		})
+	}
 }
 
 // stopAPI lets calls come to their end. Streams have ended with the supervisor.
@@ -183,6 +200,7 @@ func (s *session) stopAPI() {
 	ctx, cancel := context.WithTimeout(context.Background(), apiEndTime)
 	defer cancel()
 	s.api.server.Shutdown(ctx)
+	s.api.end()
 }
 
 // commandOf is what a pool runs, in the configuration in force.
@@ -244,6 +262,12 @@ func signalText(sig unix.Signal) string {
 		return name
 	}
 	return strconv.Itoa(int(sig)) // a real-time signal
+}
+
+// observe takes the supervisor's events.
+func (s *session) observe(e supervise.Event) {
+	s.api.counts.Observe(e)
+	s.events.observe(e)
 }
 
 // heldEvents is how many events can be told again: those of six hundred workers that

@@ -12,6 +12,7 @@ type API struct {
 	Group     *uint32 // that may read; nil means pitvisor, if there is such a group
 	TCP       string  // host:port, "" is none; needs TokenFile
 	TokenFile string
+	Metrics   string // host:port for metrics only; "" is none
 
 	group, tcp, token *entry
 }
@@ -75,6 +76,12 @@ func apiTCPKeys() []key[*API] {
 					a.TokenFile = e.value.text
 				}
 			},
+		},
+		{
+			Name: "metrics", Type: "address and port", Default: "none",
+			Meaning: "Where `GET /metrics` is answered for everybody who can connect, in Prometheus' text format. They are on the socket, too.",
+			Example: `metrics = "127.0.0.1:9331"`,
+			set:     func(d *decoder, e *entry, a *API) { a.Metrics = d.address(e, example) },
 		},
 	}
 }
