@@ -37,7 +37,7 @@ func (s *Supervisor) chore(o order) {
 // withLeaf opens a leaf for a moment. An error means that the leaf is gone, or
 // cannot be killed this way; either is found out when it is removed.
 func (s *Supervisor) withLeaf(o order, f func(*cgroup.Dir) error) {
-	leaf, err := o.pool.dir.OpenChild(leafName(o.n, o.start))
+	leaf, err := o.pool.openLeaf(leafName(o.n, o.start))
 	if err != nil {
 		return
 	}

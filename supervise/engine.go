@@ -155,17 +155,7 @@ func (s *Supervisor) handle(m *message) {
 	c := &s.slots[m.i]
 	switch m.in.kind {
 	case inSpawned:
-		c.proc, c.extra, c.leafID, c.pid, c.hits = m.proc, m.extra, m.leafID, int32(m.proc.PID()), m.hits
-		if c.rev != m.rev { // another was put in force meanwhile
-			now := c.rev
-			c.rev = m.rev
-			s.limitAgain(c, now)
-			c.rev = now
-		}
-		if err := s.watch(m.i); err != nil {
-			m.in.kind, m.in.leaf = inSpawnFailed, true
-			m.in.failure = &StartFailure{Phase: PhaseExec, Cause: CauseLeaf, Err: err}
-		}
+		s.takeProcess(c, m)
 	case inSpawnFailed:
 		c.proc, c.extra, c.leafID = m.proc, m.extra, m.leafID
 	case inExited, inEmpty:
@@ -191,6 +181,20 @@ func (s *Supervisor) handle(m *message) {
 	case inStart, inRestart, inUnwell, inTimer, inStop, inKill:
 	}
 	s.step(m.i, m.in)
+}
+
+// takeProcess takes over what a spawner has made.
+func (s *Supervisor) takeProcess(c *slot, m *message) {
+	c.proc, c.extra, c.leafID, c.pid, c.hits = m.proc, m.extra, m.leafID, int32(m.proc.PID()), m.hits
+	if now := c.rev; now != m.rev { // another was put in force meanwhile
+		c.rev = m.rev
+		s.limitAgain(c, now)
+		c.rev = now
+	}
+	if err := s.watch(m.i); err != nil {
+		m.in.kind, m.in.leaf = inSpawnFailed, true
+		m.in.failure = &StartFailure{Phase: PhaseExec, Cause: CauseLeaf, Err: err}
+	}
 }
 
 // step lets the machine decide about one worker, and sees to what it says.

@@ -39,10 +39,10 @@ func (s *Supervisor) startWatch(i int32) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c.extra.unwatch = cancel
 	vigil, proc, start, port := c.extra.vigil, c.proc, c.start, int(c.port)
-	dir, name := c.pool.dir, leafName(c.n, c.start)
+	pool, name := c.pool, leafName(c.n, c.start)
 	s.helpers.Go(func() {
 		defer vigil.Close() // nothing depends on it
-		leaf, err := dir.OpenChild(name)
+		leaf, err := pool.openLeaf(name)
 		if err != nil {
 			return // it is gone, and so is the worker
 		}

@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 type pool struct {
 	name string
 	dir  *cgroup.Dir
+	use  sync.RWMutex // held while dir is used by who may come after its end
 
 	dirs     [3]*cgroup.Dir // over the leaves: see above
 	evidence atomic.Bool    // a leaf counts kills for memory or refused forks
@@ -64,15 +66,36 @@ func makePool(run *registry.Run, spec PoolSpec) (*pool, error) {
 	}
 	p.crew = crew{size: spec.Size, rev: rev, held: len(spec.After) > 0}
 	p.crew.enrol()
-	// Only ps reads the record: without it a pool works as well.
-	_ = registry.SetPool(dir, registry.Pool{Name: spec.Name, Size: spec.Size})
+	p.setRecord(registry.Pool{Name: spec.Name, Size: spec.Size})
 	return p, nil
 }
 
 // remove removes the empty cgroup of the pool.
 func (p *pool) remove(run *cgroup.Dir) error {
 	err := run.RemoveChild(p.dir.Name(), p.dir.ID())
-	return errors.Join(err, p.dir.Close())
+	return errors.Join(err, p.close())
+}
+
+// close closes the pool's directory. Orders for its workers may be on their way still.
+func (p *pool) close() error {
+	p.use.Lock()
+	defer p.use.Unlock()
+	return p.dir.Close()
+}
+
+// openLeaf opens a leaf for somebody who does not know whether the worker, or the pool,
+// is still there.
+func (p *pool) openLeaf(name string) (*cgroup.Dir, error) {
+	p.use.RLock()
+	defer p.use.RUnlock()
+	return p.dir.OpenChild(name)
+}
+
+// setRecord writes the pool's record. Only ps reads it: without it a pool works as well.
+func (p *pool) setRecord(rec registry.Pool) {
+	p.use.RLock()
+	defer p.use.RUnlock()
+	_ = registry.SetPool(p.dir, rec)
 }
 
 // spec is what the pool is to be now.

@@ -98,5 +98,5 @@ func (s *Supervisor) recordPool(p *pool) {
 	}
 	rec.Omitted = p.waiting - len(rec.Waiting)
 	s.mu.Unlock()
-	_ = registry.SetPool(p.dir, rec)
+	p.setRecord(rec)
 }

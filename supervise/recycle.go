@@ -147,7 +147,7 @@ func (s *Supervisor) measurable() []measurement {
 
 // look returns an error when the worker holds too much.
 func (m *measurement) look() error {
-	leaf, err := m.pool.dir.OpenChild(m.leaf)
+	leaf, err := m.pool.openLeaf(m.leaf)
 	if err != nil {
 		return nil // it has ended
 	}

@@ -208,7 +208,7 @@ func (s *Supervisor) finish() error {
 		if err != nil && stopErr == nil {
 			errs = append(errs, fmt.Errorf("remove pool %s: %w", p.name, err))
 		}
-		errs = append(errs, p.dir.Close())
+		errs = append(errs, p.close())
 	}
 	for i := range s.slots {
 		s.slots[i].drop()
