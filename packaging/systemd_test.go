@@ -143,9 +143,7 @@ func testService(t *testing.T, h host) {
 	if out := h.root("pitvisor", "ps"); !strings.Contains(out, filepath.Base(first)) || !strings.Contains(out, "2/2") {
 		t.Errorf("pitvisor ps:\n%s", out)
 	}
-	if out, code := h.try("systemctl", "reload", unit); code == 0 {
-		t.Errorf("reload does something: %s", out)
-	}
+	testReload(t, h)
 	h.root("systemctl", "restart", unit)
 	if second := h.up(unit, h.cgroup(unit)); second == first {
 		t.Errorf("after the restart it is the same run: %s", second)
@@ -159,6 +157,32 @@ func testService(t *testing.T, h host) {
 	}
 	if left := h.root("ls", "-A", "/run/pitvisor"); left != "" {
 		t.Errorf("left in /run/pitvisor: %s", left)
+	}
+}
+
+// testReload: what has changed is changed, in the same run; what is wrong is refused.
+func testReload(t *testing.T, h host) {
+	run := h.up(unit, h.cgroup(unit))
+	h.configure("pitvisor.toml", "comand = 1\n")
+	h.root("systemctl", "reload", unit)
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		status := h.property(unit, "StatusText")
+		return strings.Contains(status, "was not reloaded") && strings.Contains(status, "comand"), "the status is " + status
+	})
+	h.configure("pitvisor.toml", strings.Replace(workers, "size = 2", "user = \"pitvisor\"\nsize = 3", 1))
+	h.root("systemctl", "reload", unit)
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		out := h.root("pitvisor", "ps")
+		return strings.Contains(out, "3/3") && strings.Contains(out, filepath.Base(run)), "pitvisor ps:\n" + out
+	})
+	h.configure("pitvisor.toml", strings.Replace(workers, "size", "user = \"pitvisor\"\nsize", 1))
+	h.root("systemctl", "reload", unit)
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		out := h.root("pitvisor", "ps")
+		return strings.Contains(out, "2/2"), "pitvisor ps:\n" + out
+	})
+	if state := h.property(unit, "ActiveState"); state != "active" {
+		t.Errorf("after the reloads the unit is %s", state)
 	}
 }
 
@@ -179,7 +203,7 @@ func testKillModeProcess(t *testing.T, h host) {
 	before := h.killMain(unit, h.cgroup(unit))
 	h.none(h.cgroup(unit), before)
 	h.up(unit, h.cgroup(unit))
-	if said := h.said(); !strings.Contains(said, `"swept what earlier owners left","runs":1,"processes":4`) {
+	if said := h.said(); !strings.Contains(said, "swept 1 run with 4 processes") { // by ExecStopPost=
 		t.Errorf("it says %s, want that it has swept", said)
 	}
 	h.root("systemctl", "stop", unit)
