@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pitvisor/pitvisor/internal/probe"
+	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
 // told is a difference on lines: "web size live 1 2".
@@ -73,6 +74,7 @@ func TestTheStrongestEffectCounts(t *testing.T) {
 
 // Whatever a key changes is told of, under the key's name.
 func TestDiffSeesEveryKey(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
 	base := good(t, "[pool.web]\ncommand = [\"/bin/true\"]\nready.fd = 4\n").Pools[0]
 	other := map[string]string{ // where the example is the default, or of another machine
 		"env_file": "env_file = \"" + file(t, "x.env", "A=1\n") + "\"", "user": "user = \"nobody\"", "group": "group = 12", "groups": "groups = [5]",

@@ -157,7 +157,7 @@ func owned(t *testing.T, change func(dir string) error) error {
 }
 
 func TestDropInsAreNobodyElses(t *testing.T) {
-	linuxtest.NeedRoot(t) // to give files away
+	linuxtest.NeedRoot(t, "to give a file to another user")
 	const foreign = ": it belongs to the user with ID 65534, who is neither root nor you nor the owner of the main file: let it belong to one of them, or remove it"
 	const open = ": everybody may write to it, but not to the main file: take that right away with chmod o-w"
 	for name, tc := range map[string]struct {

@@ -53,8 +53,12 @@ func TestWays(t *testing.T) {
 			if p.Comm != filepath.Base(os.Args[0])[:min(15, len(filepath.Base(os.Args[0])))] {
 				t.Errorf("Comm = %q", p.Comm)
 			}
-			if strings.Contains(c.words, "uid") != (p.UID == 65534) {
-				t.Errorf("UID = %d", p.UID)
+			want := uint32(os.Getuid())
+			if strings.Contains(c.words, "uid") {
+				want = 65534
+			}
+			if p.UID != want {
+				t.Errorf("UID = %d, want %d", p.UID, want)
 			}
 			if p.Cgroup != "job/0.1" || p.Run != "" || p.Age > 10*time.Second || time.Since(p.Started) > 10*time.Second || p.Started.After(time.Now()) {
 				t.Errorf("cgroup %q, run %q, age %v, started %v", p.Cgroup, p.Run, p.Age, p.Started)

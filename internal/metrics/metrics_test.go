@@ -31,7 +31,6 @@ const patience = 30 * time.Second
 // begin runs a supervisor of the pools that is counted, and returns what scrapes it.
 func begin(t *testing.T, pools ...supervise.PoolSpec) (*supervise.Supervisor, func() map[string]float64) {
 	t.Helper()
-	linuxtest.NeedRoot(t)
 	root, err := cgroup.Open(linuxtest.Cgroup(t))
 	if err != nil {
 		t.Fatal(err)
