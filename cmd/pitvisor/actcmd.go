@@ -120,7 +120,7 @@ func (a *app) printOutcomes(out *api.Done, done string) {
 func (a *app) askCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.statusCommand(), a.eventsCommand(), a.waitCommand(), a.inspectCommand(), a.historyCommand(),
-		a.startCommand(), a.stopCommand(), a.restartCommand(), a.scaleCommand(),
+		a.startCommand(), a.stopCommand(), a.restartCommand(), a.reloadCommand(), a.scaleCommand(),
 		a.signalCommand(),
 		a.actionCommand("freeze", "stop all processes of workers without their knowing", freezeLong, "froze", (*api.Client).Freeze),
 		a.actionCommand("thaw", "let frozen workers go on", thawLong, "thawed", (*api.Client).Thaw),

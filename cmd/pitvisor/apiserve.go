@@ -166,7 +166,7 @@ func (s *session) startAPI(sup *supervise.Supervisor) {
 	a := s.api
 	a.server = server.New(server.Options{
 		Run: s.run, Supervisor: sup, Log: s.log, Config: s.cfg.Path, Tier: hostTier(s.root.Dir),
-		Command: s.commandOf, History: s.readHistory, ReaderGID: a.reader, Token: a.token, Metrics: a.counts.Handler(s.run, sup), Reload: s.reload,
+		Command: s.commandOf, History: s.readHistory, ReaderGID: a.reader, Token: a.token, Metrics: a.counts.Handler(s.run, sup), Reload: s.reloadAsked,
 	})
 	serve := func(l net.Listener) {
 		s.group.Go(func() {

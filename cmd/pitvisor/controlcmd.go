@@ -106,6 +106,9 @@ func printChanged(w io.Writer, c *api.Changed, done string, waited bool) {
 			fmt.Fprintf(w, "%s: %s\n", name, list.text)
 		}
 	}
+	if len(c.Workers)+len(c.Added)+len(c.Removed)+len(c.Scaled)+len(c.Updated)+len(c.Rollouts) == 0 {
+		fmt.Fprintln(w, "nothing has changed")
+	}
 	for _, r := range c.Rollouts {
 		switch {
 		case r.Error != "":
