@@ -178,7 +178,10 @@ func enableIn(dir, controller string) error {
 // that equal reasons for a skip stay equal.
 func parentWord(dir string) string {
 	if strings.HasPrefix(filepath.Base(dir), groupPrefix) {
-		return filepath.Dir(dir)
+		dir = filepath.Dir(dir)
+	}
+	if strings.HasPrefix(filepath.Base(dir), "linuxtest-confine-") {
+		return "the delegated cgroup" // of package confine
 	}
 	return dir
 }
