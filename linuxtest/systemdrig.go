@@ -48,15 +48,7 @@ func (r systemdRig) mount() error {
 	}
 	root := r.Root != "/"
 	if root || r.Own {
-		if err := mountAll(mountPoint{"tmpfs", r.Stage, "tmpfs", 0, "mode=755"}); err != nil {
-			return err
-		}
-		if err := unix.Chdir(r.Stage); err != nil {
-			return err
-		}
-	}
-	if root {
-		if err := r.enterRoot(); err != nil {
+		if err := r.setStage(); err != nil {
 			return err
 		}
 	}
@@ -94,6 +86,21 @@ func (r systemdRig) mount() error {
 		return r.identify()
 	}
 	return nil
+}
+
+// setStage gives overlays the memory for their changes, and enters the root if it is
+// another one.
+func (r systemdRig) setStage() error {
+	if err := mountAll(mountPoint{"tmpfs", r.Stage, "tmpfs", 0, "mode=755"}); err != nil {
+		return err
+	}
+	if err := unix.Chdir(r.Stage); err != nil {
+		return err
+	}
+	if r.Root == "/" {
+		return nil
+	}
+	return r.enterRoot()
 }
 
 // enterRoot makes an overlay of another root file system the root, with /dev, /sys
