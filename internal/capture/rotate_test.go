@@ -59,7 +59,7 @@ func (r *numberReader) read() error {
 		}
 		n, err := strconv.ParseInt(strings.TrimSpace(string(line.Text)), 10, 64)
 		if err != nil || n != r.next || line.Off != n*100 {
-			return fmt.Errorf("line %q at %d (lost %d), want number %d: %v", line.Text, line.Off, line.Lost, r.next, err)
+			return fmt.Errorf("line %.200q at %d (lost %d), want number %d: %v", line.Text, line.Off, line.Lost, r.next, err)
 		}
 		r.next++
 		r.got += 100

@@ -99,3 +99,25 @@ func TestTimesStaySmall(t *testing.T) {
 		t.Error("no absolute mark")
 	}
 }
+
+// A line that came just after another one and before a pause has its own time,
+// not that of the line after the pause.
+func TestMarkBeforeAPause(t *testing.T) {
+	r := &recorder{path: filepath.Join(t.TempDir(), "0.stdout.times")}
+	first := time.Now()
+	at := []time.Time{first, first.Add(5 * time.Millisecond), first.Add(time.Hour)}
+	for i, now := range at {
+		if err := r.note(int64(i+1)*10, -1, now, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	times, _, err := readTimes(r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range at {
+		if got, ok := times.At(int64(i+1) * 10); !ok || got.UnixMicro() != want.UnixMicro() {
+			t.Errorf("time of line %d = %v, %v; want %v", i, got, ok, want)
+		}
+	}
+}
