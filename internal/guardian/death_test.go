@@ -17,7 +17,7 @@ func TestRunEndsWithItsOwner(t *testing.T) {
 		o := started(t, linuxtest.Cgroup(t), kind, "double-fork", "stay")
 		guard := o.hold(t)
 		o.Kill(t)
-		linuxtest.CgroupGone(t, o.run, second)
+		linuxtest.CgroupGone(t, o.run, second())
 		gone(t, guard)
 	})
 }
@@ -30,7 +30,7 @@ func TestRunEndsWithAnOwnerThatExits(t *testing.T) {
 			t.Fatal(err)
 		}
 		linuxtest.ExitCause(t, o.Wait(t, within), 0)
-		linuxtest.CgroupGone(t, o.run, second)
+		linuxtest.CgroupGone(t, o.run, second())
 	})
 }
 
@@ -74,7 +74,7 @@ func bystanders(t *testing.T, root string) {
 	t.Cleanup(func() {
 		linuxtest.SurvivesAs(t, other.Process)
 		other.Kill(t)
-		linuxtest.CgroupGone(t, other.run, second)
+		linuxtest.CgroupGone(t, other.run, second())
 	})
 	linuxtest.Unaffected(t, other.run)
 }
@@ -123,7 +123,7 @@ func TestOwnerKilledAtRandomInstants(t *testing.T) {
 			o.Kill(t)
 			if o.guarded() {
 				guarded++
-				linuxtest.CgroupGone(t, o.run, second)
+				linuxtest.CgroupGone(t, o.run, second())
 				return
 			}
 			sweep(t, root) // it had made its run, perhaps, and no guardian yet
@@ -211,7 +211,7 @@ func TestFrozenRunIsKilled(t *testing.T) {
 		o := started(t, linuxtest.Cgroup(t), kind, "fork-bomb", "4")
 		o.order(t, "freeze")
 		o.Kill(t)
-		linuxtest.CgroupGone(t, o.run, second)
+		linuxtest.CgroupGone(t, o.run, second())
 	})
 }
 
@@ -221,7 +221,7 @@ func TestForkBombIsKilled(t *testing.T) {
 			o := started(t, linuxtest.Cgroup(t), kind, bomb...)
 			pause(20 * time.Millisecond)
 			o.Kill(t)
-			linuxtest.CgroupGone(t, o.run, second)
+			linuxtest.CgroupGone(t, o.run, second())
 		}
 	})
 }
@@ -236,7 +236,7 @@ func TestUnknownCgroupsAreEmptiedAndLeft(t *testing.T) {
 	guard := o.hold(t)
 	o.order(t, "nest")
 	o.Kill(t)
-	linuxtest.Wait(t, second, func() (bool, string) { return len(linuxtest.Members(root)) == 0, "there are processes" })
+	linuxtest.Wait(t, second(), func() (bool, string) { return len(linuxtest.Members(root)) == 0, "there are processes" })
 	gone(t, guard)
 	if left := dirs(t, filepath.Join(o.run, "job")); len(left) != 1 || left[0] != "other" {
 		t.Errorf("left: %v, want only the directory that it did not know", left)
@@ -280,7 +280,7 @@ func TestKillOfTheProcessGroupMissesTheGuardian(t *testing.T) {
 			t.Fatal(err)
 		}
 		linuxtest.StoppedBy(t, o.Wait(t, within), unix.SIGKILL)
-		linuxtest.CgroupGone(t, o.run, second)
+		linuxtest.CgroupGone(t, o.run, second())
 	})
 }
 
@@ -309,7 +309,7 @@ func TestManyOwnersAtOnce(t *testing.T) {
 	}
 	begin := time.Now()
 	for _, o := range owners {
-		linuxtest.CgroupGone(t, o.run, second-min(second, time.Since(begin)))
+		linuxtest.CgroupGone(t, o.run, second()-min(second(), time.Since(begin)))
 	}
 	t.Logf("%d runs were gone after %v", n, time.Since(begin))
 }

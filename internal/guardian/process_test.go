@@ -231,7 +231,7 @@ func TestGuardianTakesNoSignals(t *testing.T) {
 			}
 		}
 		o.Kill(t)
-		linuxtest.CgroupGone(t, o.run, second)
+		linuxtest.CgroupGone(t, o.run, second())
 		gone(t, guard)
 	})
 }
@@ -314,7 +314,7 @@ func TestCommandOfAnotherUserCannotHarmIt(t *testing.T) {
 			t.Errorf("%d attacks, want 11", len(results))
 		}
 		o.Kill(t)
-		linuxtest.CgroupGone(t, o.run, second)
+		linuxtest.CgroupGone(t, o.run, second())
 	})
 }
 
@@ -391,7 +391,7 @@ func TestSandboxGetsAProgram(t *testing.T) {
 	noLeaks(t)
 	o := started(t, linuxtest.Cgroup(t), "sandbox", "double-fork", "stay")
 	o.Kill(t)
-	linuxtest.CgroupGone(t, o.run, second)
+	linuxtest.CgroupGone(t, o.run, second())
 }
 
 func TestStartRefusesWhatItCannotDo(t *testing.T) {

@@ -88,7 +88,7 @@ func TestExamplesBecomeReadyAndStop(t *testing.T) {
 			if err := r.main.Signal(unix.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-			r.mustExit(5 * time.Second)
+			r.mustExit(20 * time.Second)
 			t.Logf("%s stopped within %v", e.name, time.Since(begin).Round(time.Millisecond))
 		})
 	}
@@ -104,7 +104,7 @@ func TestR08ExamplesStopDuringStartup(t *testing.T) {
 			for _, after := range []time.Duration{0, 20, 100, 400} {
 				r, _ := e.begin(t)
 				timer := time.AfterFunc(after*time.Millisecond, func() { _ = r.main.Signal(unix.SIGTERM) })
-				r.mustExit(after*time.Millisecond + 5*time.Second)
+				r.mustExit(after*time.Millisecond + 20*time.Second)
 				timer.Stop()
 			}
 		})
