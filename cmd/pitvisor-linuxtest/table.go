@@ -1,13 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
-	"path"
-	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/pitvisor/pitvisor/linuxtest/vm"
 )
@@ -30,34 +25,7 @@ func printReport(out *printer, r *vm.Report) {
 	if len(r.Dropped) > 0 {
 		fmt.Fprintf(&b, "by choice not run on this kernel: %s\n", strings.Join(r.Dropped, " "))
 	}
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "program\tpass\tfail\tskip\tseconds\t")
-	reasons := map[string]int{}
-	var slow []vm.Slow
-	for _, o := range r.Programs {
-		pass, fail, skip, took := "-", "-", "-", "-"
-		if o.Tests != nil {
-			pass, fail, skip = fmt.Sprint(o.Tests.Passed), fmt.Sprint(len(o.Tests.Failed)), fmt.Sprint(len(o.Tests.Skipped))
-			for _, s := range o.Tests.Skipped {
-				reasons[s.Reason]++
-			}
-			for _, s := range o.Tests.Slow {
-				slow = append(slow, vm.Slow{Test: path.Base(o.Name) + " " + s.Test, Seconds: s.Seconds})
-			}
-		}
-		if o.Exit != nil {
-			took = fmt.Sprintf("%.1f", o.Exit.Seconds)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Name, pass, fail, skip, took, o.Why)
-	}
-	_ = w.Flush() // into memory
-	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
-		fmt.Fprintf(&b, "skipped: %3d %s\n", reasons[reason], reason)
-	}
-	slices.SortFunc(slow, func(a, b vm.Slow) int { return cmp.Compare(b.Seconds, a.Seconds) })
-	for _, s := range slow[:min(len(slow), 10)] {
-		fmt.Fprintf(&b, "slow: %5.1f s %s\n", s.Seconds, s.Test)
-	}
+	printPrograms(&b, r)
 	printTrouble(&b, r)
 	out.raw(b.String())
 }
