@@ -63,7 +63,7 @@ func journalWorld(args []string) int {
 
 // Each line of a pool with journal = true comes to the journal with its fields.
 func TestOutputToTheJournal(t *testing.T) {
-	linuxtest.NeedRoot(t, "to mount")
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	w := newWorld(t)
 	path := w.config(`
 [pool.web]
