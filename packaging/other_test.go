@@ -1,6 +1,11 @@
 package packaging
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -90,6 +95,25 @@ func testTarballHost(t *testing.T, tarball string) {
 	h.configure("pitvisor.toml", strings.Replace(workers, "size", "user = \"pitvisor\"\nsize", 1))
 	h.root("systemctl", "start", unit)
 	h.up(unit, h.cgroup(unit))
+	h.inItsLeaf()
 	h.root("systemctl", "stop", unit)
 	h.gone(h.cgroup(unit))
+}
+
+// inItsLeaf checks who has put the supervisor into a cgroup of its own: systemd, where it
+// knows DelegateSubgroup=, else the supervisor itself.
+func (h host) inItsLeaf() {
+	h.t.Helper()
+	out := h.root("systemctl", "--version")
+	var version int
+	if _, err := fmt.Sscanf(out, "systemd %d", &version); err != nil {
+		h.t.Fatalf("systemctl --version says %q", out)
+	}
+	leaf := filepath.Join(h.cgroup(unit), "supervisor")
+	if members := linuxtest.Members(leaf); version >= 254 && len(members) != 1 {
+		h.t.Errorf("systemd %d: in %s are %v, want the supervisor", version, leaf, members)
+	} else if _, err := os.Stat(leaf); version < 254 && !errors.Is(err, fs.ErrNotExist) {
+		h.t.Errorf("systemd %d knows no DelegateSubgroup=, and there is %s (%v)", version, leaf, err)
+	}
+	h.t.Logf("systemd %d", version)
 }
