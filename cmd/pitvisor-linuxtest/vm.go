@@ -177,13 +177,15 @@ func prepare(ctx context.Context, o *options, out *printer) (*lane, error) {
 	return l, nil
 }
 
-// all runs every kernel or system, a few at a time.
+// all runs every kernel or system, a few at a time; those with most programs first,
+// so that none is left for the end alone.
 func (l *lane) all(ctx context.Context, names []string, one func(context.Context, string) (*vm.Report, error)) ([]*vm.Report, error) {
 	reports := make([]*vm.Report, len(names))
 	failed := make([]error, len(names))
 	turns := make(chan struct{}, max(1, l.o.at))
 	var wg sync.WaitGroup
-	for i, name := range names {
+	for _, i := range l.order(names) {
+		name := names[i]
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
@@ -192,6 +194,18 @@ func (l *lane) all(ctx context.Context, names []string, one func(context.Context
 	}
 	wg.Wait()
 	return reports, errors.Join(failed...)
+}
+
+// order is the places of the names in the order of their start.
+func (l *lane) order(names []string) []int {
+	places := make([]int, len(names))
+	programs := make([]int, len(names))
+	for i, name := range names {
+		chosen, _ := l.only.choose(l.payload.Programs, name)
+		places[i], programs[i] = i, len(chosen)
+	}
+	slices.SortStableFunc(places, func(a, b int) int { return programs[b] - programs[a] })
+	return places
 }
 
 func (l *lane) one(ctx context.Context, name string) (*vm.Report, error) {
