@@ -20,7 +20,7 @@ func (s *Server) appendStatus(b []byte, seq uint64, workers []supervise.WorkerSt
 		b = make([]byte, 0, 1024+len(workers)*workerBytes)
 	}
 	b = append(b, `{"run":`...)
-	b = appendJSON(b, s.wireRun())
+	b = appendJSON(b, s.self)
 	b = append(b, `,"seq":`...)
 	b = strconv.AppendUint(b, seq, 10)
 	b = append(b, `,"pools":`...)

@@ -69,6 +69,7 @@ type Server struct {
 	routes []route
 	slow   time.Duration // how long a reader may take for a batch of a stream
 
+	self  api.Run
 	lines lines
 
 	mu     sync.Mutex                    // guards what follows
@@ -84,6 +85,7 @@ func New(o Options) *Server {
 		frozen: map[supervise.WorkerID]uint64{},
 		routes: table(),
 		slow:   slowTime,
+		self:   wireRun(&o),
 	}
 	s.http = &http.Server{
 		Handler:           s,
