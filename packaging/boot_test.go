@@ -22,7 +22,15 @@ func booted(t *testing.T) host {
 	if name := read(t, "/proc/1/comm"); name != "systemd\n" {
 		t.Fatalf("PID 1 is %q", name)
 	}
-	return host{t: t, run: "/run", units: "systemd/system", top: "/sys/fs/cgroup"}
+	h := host{t: t, run: "/run", units: "systemd/system", top: "/sys/fs/cgroup"}
+	t.Cleanup(func() {
+		if t.Failed() {
+			status, _ := h.try("systemctl", "status", "--no-pager", "--full", unit)
+			journal, _ := h.try("journalctl", "--no-pager", "-n", "40")
+			t.Logf("%s\n%s\n%s", status, h.said(), journal)
+		}
+	})
+	return h
 }
 
 // brought is the package that the lane has brought along.

@@ -13,7 +13,7 @@ import (
 )
 
 // patience is for processors that are emulated, and shared.
-const patience = 2 * time.Minute
+const patience = 100 * time.Second
 
 // host is a machine with systemd as PID 1, with a /usr, /etc and /var of its own, and
 // with dpkg: packages are installed there as on any other, and nothing of it stays.
