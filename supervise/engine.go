@@ -114,9 +114,12 @@ func (s *Supervisor) fire() {
 				break
 			}
 		}
+		busy := len(s.busy) > 0
 		s.mu.Unlock()
 		s.observe()
-		s.carryOut()
+		if busy {
+			s.carryOut()
+		}
 	}
 	s.flushKills()
 }
@@ -129,9 +132,12 @@ func (s *Supervisor) handleAll(msgs []message) []message {
 			s.handle(&rest[n])
 			n++
 		}
+		busy := len(s.busy) > 0
 		s.mu.Unlock()
 		s.observe()
-		s.carryOut()
+		if busy {
+			s.carryOut()
+		}
 		rest = rest[n:]
 	}
 	return msgs
