@@ -58,6 +58,7 @@ func (a *app) logsCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.follow, "follow", "f", false, "go on with what is printed from now on, until interrupted")
 	flags.IntVarP(&f.last, "lines", "n", -1, "only the last lines, of all workers together (default: all, with -f and without --since 10)")
+	flags.Lookup("lines").DefValue = "0" // which is not printed; the text says it
 	flags.StringVar(&f.since, "since", "", "only lines since then")
 	flags.StringVar(&f.until, "until", "", "only lines before then")
 	flags.StringVar(&f.stream, "stream", "", "only stdout or stderr")

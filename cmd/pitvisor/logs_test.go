@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -282,5 +283,26 @@ func TestLogsOfAFileThatCanNotBeRead(t *testing.T) {
 	out, stderr, code := w.logs("--raw")
 	if out != "good\n" || code != exitFailed || !strings.Contains(stderr, path) {
 		t.Errorf("logs = %q, %q, exit %d; want the good one and an error that names %s", out, stderr, code, path)
+	}
+}
+
+// Who may not read the files is told so, with the way out.
+func TestLogsOfAnotherUser(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
+	w := &logsWorld{t: t, state: t.TempDir()}
+	s := w.run(1, capture.Options{})
+	w.end(s, w.start(s, "web", 0))
+	if err := os.Chmod(filepath.Join(w.state, "logs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{}, {"-f"}} {
+		argv := linuxtest.Helper(t, "pitvisor", append([]string{"logs", "--state-dir", w.state}, args...)...)
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != exitSelf || !strings.Contains(string(out), "permission denied") || !strings.Contains(string(out), "hint: read it as the user") {
+			t.Errorf("logs %q: exit %d, %v, %s", args, code, err, out)
+		}
 	}
 }

@@ -42,17 +42,17 @@ func (l *logReader) show() error {
 	if l.flags.follow {
 		var err error
 		if l.watch, err = logfile.NewWatch(l.root); err != nil {
-			return failHint(exitUsage, fmt.Errorf("follow output: %w", err), l.whereHint())
+			return l.cannot(fmt.Errorf("follow output: %w", err))
 		}
 		defer l.watch.Close() // a second time if it has ended
 	}
 	all, err := logfile.Runs(l.root)
 	if err != nil {
-		return exit.AsSelf(err)
+		return l.cannot(err)
 	}
 	for _, r := range wantedRuns(all, l.flags.run) {
 		if err := l.addRun(r); err != nil {
-			return exit.AsSelf(err)
+			return l.cannot(err)
 		}
 	}
 	if len(l.fresh) == 0 && !l.flags.follow {
@@ -83,6 +83,17 @@ func (l *logReader) nothing(all []logfile.Run) error {
 			"pools with output: "+strings.Join(slices.Compact(l.pools), ", "))
 	}
 	return nil // a run that has printed nothing
+}
+
+// cannot is the end of it: the directories can not be looked at.
+func (l *logReader) cannot(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return failHint(exitSelf, err, "read it as the user whose supervisor it is, or as root")
+	case errors.Is(err, fs.ErrNotExist):
+		return failHint(exitUsage, err, l.whereHint())
+	}
+	return fail(exitSelf, err)
 }
 
 func (l *logReader) whereHint() string {
@@ -170,7 +181,7 @@ func (l *logReader) follow() error {
 		for _, c := range changes {
 			src, err := l.change(c)
 			if err != nil {
-				return exit.AsSelf(err)
+				return l.cannot(err)
 			}
 			if src != nil {
 				changed = append(changed, *src)
