@@ -253,7 +253,7 @@ func since() map[string]version {
 		"memory.high": {4, 5}, "memory.max": {4, 5}, "memory.oom.group": {4, 19}, "pids.max": {4, 5}, "pids.events": {4, 11},
 		"cpu.pressure": {5, 2}, "io.pressure": {5, 2}, "memory.pressure": {5, 2},
 		"cgroup.kill": {5, 14}, "memory.peak": {5, 19}, "memory.reclaim": {5, 19}, "cgroup.pressure": {6, 1},
-		"pids.peak": {6, 2}, "pidfs": {6, 9}, "PIDFD_GET_INFO": {6, 13}, "pidfd file handle": {6, 14}, "PIDFD_INFO_EXIT": {6, 15},
+		"pids.peak": {6, 1}, "pidfs": {6, 9}, "PIDFD_GET_INFO": {6, 13}, "pidfd file handle": {6, 14}, "PIDFD_INFO_EXIT": {6, 15},
 		"CLONE_PIDFD_AUTOKILL": {7, 1},
 	}
 }
