@@ -82,7 +82,7 @@ func TestWhatAKernelMustHave(t *testing.T) {
 		{"5.10.0-32-cloud-amd64", old, []string{"cpu.max (there since 4.15)"}},
 		{"6.1", old, []string{
 			"cgroup.kill (there since 5.14)", "cgroup.pressure (there since 6.1)", "cpu.max (there since 4.15)",
-			"memory.peak (there since 5.19)", "memory.reclaim (there since 5.19)",
+			"memory.peak (there since 5.19)", "memory.reclaim (there since 5.19)", "pids.peak (there since 6.1)",
 		}},
 	}
 	for _, test := range tests {
