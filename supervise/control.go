@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,7 +105,11 @@ func (s *Supervisor) Signal(ctx context.Context, sel Selector, sig unix.Signal) 
 			if !c.lives() || c.proc == nil {
 				return
 			}
-			if err := c.proc.Signal(sig); err != nil {
+			err := c.proc.Signal(sig)
+			switch {
+			case errors.Is(err, os.ErrProcessDone):
+				return // what comes of that is on its way
+			case err != nil:
 				errs = append(errs, fmt.Errorf("signal %v: %w", c.id(), err))
 				return
 			}
