@@ -2,15 +2,14 @@ package capture
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/logfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,39 +21,28 @@ const watchPace = time.Millisecond
 // watch is one inotify descriptor for all files: a watch for each pool's
 // directory, not for each file, so the usual limit on watches is out of reach.
 type watch struct {
-	file *os.File // waits in Go's poller, so no thread is blocked
+	inotify *logfile.Inotify
 
 	mu   sync.Mutex // guards dirs
 	dirs map[int32]*poolDir
 }
 
 func newWatch() (*watch, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	inotify, err := logfile.NewInotify()
 	if err != nil {
 		return nil, explainInotify("watch", "output files", err)
 	}
-	return &watch{file: os.NewFile(uintptr(fd), "inotify"), dirs: make(map[int32]*poolDir)}, nil
+	return &watch{inotify: inotify, dirs: make(map[int32]*poolDir)}, nil
 }
 
 // add watches the files in the directory of a pool.
 func (w *watch) add(dir *poolDir) error {
-	conn, err := w.file.SyscallConn()
+	wd, err := w.inotify.Add(dir.path, unix.IN_MODIFY|unix.IN_DONT_FOLLOW)
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", dir.path, err)
-	}
-	var wd int
-	var addErr error
-	err = conn.Control(func(fd uintptr) {
-		wd, addErr = unix.InotifyAddWatch(int(fd), dir.path, unix.IN_MODIFY|unix.IN_ONLYDIR|unix.IN_DONT_FOLLOW)
-	})
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", dir.path, err)
-	}
-	if addErr != nil {
-		return explainInotify("watch", dir.path, addErr)
+		return explainInotify("watch", dir.path, err)
 	}
 	w.mu.Lock()
-	w.dirs[int32(wd)] = dir
+	w.dirs[wd] = dir
 	w.mu.Unlock()
 	return nil
 }
@@ -66,7 +54,7 @@ func (w *watch) dir(wd int32) *poolDir {
 }
 
 func (w *watch) close() error {
-	if err := w.file.Close(); err != nil {
+	if err := w.inotify.Close(); err != nil {
 		return fmt.Errorf("close watch of output files: %w", err)
 	}
 	return nil
@@ -79,7 +67,8 @@ func (s *Store) runWatch() {
 	defer pace.Stop()
 	for {
 		<-pace.C
-		n, err := s.watch.file.Read(buf)
+		var last *segment // most events of a buffer are for the same file
+		err := s.watch.inotify.Read(buf, func(e logfile.InotifyEvent) { last = s.dispatch(e, last) })
 		if errors.Is(err, fs.ErrClosed) {
 			return
 		}
@@ -87,32 +76,28 @@ func (s *Store) runWatch() {
 			s.warnOnce("watch", fmt.Errorf("read changes of output files: %w", err))
 			return
 		}
-		s.dispatch(buf[:n])
 		pace.Reset(watchPace)
 	}
 }
 
-// dispatch handles a buffer of struct inotify_event, each followed by a name.
-func (s *Store) dispatch(buf []byte) {
-	var last *segment // most events of a buffer are for the same file
-	for len(buf) >= unix.SizeofInotifyEvent {
-		wd := int32(binary.NativeEndian.Uint32(buf[0:4]))
-		mask := binary.NativeEndian.Uint32(buf[4:8])
-		size := int(binary.NativeEndian.Uint32(buf[12:16]))
-		name, _, _ := bytes.Cut(buf[unix.SizeofInotifyEvent:unix.SizeofInotifyEvent+size], []byte{0})
-		buf = buf[unix.SizeofInotifyEvent+size:]
-		if mask&unix.IN_Q_OVERFLOW != 0 {
-			// The kernel dropped events, so every file may have changed.
-			for _, seg := range s.current() {
-				s.changed(seg)
-			}
-			continue
-		}
-		if seg := s.lookup(wd, name); seg != nil && seg != last {
+// dispatch handles one event and returns the segment that it was about. last is
+// that of the event before, which need not be told again.
+func (s *Store) dispatch(e logfile.InotifyEvent, last *segment) *segment {
+	if e.Mask&unix.IN_Q_OVERFLOW != 0 {
+		// The kernel dropped events, so every file may have changed.
+		for _, seg := range s.current() {
 			s.changed(seg)
-			last = seg
 		}
+		return nil
 	}
+	seg := s.lookup(e.Watch, e.Name)
+	if seg == nil {
+		return last
+	}
+	if seg != last {
+		s.changed(seg)
+	}
+	return seg
 }
 
 // lookup finds the segment that is being written to the file with this name.

@@ -1,13 +1,10 @@
 package logfile
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -21,9 +18,9 @@ const watchPace = time.Millisecond
 // Watch tells of runs, pools and streams that change, with one inotify
 // descriptor and one watch for each directory.
 type Watch struct {
-	file *os.File
-	dirs map[int32]watched
-	wds  map[string]bool
+	inotify *Inotify
+	dirs    map[int32]watched
+	wds     map[string]bool
 }
 
 // watched is a directory that is watched.
@@ -41,13 +38,13 @@ type Change struct {
 
 // NewWatch watches root for new runs. The caller owes a Close.
 func NewWatch(root string) (*Watch, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	inotify, err := NewInotify()
 	if err != nil {
 		return nil, watchError(root, "fs.inotify.max_user_instances", err)
 	}
-	w := &Watch{file: os.NewFile(uintptr(fd), "inotify"), dirs: map[int32]watched{}, wds: map[string]bool{}}
+	w := &Watch{inotify: inotify, dirs: map[int32]watched{}, wds: map[string]bool{}}
 	if err := w.add(watched{path: root}, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
-		_ = w.file.Close() // the other error matters
+		_ = inotify.Close() // the other error matters
 		return nil, err
 	}
 	return w, nil
@@ -67,22 +64,11 @@ func (w *Watch) add(d watched, mask uint32) error {
 	if w.wds[d.path] {
 		return nil
 	}
-	conn, err := w.file.SyscallConn()
+	wd, err := w.inotify.Add(d.path, mask)
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", d.path, err)
+		return watchError(d.path, "fs.inotify.max_user_watches", err)
 	}
-	var wd int
-	var addErr error
-	err = conn.Control(func(fd uintptr) {
-		wd, addErr = unix.InotifyAddWatch(int(fd), d.path, mask|unix.IN_ONLYDIR)
-	})
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", d.path, err)
-	}
-	if addErr != nil {
-		return watchError(d.path, "fs.inotify.max_user_watches", addErr)
-	}
-	w.dirs[int32(wd)] = d
+	w.dirs[wd] = d
 	w.wds[d.path] = true
 	return nil
 }
@@ -95,57 +81,66 @@ func watchError(path, sysctl string, err error) error {
 }
 
 // Close ends a Run.
-func (w *Watch) Close() error { return w.file.Close() }
+func (w *Watch) Close() error { return w.inotify.Close() }
 
 // Run hands out changes in batches until ctx is done, and returns nil then, or
 // until f returns an error, which it returns.
 func (w *Watch) Run(ctx context.Context, f func([]Change) error) error {
-	stop := context.AfterFunc(ctx, func() { _ = w.file.Close() }) // ends the read
+	stop := context.AfterFunc(ctx, func() { _ = w.inotify.Close() }) // ends the read
 	defer stop()
 	buf := make([]byte, 64<<10)
 	pace := time.NewTimer(0)
 	defer pace.Stop()
 	for {
 		<-pace.C
-		n, err := w.file.Read(buf)
+		var b batch
+		err := w.inotify.Read(buf, func(e InotifyEvent) { w.event(e, &b) })
 		if ctx.Err() != nil || errors.Is(err, fs.ErrClosed) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read changes of output files: %w", err)
 		}
-		if err := f(w.changes(buf[:n])); err != nil {
+		if err := f(b.changes()); err != nil {
 			return err
 		}
 		pace.Reset(watchPace)
 	}
 }
 
-// changes takes a buffer of struct inotify_event apart, each followed by a name.
-func (w *Watch) changes(buf []byte) []Change {
-	var all []Change
-	seen := map[Change]bool{}
-	for len(buf) >= unix.SizeofInotifyEvent {
-		wd := int32(binary.NativeEndian.Uint32(buf[0:4]))
-		mask := binary.NativeEndian.Uint32(buf[4:8])
-		size := int(binary.NativeEndian.Uint32(buf[12:16]))
-		name, _, _ := bytes.Cut(buf[unix.SizeofInotifyEvent:unix.SizeofInotifyEvent+size], []byte{0})
-		buf = buf[unix.SizeofInotifyEvent+size:]
-		if mask&unix.IN_Q_OVERFLOW != 0 {
-			return []Change{{}}
-		}
-		d := w.dirs[wd]
-		if mask&unix.IN_IGNORED != 0 { // the directory is gone
-			delete(w.dirs, wd)
-			delete(w.wds, d.path)
-			continue
-		}
-		if c, ok := d.change(string(name)); ok && !seen[c] {
-			seen[c] = true
-			all = append(all, c)
-		}
+// batch collects changes, each once.
+type batch struct {
+	all      []Change
+	seen     map[Change]bool
+	overflow bool
+}
+
+func (b *batch) changes() []Change {
+	if b.overflow {
+		return []Change{{}}
 	}
-	return all
+	return b.all
+}
+
+// event adds what an event says to a batch.
+func (w *Watch) event(e InotifyEvent, b *batch) {
+	d := w.dirs[e.Watch]
+	switch {
+	case e.Mask&unix.IN_Q_OVERFLOW != 0:
+		b.overflow = true
+		return
+	case e.Mask&unix.IN_IGNORED != 0: // the directory is gone
+		delete(w.dirs, e.Watch)
+		delete(w.wds, d.path)
+		return
+	}
+	if c, ok := d.change(string(e.Name)); ok && !b.seen[c] {
+		if b.seen == nil {
+			b.seen = map[Change]bool{}
+		}
+		b.seen[c] = true
+		b.all = append(b.all, c)
+	}
 }
 
 func (d watched) change(name string) (Change, bool) {
