@@ -98,6 +98,7 @@ func TestHintsAreForTheirCase(t *testing.T) {
 		{ControllerError{Controller: "memory", Err: unix.EBUSY}, "move them to a leaf"},
 		{ControllerError{Controller: "memory", Err: unix.EACCES}, "Delegate=yes"},
 		{ControllerError{Controller: "pids", Err: unix.ENOENT}, "Delegate=pids"},
+		{ControllerError{Controller: "pids", Err: unix.ENOENT, Container: true}, "docs/containers.md"},
 	} {
 		if got := test.e.Hint(); !strings.Contains(got, test.want) {
 			t.Errorf("Hint of %+v = %q, want %q", test.e, got, test.want)

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -49,8 +50,21 @@ func (d *Dir) controllerError(controller, file string, err error) *ControllerErr
 		File:       file,
 		Path:       d.Path(),
 		Hybrid:     file == "" && heldByV1(controller),
+		Container:  file == "" && belowTop(d.Path()),
 		Err:        err,
 	}
+}
+
+// belowTop says whether a cgroup is directly below the top of a cgroup namespace, as in
+// a container. Other than the root of all cgroups such a top has a type.
+func belowTop(dir string) bool {
+	top := path.Dir(dir)
+	var above unix.Statfs_t
+	if err := unix.Statfs(path.Dir(top), &above); err != nil || int64(above.Type) == unix.CGROUP2_SUPER_MAGIC {
+		return false
+	}
+	_, err := readAt(unix.AT_FDCWD, path.Join(top, "cgroup.type"), nil)
+	return err == nil
 }
 
 // v1Name returns what cgroup v1 calls a controller.

@@ -139,6 +139,7 @@ type ControllerError struct {
 	File       string // the missing file, "" when it is the controller itself
 	Path       string // of the cgroup
 	Hybrid     bool   // the controller is bound to a cgroup v1 hierarchy here
+	Container  bool   // the cgroup above is the top of a container's tree
 	Err        error
 }
 
@@ -166,6 +167,8 @@ func (e *ControllerError) Hint() string {
 		return fmt.Sprintf("this kernel has the %s controller but not %s: leave this limit out", e.Controller, e.File)
 	case errors.Is(e.Err, unix.EBUSY):
 		return "processes live in this very cgroup: move them to a leaf below it (cgroup v2 allows no processes beside enabled controllers)"
+	case e.Container:
+		return "the processes of this container are at the top of its cgroup tree, from where the kernel hands no controller down: move them to a leaf first, as the entry point in docs/containers.md does, or leave this limit out"
 	case errors.Is(e.Err, unix.EACCES), errors.Is(e.Err, unix.EPERM):
 		return "the cgroup is not delegated: systemd-run --user --scope -p Delegate=yes, or Delegate=yes in the unit"
 	}
