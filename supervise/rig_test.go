@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 // patience is how long a test waits for what should come at once on a machine
 // that has nothing else to do.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // rig is a supervisor in a cgroup of the test's own, with all its events.
 type rig struct {

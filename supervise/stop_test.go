@@ -28,11 +28,12 @@ func populous(n int) rule {
 // TestNothingOutlivesAStop is the row of detached grandchildren and fork bombs:
 // none is left of 50 daemons that ignore SIGTERM and of 200 processes of a bomb.
 func TestNothingOutlivesAStop(t *testing.T) {
-	daemons := sh("daemons", 50, `setsid sh -c 'trap "" TERM INT HUP; sleep 600' & wait`)
+	n := linuxtest.Times(50, 15)
+	daemons := sh("daemons", n, `setsid sh -c 'trap "" TERM INT HUP; sleep 600' & wait`)
 	daemons.Readiness = populous(2)
 	daemons.Stop.Grace = 300 * time.Millisecond
 	bomb := helper(t, "bomb", 1, "fork-bomb", "8")
-	bomb.Readiness = populous(200)
+	bomb.Readiness = populous(linuxtest.Times(200, 60))
 	bomb.Stop.Grace = 300 * time.Millisecond
 	for name, end := range map[string]func(*rig) error{
 		"graceful": (*rig).halt,
@@ -40,7 +41,7 @@ func TestNothingOutlivesAStop(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := begin(t, daemons, bomb)
-			r.await("ready", 51, kind(EventReady))
+			r.await("ready", n+1, kind(EventReady))
 			begin := time.Now()
 			linuxtest.StopWithin(t, patience, r.registry.Root().Path(), func() error { return end(r) })
 			t.Logf("stopped in %v", time.Since(begin))
