@@ -51,19 +51,20 @@ func TestNothingOutlivesAStop(t *testing.T) {
 
 // TestSecondStopKillsAtOnce: KillNow during the grace.
 func TestSecondStopKillsAtOnce(t *testing.T) {
-	p := sh("deaf", 30, `trap '' TERM; while :; do sleep 1; done`)
+	n := linuxtest.Times(30, 10)
+	p := sh("deaf", n, `trap '' TERM; while :; do sleep 1; done`)
 	p.Stop.Grace = time.Hour
 	p.Readiness = rule(trapsSignals)
 	r := begin(t, p)
-	r.await("ready", 30, kind(EventReady))
+	r.await("ready", n, kind(EventReady))
 	r.stop()
-	r.await("stopping", 30, kind(EventStopping))
+	r.await("stopping", n, kind(EventStopping))
 	r.KillNow()
 	if err := r.wait(); err != nil {
 		t.Errorf("Run() = %v, want nil", err)
 	}
-	if got := r.Result().Escalated; got != 30 {
-		t.Errorf("escalated = %d, want 30", got)
+	if got := r.Result().Escalated; got != n {
+		t.Errorf("escalated = %d, want %d", got, n)
 	}
 }
 

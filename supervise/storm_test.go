@@ -68,7 +68,7 @@ func TestStormOfEverything(t *testing.T) {
 	flaky.StartTimeout = time.Minute
 	r := begin(t, web, flaky, daemon("daemons", 3))
 	r.await("ready", 5, kind(EventReady))
-	linuxtest.Storm{Kills: 60, Period: 5 * time.Millisecond}.Rage(t, r.run.Dir().Path())
+	linuxtest.Storm{Kills: linuxtest.Times(60, 20), Period: 5 * time.Millisecond}.Rage(t, r.run.Dir().Path())
 	linuxtest.Wait(t, patience, func() (bool, string) {
 		for _, w := range r.Status() {
 			if w.State != StateUp || !w.Ready {
