@@ -84,6 +84,7 @@ func (s *Supervisor) each(ctx context.Context, sel Selector, kind inputKind) (id
 		return s.selected(sel, func(p *pool, i int32, n int) {
 			ids = append(ids, WorkerID{Pool: p.name, Slot: n})
 			if p.crew.held && kind == inStart {
+				s.unpark(i)
 				return
 			}
 			s.step(i, input{kind: kind, at: s.now(), asked: ReasonCommand})
@@ -93,6 +94,15 @@ func (s *Supervisor) each(ctx context.Context, sel Selector, kind inputKind) (id
 		return nil, err
 	}
 	return ids, nil
+}
+
+// unpark takes a stop back of a worker that was never started.
+func (s *Supervisor) unpark(i int32) {
+	c := &s.slots[i]
+	before := c.worker
+	c.wantStop = false
+	s.count(c.pool, &before, &c.worker)
+	s.inform(c, changeTo(&c.worker))
 }
 
 // Signal sends a signal to the main process of workers that live, and returns which

@@ -1,7 +1,9 @@
 package supervise
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/resource"
 )
 
@@ -426,5 +430,66 @@ func TestLimitsAreChangedLive(t *testing.T) {
 	file(leaf, "30")
 	if now := r.pids("web"); now[0] != before[0] {
 		t.Errorf("web/0 is process %d, want %d as before", now[0], before[0])
+	}
+}
+
+// gated is a rule that holds when the channel is closed.
+type gated chan struct{}
+
+func (g gated) Prepare(info StartInfo, out Output) (Attempt, error) {
+	return rule(func(ctx context.Context, _ StartInfo, _ *pidfd.Process, _ *cgroup.Dir) (ReadyInfo, error) {
+		select {
+		case <-g:
+			return ReadyInfo{}, nil
+		case <-ctx.Done():
+			return ReadyInfo{}, context.Cause(ctx)
+		}
+	}).Prepare(info, out)
+}
+
+// TestCommandsForWhoWaits: a pool that waits for others starts when they are there, with
+// the size, and without those, that were asked for meanwhile.
+func TestCommandsForWhoWaits(t *testing.T) {
+	gate := make(gated)
+	db, web := sleeper("db", 1), sleeper("web", 2)
+	db.Readiness = gate
+	web.After = []Dependency{{Pool: "db"}}
+	r := begin(t, db, web)
+	if e := r.await("waiting", 1, kind(EventWaiting))[0]; e.Worker != (WorkerID{"web", -1}) || e.Err.Error() != "waits for pool db to be ready" {
+		t.Errorf("%s, want web to wait for db", eventText(e))
+	}
+	if _, err := r.Restart(t.Context(), only("web")); !errors.Is(err, ErrWaiting) {
+		t.Errorf("Restart(web) = %v, want ErrWaiting", err)
+	}
+	if err := r.Scale(t.Context(), "web", 4); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Stop(t.Context(), only("web/1", "web/3")); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Start(t.Context(), only("web/3", "web/0")); err != nil {
+		t.Error(err)
+	}
+	other := web
+	other.Size, other.Command.Args = 4, []string{"sleep", "601"}
+	if changes, err := r.Reload(t.Context(), []PoolSpec{db, other}); err != nil || len(changes.Rolling) != 1 {
+		t.Errorf("Reload() = %+v, %v; want web changed", changes, err)
+	}
+	if got := r.all(kind(EventStarting)); len(got) != 1 {
+		t.Errorf("started meanwhile: %v, want db alone", got)
+	}
+	close(gate)
+	r.await("ready", 4, kind(EventReady))
+	for _, w := range r.Status() {
+		if down := w.Worker.String() == "web/1"; down != (w.State == StateDown) || w.Start > 1 {
+			t.Errorf("%+v, want only web/1 down", w)
+		}
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", r.pids("web")[3]))
+	if err != nil || string(text) != "sleep\x00601\x00" {
+		t.Errorf("web/3 runs %q, %v; want what the reload has brought", text, err)
+	}
+	if err := r.halt(); err != nil {
+		t.Errorf("Run() = %v, want nil", err)
 	}
 }

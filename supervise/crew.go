@@ -163,11 +163,13 @@ func changeOf(before, after *worker, acts []action) (ch change, changed bool) {
 	return ch, changed
 }
 
-// boot starts every regular member.
+// boot starts every regular member but those that a command has stopped already.
 func (c *crew) boot(why Reason) {
 	c.held = false
 	for n := range c.size {
-		c.order(crewStart, n, c.rev, why)
+		if !c.members[n].parked {
+			c.order(crewStart, n, c.rev, why)
+		}
 	}
 }
 
