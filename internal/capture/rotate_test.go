@@ -154,7 +154,7 @@ func TestReaderBesideAFlood(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	s := open(t, Options{Dir: dir, MaxSize: 64 << 10, Rotate: Rotate{Keep: 2}})
 	st := start(t, s, 0, 1)
-	const lines = 200_000
+	const lines = 60_000
 	r := newNumberReader(filepath.Join(dir, "web"))
 	written := make(chan error, 1)
 	go func() {
@@ -211,7 +211,7 @@ func rotateFlood(dir string) error {
 
 // Whenever the supervisor is killed, each line is there once.
 func TestKillWhileRotating(t *testing.T) {
-	for round := range 15 {
+	for round := range 6 {
 		dir := filepath.Join(t.TempDir(), "run")
 		out, w, err := os.Pipe()
 		if err != nil {
@@ -220,7 +220,7 @@ func TestKillWhileRotating(t *testing.T) {
 		owner := linuxtest.Command{Args: linuxtest.Helper(t, "rotate-flood", dir), Stdout: w}.Start(t)
 		_ = w.Close()
 		progress := bufio.NewReader(out)
-		for range 2 + round/5 {
+		for range 2 + round/2 {
 			if _, err := progress.ReadString('\n'); err != nil {
 				t.Fatal(err)
 			}
