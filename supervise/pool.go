@@ -113,15 +113,17 @@ func (s *Supervisor) slotOf(p *pool, n int) int32 {
 }
 
 // newSlot takes a slot that is free, or makes one. The number of starts goes on
-// counting, so that what comes late for the last holder is known as such.
+// counting, so that what comes late for the last holder is known as such, and no start of
+// a pool that was removed and has come again is mistaken for one of before.
 func (s *Supervisor) newSlot(p *pool, n int) int32 {
 	fresh := slot{pool: p, rev: p.crew.rev, next: p.crew.rev, n: int32(n), timer: noTimer}
+	fresh.start = s.gone[p.name]
 	p.open++
 	s.open++
 	if last := len(s.free) - 1; last >= 0 {
 		i := s.free[last]
 		s.free = s.free[:last]
-		fresh.start = s.slots[i].start
+		fresh.start = max(fresh.start, s.slots[i].start)
 		s.slots[i] = fresh
 		return i
 	}

@@ -282,6 +282,9 @@ func (s *Supervisor) removeGone() {
 			continue
 		}
 		s.emit(Event{Worker: WorkerID{Pool: p.name, Slot: -1}, Kind: EventRemoved})
+		for _, i := range p.slots {
+			s.gone[p.name] = max(s.gone[p.name], s.slots[i].start)
+		}
 		s.free = append(s.free, p.slots...)
 		if err := p.remove(s.opts.Run.Dir()); err != nil {
 			s.lost = errors.Join(s.lost, fmt.Errorf("remove pool %s: %w", p.name, err))

@@ -19,7 +19,7 @@ var ErrPortTaken = errors.New("port is taken by a process outside the worker")
 type StartInfo struct {
 	Run      registry.RunID
 	Worker   WorkerID
-	Start    uint64 // counts the starts of this worker, from 1
+	Start    uint64 // counts the starts of this worker, from 1, or on from where it was when its pool was removed
 	Leaf     string // path of the leaf cgroup
 	LeafID   uint64
 	UID, GID uint32 // what the worker will run as

@@ -105,7 +105,7 @@ func (s *Supervisor) stopError() error {
 	defer s.mu.Unlock()
 	e := &StopError{}
 	for i := range s.slots {
-		if c := &s.slots[i]; c.over() || c.start == 0 {
+		if c := &s.slots[i]; c.over() || c.state == StateDown {
 			continue
 		}
 		e.Workers = append(e.Workers, s.status(int32(i)))

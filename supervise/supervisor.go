@@ -57,9 +57,10 @@ type Supervisor struct {
 	mu     sync.Mutex // guards what follows
 	pools  []*pool
 	slots  []slot
-	free   []int32 // slots of pools that were removed
-	busy   []*pool // with orders
-	lost   error   // pools that were removed, but for their cgroup
+	free   []int32           // slots of pools that were removed
+	gone   map[string]uint64 // the highest number of a start of pools that were removed
+	busy   []*pool           // with orders
+	lost   error             // pools that were removed, but for their cgroup
 	timers timers
 	result Result
 	open   int // workers that are not over
@@ -94,7 +95,7 @@ func New(o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		opts: o, epoch: time.Now(), rnd: rand.Float64,
 		inbox: newInbox(), starts: newQueue[startOrder](), chores: newQueue[order](), records: newQueue[order](),
-		killing: make(chan struct{}), ended: make(chan struct{}), blocked: map[int32]error{},
+		killing: make(chan struct{}), ended: make(chan struct{}), blocked: map[int32]error{}, gone: map[string]uint64{},
 		ring: newRing(o.EventRing), launches: newLaunches(o.MaxStarting),
 	}
 	if err := s.acquire(); err != nil {
