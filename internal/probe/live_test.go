@@ -126,7 +126,7 @@ func TestHTTPLiveness(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := newPrinted(t)
-	r.start(out.write, linuxtest.Helper(t, "http", "200")...)
+	r.start(out.write, linuxtest.Helper(t, "http")...)
 	port := out.port(t)
 	_, end := r.watch(supervise.ReadyInfo{Port: port})
 	time.AfterFunc(5*beat, func() { _ = r.main.Signal(unix.SIGSTOP) })
