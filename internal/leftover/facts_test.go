@@ -294,7 +294,7 @@ func TestStuckReader(t *testing.T) {
 	stuck, _ := leftListening(t, out)
 	defer server.Kill(t) // before anything else can: the stuck one cannot die until then
 	var p Process
-	linuxtest.Wait(t, 20*time.Second, func() (bool, string) {
+	linuxtest.Wait(t, time.Minute, func() (bool, string) {
 		began := time.Now()
 		found, err := List(r.dir, c)
 		if err != nil {
