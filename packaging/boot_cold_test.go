@@ -3,6 +3,7 @@ package packaging
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,11 +46,18 @@ func (h host) remember() {
 	h.t.Helper()
 	run := filepath.Base(h.up(unit, h.cgroup(unit)))
 	write(h.t, run, across, "name")
-	dirs, err := filepath.Glob(filepath.Join(across, "run/*"))
-	if err != nil || len(dirs) != 1 {
-		h.t.Fatalf("directories of runs: %v, %v", dirs, err)
+	write(h.t, h.runtimeDir(), across, "stale")
+}
+
+// runtimeDir is the one directory of a run there.
+func (h host) runtimeDir() string {
+	h.t.Helper()
+	entries, err := os.ReadDir(filepath.Join(across, "run"))
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !e.IsDir() }) // sockets
+	if err != nil || len(entries) != 1 {
+		h.t.Fatalf("directories of runs: %v, %v, want one", entries, err)
 	}
-	write(h.t, dirs[0], across, "stale")
+	return entries[0].Name()
 }
 
 // newRun checks that the unit has been started at boot, that the old run is no longer
@@ -66,8 +74,8 @@ func (h host) newRun(old string) {
 	if out := h.root("pitvisor", "ps"); strings.Contains(out, old) || strings.Count(out, "run-") != 1 || !strings.Contains(out, "2/2") {
 		h.t.Errorf("pitvisor ps:\n%s", out)
 	}
-	if dirs, err := filepath.Glob(filepath.Join(across, "run/*")); err != nil || len(dirs) != 1 || dirs[0] == read(h.t, across, "stale") {
-		h.t.Errorf("directories of runs: %v, %v, want that of the new one alone", dirs, err)
+	if h.runtimeDir() == read(h.t, across, "stale") {
+		h.t.Errorf("it still has the directory %s", h.runtimeDir())
 	}
 	said := h.root("journalctl", "-b", "-u", unit, "-o", "cat")
 	if strings.Contains(said, "swept what earlier owners left") {

@@ -3,6 +3,7 @@ package packaging
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -119,20 +120,33 @@ func testOperator(t *testing.T, h host) {
 }
 
 // testPrivateControlGroups: with a cgroup namespace of its own, which systemd 257 can
-// give, it works as without. An older one ignores the word.
+// give, pitvisor sees nothing above its own leaf, so it keeps the workers below that. An
+// older systemd ignores the word.
 func testPrivateControlGroups(t *testing.T, h host) {
+	dir := h.cgroup(unit)
+	place := dir
+	if h.version() >= 257 {
+		place = filepath.Join(dir, "supervisor/pitvisor")
+	}
+	up := func() {
+		t.Helper()
+		runs := h.runs(place)
+		if len(runs) != 1 || len(linuxtest.Members(runs[0])) != everyone || len(linuxtest.Members(dir)) != everyone+1 {
+			t.Errorf("runs in %s: %v, processes %v", place, runs, linuxtest.Members(dir))
+		}
+	}
 	h.dropIn(unit, "private", "ProtectControlGroups=private\n")
 	h.root("systemctl", "start", unit)
-	h.up(unit, h.cgroup(unit))
+	up()
 	if private := h.namespace("1") != h.namespace(h.property(unit, "MainPID")); private != (h.version() >= 257) {
 		t.Errorf("systemd %d: has the daemon a cgroup namespace of its own? %v", h.version(), private)
 	}
 	was := h.restarts()
-	before := linuxtest.Identities(h.cgroup(unit))
+	before := linuxtest.Identities(dir)
 	h.root("systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
 	h.restartedTimes(was + 1)
-	h.none(h.cgroup(unit), before)
-	h.up(unit, h.cgroup(unit))
+	h.none(dir, before)
+	up()
 }
 
 // namespace names the cgroup namespace of a process.
