@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -17,10 +18,14 @@ import (
 // lost its stream.
 const slowTime = 10 * time.Second
 
-// restPerStream is how long streams rest after each batch, for each stream there is:
-// a thousand of them wake ten times a second at most, so that they do not slow the
-// supervisor down.
-const restPerStream = 100 * time.Microsecond
+// restPerStream is how long a stream lets events gather before it writes them, for each
+// stream there is: a thousand of them write once a second, so that they do not slow the
+// supervisor down. fewStreams need not rest, and none rests longer than longestRest.
+const (
+	restPerStream = time.Millisecond
+	fewStreams    = 20
+	longestRest   = 2 * time.Second
+)
 
 // stream is one reader of events.
 type stream struct {
@@ -47,12 +52,12 @@ func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
 	if err := st.rc.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
+	s.lines.enter(1)
+	defer s.lines.enter(-1)
 	w.WriteHeader(http.StatusOK)
 	if st.flush() != nil {
 		return nil // gone already
 	}
-	s.lines.enter(1)
-	defer s.lines.enter(-1)
 	s.tell(st, c, since, want, follow)
 	return nil
 }
@@ -87,14 +92,14 @@ func (s *Server) tell(st *stream, c *call, since uint64, want *filter, follow bo
 			return
 		}
 		if n > 0 {
-			if !s.pause(c.r.Context(), st) {
-				return
-			}
-			continue // there may be more by now
+			continue // only who has read everything is told of more
 		}
 		select {
 		case <-more:
 		case <-c.r.Context().Done():
+			return
+		}
+		if !s.pause(c.r.Context(), st) {
 			return
 		}
 	}
@@ -128,10 +133,11 @@ func gapEvent(g *api.Gap) api.Event {
 // not.
 func (s *Server) rest() time.Duration {
 	streams := s.lines.enter(0)
-	if streams < 20 {
+	if streams < fewStreams {
 		return 0
 	}
-	return time.Duration(streams) * restPerStream
+	rest := min(time.Duration(streams)*restPerStream, longestRest)
+	return rest/2 + rand.N(rest) // not all at once
 }
 
 // add appends an event that is about the stream.
