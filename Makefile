@@ -52,7 +52,7 @@ test:
 test-vm:
 	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
-	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 8m $(LANEBUILD) -install python3-grpcio $(VMONLY) -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
+	bin/pitvisor-linuxtest vm -kernel $(VM) -skips scripts/vm-skips -timeout 12m $(LANEBUILD) -install python3-grpcio $(VMONLY) -json bin/vm.json $(VMTEST) -- $(VMFLAGS)
 
 # Root is needed once, to install two Debians on disks; see docs/testing.md.
 test-systemd:
