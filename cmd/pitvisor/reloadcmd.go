@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/internal/exit"
+	"github.com/pitvisor/pitvisor/internal/server"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -42,7 +42,7 @@ func (s *session) reloadAsked(ctx context.Context) (supervise.Changes, error) {
 	changes, err := s.reload(ctx)
 	var coded *exit.Error
 	if errors.As(err, &coded) && coded.Code == exitUsage {
-		return changes, &api.Error{Status: http.StatusBadRequest, Code: api.CodeBadRequest, Cause: err.Error(), Cure: exit.Hint(err)}
+		return changes, server.BadRequest(err, exit.Hint(err))
 	}
 	return changes, err
 }
