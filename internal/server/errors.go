@@ -19,6 +19,10 @@ func badRequest(cure, format string, args ...any) *api.Error {
 	return refuse(http.StatusBadRequest, api.CodeBadRequest, cure, format, args...)
 }
 
+// BadRequest makes of err, why something asked for was refused, the error of a call
+// that is the caller's to mend.
+func BadRequest(err error, cure string) error { return badRequest(cure, "%s", err) }
+
 func notFound(cure, format string, args ...any) *api.Error {
 	return refuse(http.StatusNotFound, api.CodeNotFound, cure, format, args...)
 }
