@@ -14,6 +14,7 @@ import (
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/registry"
+	"github.com/pitvisor/pitvisor/spawn"
 )
 
 func TestPoolRunsAndStopsClean(t *testing.T) {
