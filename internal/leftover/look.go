@@ -54,7 +54,8 @@ func (l *lister) read(p *Process, held *pidfd.Process) (environment, bool) {
 		proc, err = procfs.OpenHeld(held)
 	}
 	if err != nil {
-		if info, infoErr := held.Info(); infoErr == nil {
+		// Before Linux 6.13 that is from /proc, whose numbers may mean others.
+		if info, infoErr := held.Info(); infoErr == nil && (l.readable || pidfd.Probe().Info) {
 			p.PPID, p.UID = info.PPID, uint32(info.UID)
 		} else {
 			p.Unknown = append(p.Unknown, FactUID)
