@@ -26,7 +26,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type descs struct {
 	size, ready, workers, processes, started *prometheus.Desc
 	memory, peak, cpu, poolOOM, poolPIDs     *prometheus.Desc
-	pressure, failures, frozen, poolMemory   *prometheus.Desc
+	pressure, failures, poolMemory           *prometheus.Desc
 }
 
 func newDescs() descs {
