@@ -59,7 +59,7 @@ test-systemd:
 	@scripts/need qemu-system-x86_64 debian-keys mkfs.ext4 lz4 xz zstd mmdebstrap
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
 	packaging/build -o bin/deb -a amd64 -f deb
-	bin/pitvisor-linuxtest systemd -suite $(SYSTEMD) -skips scripts/systemd-skips -cold '^TestCold' -file "$$(ls bin/deb/*.deb)" -json bin/systemd.json ./packaging -- -test.run='$(SYSTEMDTEST)'
+	bin/pitvisor-linuxtest systemd -suite $(SYSTEMD) -timeout 10m -skips scripts/systemd-skips -cold '^TestCold' -file "$$(ls bin/deb/*.deb)" -json bin/systemd.json ./packaging -- -test.run='$(SYSTEMDTEST)'
 
 # As root, on this kernel. Downloads about 60 MB once; see docs/testing.md.
 test-ns:
