@@ -32,6 +32,6 @@ func TestUserManagerSeesWhatIsLeftInAUnit(t *testing.T) {
 		m := UserManager{NoBus: true}.Start(tb)
 		m.Command(tb, "systemd-run", "--user", "--scope", "-q", "--unit=left.scope", "sh", "-c", "setsid sleep 100 & :").Output(tb, 20*time.Second)
 	}
-	wantFailure(t, leave, "sleep", "left.scope")
+	wantFailure(t, leave, "left with the user's systemd: process", "left.scope")
 	wantPass(t, func(tb testing.TB) { AllowLeak(tb); leave(tb) })
 }
