@@ -139,7 +139,7 @@ func TestSocketOfTheDeadIsReplaced(t *testing.T) {
 		t.Errorf("status of a dead one = %d, %s", code, stdout)
 	}
 	u = w.up(config)
-	u.ready("web/0")
+	u.ready("web/0", "web/1")
 	if _, _, code = w.tool("status", "--socket", path); code != 0 {
 		t.Errorf("status = %d", code)
 	}
@@ -182,6 +182,7 @@ func TestNoSocket(t *testing.T) {
 // read about its own run, and no more.
 func TestWorkerAsks(t *testing.T) {
 	linuxtest.NeedKernel(t, 6, 5, "SO_PEERPIDFD")
+	linuxtest.NeedRoot(t, "to become another user")
 	w := newWorld(t)
 	public(t, w.dir)
 	out := filepath.Join(w.dir, "out")

@@ -12,7 +12,7 @@ import (
 
 // What systemctl status shows of it is tried in packaging.
 func TestConfigRisk(t *testing.T) {
-	linuxtest.NeedRoot(t)
+	linuxtest.NeedRoot(t, "to give a file to another user")
 	path := filepath.Join(t.TempDir(), "some.toml")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)

@@ -67,6 +67,7 @@ func apiCalls(t *testing.T) int {
 // TestRandomCalls: several users call at random while workers crash. Each answer is as
 // documented, strangers change nothing, and in the end every worker is back.
 func TestRandomCalls(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
 	const readers = 54321
 	data, err := os.ReadFile("../../docs/openapi.json")
 	if err != nil {

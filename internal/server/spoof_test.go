@@ -15,6 +15,8 @@ import (
 // TestCgroupOfTheSameNameIsNoWorker: whoever has a cgroup to work in can give it the
 // names of a run, a pool and a leaf. That makes nobody a worker.
 func TestCgroupOfTheSameNameIsNoWorker(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
+	linuxtest.NeedClone3(t)
 	linuxtest.NeedKernel(t, 6, 5, "SO_PEERPIDFD")
 	r := begin(t, nil, sleepers(t, "web", 1))
 	r.ready()
