@@ -123,9 +123,11 @@ func TestProcReadsNamesWithBrackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	odd := Start(t, name, helperPrefix+"run")
-	if got := readProc(odd.PID()); got.Comm != "a) Z 1 (b" || got.PPID != os.Getpid() || got.State == 'Z' {
-		t.Errorf("readProc = %+v, want the odd name and parent %d", got, os.Getpid())
-	}
+	Wait(t, 20*time.Second, func() (bool, string) { // its exec may be still to come
+		got := readProc(odd.PID())
+		return got.Comm == "a) Z 1 (b" && got.PPID == os.Getpid() && got.State != 'Z',
+			fmt.Sprintf("readProc = %+v, want the odd name and parent %d", got, os.Getpid())
+	})
 }
 
 func TestProcReadsItself(t *testing.T) {

@@ -485,10 +485,13 @@ func TestCommandsForWhoWaits(t *testing.T) {
 			t.Errorf("%+v, want only web/1 down", w)
 		}
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", r.pids("web")[3]))
-	if err != nil || string(text) != "sleep\x00601\x00" {
-		t.Errorf("web/3 runs %q, %v; want what the reload has brought", text, err)
-	}
+	// What an exec is given can be read a moment after the exec has succeeded.
+	pid := r.pids("web")[3]
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err == nil && string(text) == "sleep\x00601\x00",
+			fmt.Sprintf("web/3 runs %q, %v; want what the reload has brought", text, err)
+	})
 	if err := r.halt(); err != nil {
 		t.Errorf("Run() = %v, want nil", err)
 	}
