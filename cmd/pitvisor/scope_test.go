@@ -35,7 +35,7 @@ func asUser(t *testing.T, m *linuxtest.Manager, uid int, args ...string) (stdout
 	return said[0], said[1], status.ExitStatus()
 }
 
-const leaking = "sed -n s/^0:://p /proc/self/cgroup; setsid sleep 1000 >/dev/null 2>&1 & exit 7"
+const leaking = "sed -n s/^0:://p /proc/self/cgroup; setsid sleep 1000 >/dev/null 2>&1 & until tr '\\0' ' ' </proc/$!/cmdline | grep -q ^sleep; do :; done; exit 7"
 
 // An ordinary user who has logged in on a host with systemd just runs it.
 func TestRunOfAnOrdinaryUserUnderSystemd(t *testing.T) {
