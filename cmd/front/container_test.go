@@ -84,13 +84,16 @@ func says(t *testing.T, code int, out string, want int, words ...string) {
 	}
 }
 
+// leaveDaemon starts a daemon and waits for its exec.
+const leaveDaemon = `setsid sleep 1000 & until tr "\0" " " </proc/$!/cmdline | grep -q ^sleep; do :; done`
+
 // What docker run gives is refused with the options that cure it, and --allow-weak
 // works as far as it says.
 func TestContainerWithReadOnlyCgroups(t *testing.T) {
 	b := newBox(t, boxed(t), confine.CgroupReadOnly, confine.DockerRefusals())
 	code, out := b.run(t, "pitvisor run -- true")
 	says(t, code, out, 125, "read-only file system", "docker run --security-opt writable-cgroups=true", "podman run --security-opt unmask=/sys/fs/cgroup", "cgroup_writable")
-	code, out = b.run(t, "pitvisor run --allow-weak -- sh -c 'setsid -f sleep 1000; exit 3'")
+	code, out = b.run(t, "pitvisor run --allow-weak -- sh -c '"+leaveDaemon+"; exit 3'")
 	says(t, code, out, 3, "left behind by the command and killed: 1 process", " sleep 1000 ", "weak: this ran without a cgroup")
 	code, out = b.run(t, "pitvisor doctor")
 	says(t, code, out, 1, "NO   cgroup root", "writable-cgroups=true", "tier E")
@@ -112,7 +115,7 @@ func TestContainerWithWritableCgroups(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBox(t, bin, confine.CgroupPrivate, refuse)
-			code, out := b.run(t, "pitvisor run --fail-on-leak -- sh -c 'setsid -f sleep 1000; tail -n 1 /proc/self/cgroup'; echo $?; ls /sys/fs/cgroup/pitvisor | grep -c ^run-; pgrep -c sleep")
+			code, out := b.run(t, "pitvisor run --fail-on-leak -- sh -c '"+leaveDaemon+"; tail -n 1 /proc/self/cgroup'; echo $?; ls /sys/fs/cgroup/pitvisor | grep -c ^run-; pgrep -r D,R,S,T -c sleep")
 			says(t, code, out, 1, "0::/pitvisor/run-", "left behind by the command and killed: 1 process", "123\n0\n0\n")
 			code, out = b.run(t, `pitvisor run -- sh -c "echo seven >&7" 7>seven; cat seven`)
 			says(t, code, out, 0, "seven\n")

@@ -58,15 +58,15 @@ type movers struct {
 	ctx   context.Context
 }
 
-// newPipe makes the pipe of a stream and returns the end for the worker.
-func (s *Store) newPipe(seg *segment) (*pipe, *os.File, error) {
+// newPipe gives a stream its pipe and returns the end for the worker.
+func (s *Store) newPipe(seg *segment) (*os.File, error) {
 	m, err := s.mover()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, explain("make a pipe for", seg.file.path, err)
+		return nil, explain("make a pipe for", seg.file.path, err)
 	}
 	defer func() { _ = unix.Close(fds[1]) }() // the worker gets one that is open for both
 	worker, err := openBoth(fds[1])
@@ -75,17 +75,18 @@ func (s *Store) newPipe(seg *segment) (*pipe, *os.File, error) {
 	}
 	if err != nil {
 		_ = unix.Close(fds[0]) // the other error matters
-		return nil, nil, explain("make a pipe for", seg.file.path, err)
+		return nil, explain("make a pipe for", seg.file.path, err)
 	}
 	p := &pipe{seg: seg, mover: m, fd: fds[0], token: s.movers.next.Add(1)}
 	p.size, _ = unix.FcntlInt(uintptr(p.fd), unix.F_GETPIPE_SZ, 0) // only to know when it is full
+	seg.pipe = p // before the mover can come upon it
 	m.pipes.Store(p.token, p)
 	if err := m.poller.Add(p.fd, unix.EPOLLIN, p.token); err != nil {
 		m.pipes.Delete(p.token)
 		_, _ = unix.Close(p.fd), worker.Close() // nothing was written
-		return nil, nil, err
+		return nil, err
 	}
-	return p, worker, nil
+	return worker, nil
 }
 
 // openBoth opens a pipe for reading and writing. Its mode is that of a terminal,

@@ -188,7 +188,7 @@ func (s *Store) begin(files *slotFiles, st *Streams, worker string, start uint64
 // addPipes puts pipes between the worker and its files.
 func (s *Store) addPipes(st *Streams) error {
 	for i, f := range []**os.File{&st.Stdout, &st.Stderr} {
-		p, end, err := s.newPipe(st.segments[i])
+		end, err := s.newPipe(st.segments[i])
 		if err != nil {
 			if i > 0 {
 				st.segments[0].pipe.mover.drain(st.segments[0].pipe, true)
@@ -196,7 +196,7 @@ func (s *Store) addPipes(st *Streams) error {
 			return err
 		}
 		_ = (*f).Close() // it was opened to be sure that there is a file
-		*f, st.segments[i].pipe = end, p
+		*f = end
 	}
 	return nil
 }
