@@ -79,7 +79,7 @@ func (s *Store) newPipe(seg *segment) (*os.File, error) {
 	}
 	p := &pipe{seg: seg, mover: m, fd: fds[0], token: s.movers.next.Add(1)}
 	p.size, _ = unix.FcntlInt(uintptr(p.fd), unix.F_GETPIPE_SZ, 0) // only to know when it is full
-	seg.pipe = p // before the mover can come upon it
+	seg.pipe = p                                                   // before the mover can come upon it
 	m.pipes.Store(p.token, p)
 	if err := m.poller.Add(p.fd, unix.EPOLLIN, p.token); err != nil {
 		m.pipes.Delete(p.token)
