@@ -18,12 +18,16 @@ func TestUserManagerHasAJournal(t *testing.T) {
 	}
 	m.CommandAs(t, 0, "systemctl", "daemon-reload").Output(t, 20*time.Second)
 	m.CommandAs(t, 0, "sh", "-c", "! systemctl start told").Output(t, 20*time.Second)
-	got := m.CommandAs(t, 0, "sh", "-c", "journalctl --sync; systemctl status --no-pager told || :").Output(t, 20*time.Second)
-	for _, want := range []string{"sh[", "]: a word\n", "status=3", "Failed with result 'exit-code'"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("systemctl status says no %q:\n%s", want, got)
+	// The journal reads what units print when it comes to it.
+	Wait(t, 20*time.Second, func() (bool, string) {
+		got := m.CommandAs(t, 0, "sh", "-c", "systemctl status --no-pager told || :").Output(t, 20*time.Second)
+		for _, want := range []string{"sh[", "]: a word\n", "status=3", "Failed with result 'exit-code'"} {
+			if !strings.Contains(got, want) {
+				return false, fmt.Sprintf("systemctl status says no %q:\n%s", want, got)
+			}
 		}
-	}
+		return true, ""
+	})
 }
 
 // What is written is there for all who live there, and nowhere else.
