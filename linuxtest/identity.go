@@ -53,6 +53,22 @@ func Members(dir string) []Proc {
 	return members
 }
 
+// Subgroups returns the names of the cgroups directly below one.
+func Subgroups(tb testing.TB, dir string) []string {
+	tb.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
 // Identities is [Members] as identities: what a test compares to know that
 // nothing ended and nothing was started, where a count would not tell.
 func Identities(dir string) []Identity {

@@ -55,7 +55,7 @@ func TestTwoUsersAtOnce(t *testing.T) {
 		linuxtest.ExitCause(t, p.Wait(t, patience), 3)
 	}
 	y.nothingLeft(t)
-	if left := subdirs(t, theirs); len(left) > 0 {
+	if left := linuxtest.Subgroups(t, theirs); len(left) > 0 {
 		t.Errorf("cgroups left in the user's subtree: %v", left)
 	}
 }
@@ -77,21 +77,6 @@ func give(t testing.TB, dir string) string {
 		}
 	})
 	return dir
-}
-
-func subdirs(t testing.TB, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	return names
 }
 
 // TestInsideUp: a worker that is a `pitvisor run` has its run inside its own leaf, and

@@ -71,20 +71,9 @@ type shell struct {
 func startShell(t *testing.T, y yard, run string) *shell {
 	t.Helper()
 	s := &shell{yard: y, t: t, run: run, dir: t.TempDir()}
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.master = os.NewFile(uintptr(fd), "ptmx")
-	t.Cleanup(func() { _ = s.master.Close() }) // one test closes it itself
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	master, path := linuxtest.Pty(t)
+	s.master = master
+	slave, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -120,17 +120,7 @@ func (w *world) workers(state registry.RunState) map[string]registry.WorkerView 
 // groups lists the names directly below the world's cgroup root.
 func (w *world) groups() []string {
 	w.tb.Helper()
-	entries, err := os.ReadDir(w.root)
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	return names
+	return linuxtest.Subgroups(w.tb, w.root)
 }
 
 // logLine is one line of the supervisor's own JSON log.

@@ -128,7 +128,7 @@ func TestOwnerKilledAtRandomInstants(t *testing.T) {
 			}
 			sweep(t, root) // it had made its run, perhaps, and no guardian yet
 		})
-		if left := dirs(t, root); len(left) != 1 {
+		if left := linuxtest.Subgroups(t, root); len(left) != 1 {
 			t.Errorf("left in the root: %v, want the other's run", left)
 		}
 		t.Logf("%d of %d owners had a guardian when they were killed", guarded, rounds(kind))
@@ -136,22 +136,6 @@ func TestOwnerKilledAtRandomInstants(t *testing.T) {
 			t.Error("none was guarded")
 		}
 	})
-}
-
-// dirs are the directories in a cgroup.
-func dirs(t *testing.T, root string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	return names
 }
 
 func TestOwnerGoesOnWithoutItsGuardian(t *testing.T) {
@@ -238,7 +222,7 @@ func TestUnknownCgroupsAreEmptiedAndLeft(t *testing.T) {
 	o.Kill(t)
 	linuxtest.Wait(t, second(), func() (bool, string) { return len(linuxtest.Members(root)) == 0, "there are processes" })
 	gone(t, guard)
-	if left := dirs(t, filepath.Join(o.run, "job")); len(left) != 1 || left[0] != "other" {
+	if left := linuxtest.Subgroups(t, filepath.Join(o.run, "job")); len(left) != 1 || left[0] != "other" {
 		t.Errorf("left: %v, want only the directory that it did not know", left)
 	}
 	if got := sweep(t, root); got.Swept != 1 {

@@ -40,28 +40,9 @@ func TestNotifyCatchesWithoutASender(t *testing.T) {
 	c.end(t)
 }
 
-// pty opens a pair of terminals and returns the master and the path of the slave.
-func pty(t *testing.T) (*os.File, string) {
-	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	master := os.NewFile(uintptr(fd), "ptmx")
-	t.Cleanup(func() { _ = master.Close() }) // one test closes it itself
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return master, "/dev/pts/" + strconv.Itoa(n)
-}
-
 func TestTerminalsSignalsAreFromTheKernel(t *testing.T) {
 	linuxtest.NoLeaks(t)
-	master, slave := pty(t)
+	master, slave := linuxtest.Pty(t)
 	c := startCatcher(t, "catch", slave)
 	press := func(key string) func() error {
 		return func() error { _, err := master.WriteString(key); return err }

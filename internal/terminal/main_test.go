@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -227,7 +226,7 @@ type fixture struct {
 // start starts a shell with a job that plays a scenario.
 func start(t *testing.T, where, scenario string) *fixture {
 	t.Helper()
-	master, slave := pty(t)
+	master, slave := linuxtest.Pty(t)
 	return startOn(t, master, slave, where, scenario)
 }
 
@@ -254,25 +253,6 @@ func pipe(t *testing.T) (r, w *os.File) {
 	}
 	t.Cleanup(func() { _, _ = r.Close(), w.Close() }) // mostly closed already
 	return r, w
-}
-
-// pty opens a pair of terminals and returns the master and the path of the slave.
-func pty(t *testing.T) (*os.File, string) {
-	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	master := os.NewFile(uintptr(fd), "ptmx")
-	t.Cleanup(func() { _ = master.Close() }) // one test closes it itself
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return master, "/dev/pts/" + strconv.Itoa(n)
 }
 
 // said waits for a line of the shell or its job.

@@ -30,16 +30,8 @@ const patience = 30 * time.Second
 func installed(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for program, source := range map[string]string{
-		"bin/pitvisor":              "../../cmd/front",
-		"libexec/pitvisor/pitvisor": "../../cmd/pitvisor",
-	} {
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, program), source)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", source, err, out)
-		}
-	}
+	linuxtest.Build(t, "../../cmd/front", filepath.Join(dir, "bin", "pitvisor"))
+	linuxtest.Build(t, "../../cmd/pitvisor", filepath.Join(dir, "libexec", "pitvisor", "pitvisor"))
 	return filepath.Join(dir, "bin")
 }
 
