@@ -31,49 +31,13 @@ type site struct {
 }
 
 // siteOptions are the flags of container and delegated.
-type siteOptions struct {
-	json    string
-	skips   string
-	build   string
-	env     listFlag
-	verbose bool
-	at      int
-	limit   time.Duration
+type siteOptions struct{ common }
 
-	packages []string
-	args     []string
-}
-
-// define adds the flags that both commands have.
 func (o *siteOptions) define(f *flag.FlagSet) {
-	f.StringVar(&o.json, "json", "", "write the results to this `file`")
-	f.StringVar(&o.skips, "skips", "", "`file` with the reasons for which tests may be skipped, or directory with a file for each kind; any other skip is a failure")
-	f.StringVar(&o.build, "build", "", "`packages` of programs, separated by commas, that the tests get from linuxtest.Build")
-	f.Var(&o.env, "env", "`NAME=VALUE` in the programs' environment; may be repeated")
-	f.BoolVar(&o.verbose, "v", false, "print what the programs write while they run")
-	f.IntVar(&o.at, "p", runtime.NumCPU(), "how many programs run at a time")
-	f.DurationVar(&o.limit, "timeout", 10*time.Minute, "of each program")
-	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "%s\nflags of %s:\n", usage, f.Name())
-		f.PrintDefaults()
-	}
-}
-
-// parse reads the arguments.
-func (o *siteOptions) parse(f *flag.FlagSet, args []string) error {
-	if i := slices.Index(args, "--"); i >= 0 {
-		args, o.args = args[:i], args[i+1:]
-	}
-	if err := f.Parse(args); err != nil {
-		return errUsage
-	}
-	o.packages = f.Args()
-	if len(o.packages) == 0 && len(o.args) == 0 {
-		f.Usage()
-		return errUsage
-	}
-	o.verbose = o.verbose || len(o.packages) == 0 // a program is run for what it says
-	return nil
+	o.common.define(f, words{
+		programs: "programs", at: runtime.NumCPU(), limit: 10 * time.Minute,
+		skips: "`file` with the reasons for which tests may be skipped, or directory with a file for each kind; any other skip is a failure",
+	})
 }
 
 // rules are those of one site.

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,35 +29,17 @@ func parseSystemd(args []string) (*systemOptions, error) {
 	f.StringVar(&o.kernels, "kernel", "", "`kernel` of every suite, as for vm (default the suite's own)")
 	f.StringVar(&o.cold, "cold", "", "tests, or the program, whose name matches this `regexp` boot a system of their own and may reboot it")
 	f.Var(&o.files, "file", "`file` that tests find in $LINUXTEST_FILES; may be repeated")
-	f.StringVar(&o.json, "json", "", "write the results to this `file`")
-	f.StringVar(&o.skips, "skips", "", "`file` with the reasons for which tests may be skipped; any other skip is a failure")
-	f.StringVar(&o.install, "install", "", "more Debian `packages`, separated by commas")
-	f.StringVar(&o.build, "build", "", "`packages` of programs, separated by commas, that the tests get from linuxtest.Build")
-	f.StringVar(&o.cache, "cache", "", "`directory` of kernels, disks and saved machines (default pitvisor-linuxtest in the user's cache)")
-	f.StringVar(&o.accel, "accel", "", "kvm or tcg (default kvm where it works)")
-	f.Var(&o.env, "env", "`NAME=VALUE` in the programs' environment; may be repeated")
-	f.BoolVar(&o.update, "update", false, "ask for newer kernels and packages now; otherwise that is done once a week")
-	f.BoolVar(&o.verbose, "v", false, "print what the programs write while they run")
-	f.IntVar(&o.memory, "memory", 0, "of each machine, in MiB (default 1024)")
-	f.IntVar(&o.cpus, "cpus", 0, "of each machine (default 2)")
-	f.IntVar(&o.at, "p", min(2, runtime.NumCPU()), "how many suites run at a time")
-	f.DurationVar(&o.limit, "timeout", 5*time.Minute, "of each program")
-	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "%s\nflags of systemd:\n", usage)
-		f.PrintDefaults()
+	o.define(f, words{
+		guest: "machine", cache: "kernels, disks and saved machines", limit: 5 * time.Minute, programs: "suites",
+		install: "more Debian `packages`, separated by commas",
+	})
+	if err := o.parse(f, args); err != nil {
+		return nil, err
 	}
-	if i := slices.Index(args, "--"); i >= 0 {
-		args, o.args = args[:i], args[i+1:]
-	}
-	if err := f.Parse(args); err != nil {
-		return nil, errUsage
-	}
-	o.packages = f.Args()
-	if len(o.packages) == 0 && len(o.args) == 0 || o.suites == "" {
+	if o.suites == "" {
 		f.Usage()
 		return nil, errUsage
 	}
-	o.verbose = o.verbose || len(o.packages) == 0 // a program is run for what it says
 	return &o, nil
 }
 
@@ -71,13 +51,9 @@ func runSystemd(ctx context.Context, args []string) (bool, error) {
 	}
 	out := &printer{w: os.Stdout}
 	began := time.Now()
-	l := &systemLane{lane: lane{o: &o.options, out: out, cache: vm.Cache{
-		Dir: o.cache, Update: o.update, Log: func(line string) { out.line("%s", line) },
-	}}}
-	if o.skips != "" {
-		if l.rules, err = vm.ReadRules(o.skips); err != nil {
-			return false, err
-		}
+	l := &systemLane{lane: lane{o: &o.options, out: out, cache: o.cached(out)}}
+	if l.rules, err = o.rules(); err != nil {
+		return false, err
 	}
 	if l.payload, err = l.programs(ctx, o); err != nil {
 		return false, err
@@ -88,17 +64,8 @@ func runSystemd(ctx context.Context, args []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ok := true
-	for _, r := range reports {
-		printReport(out, r)
-		ok = ok && r.OK()
-	}
-	if o.json != "" {
-		if err := save(o.json, reports); err != nil {
-			return false, err
-		}
-	}
-	return ok, context.Cause(ctx)
+	ok, err := o.tell(out, reports)
+	return ok, errors.Join(err, context.Cause(ctx))
 }
 
 // systemLane is what all suites share.

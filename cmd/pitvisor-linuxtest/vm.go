@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -16,82 +15,23 @@ import (
 	"github.com/pitvisor/pitvisor/linuxtest/vm"
 )
 
-// options are the flags of vm.
-type options struct {
-	kernels string
-	json    string
-	skips   string
-	install string
-	build   string
-	cache   string
-	accel   string
-	env     listFlag
-	only    listFlag
-	update  bool
-	verbose bool
-	memory  int
-	cpus    int
-	at      int
-	limit   time.Duration
-
-	packages []string // before the dashes
-	args     []string // after them
+// vmOptions are the flags that only vm has.
+type vmOptions struct {
+	options
+	only listFlag
 }
 
-// listFlag is a flag that may be given more than once.
-type listFlag []string
-
-func (l *listFlag) String() string { return strings.Join(*l, " ") }
-
-func (l *listFlag) Set(value string) error {
-	*l = append(*l, value)
-	return nil
-}
-
-// parse reads the arguments of vm.
-func parse(args []string) (*options, error) {
-	var o options
+// parseVM reads the arguments of vm.
+func parseVM(args []string) (*vmOptions, error) {
+	var o vmOptions
 	f := flag.NewFlagSet("vm", flag.ContinueOnError)
 	f.StringVar(&o.kernels, "kernel", "all", "kernels, separated by commas: "+strings.Join(vm.Names(), ", ")+", suite:NAME, or all")
-	f.StringVar(&o.json, "json", "", "write the results to this `file`")
-	f.StringVar(&o.skips, "skips", "", "`file` with the reasons for which tests may be skipped; any other skip is a failure")
-	f.StringVar(&o.install, "install", "", "Debian `packages`, separated by commas, that the guest has beside a shell and coreutils")
-	f.StringVar(&o.build, "build", "", "`packages` of programs, separated by commas, that the tests get from linuxtest.Build")
-	f.StringVar(&o.cache, "cache", "", "`directory` of kernels and images (default pitvisor-linuxtest in the user's cache)")
-	f.StringVar(&o.accel, "accel", "", "kvm or tcg (default kvm where it works)")
-	f.Var(&o.env, "env", "`NAME=VALUE` in the programs' environment; may be repeated")
 	f.Var(&o.only, "only", "`KERNELS=PACKAGES`, each with commas: these of the packages are tested on these kernels only; may be repeated")
-	f.BoolVar(&o.update, "update", false, "ask for newer kernels and packages now; otherwise that is done once a week")
-	f.BoolVar(&o.verbose, "v", false, "print what the programs write while they run")
-	f.IntVar(&o.memory, "memory", 0, "of each guest, in MiB (default 1024)")
-	f.IntVar(&o.cpus, "cpus", 0, "of each guest (default 2)")
-	f.IntVar(&o.at, "p", min(2, runtime.NumCPU()), "how many guests run at a time")
-	f.DurationVar(&o.limit, "timeout", 10*time.Minute, "of each program")
-	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "%s\nflags of vm:\n", usage)
-		f.PrintDefaults()
-	}
-	if i := slices.Index(args, "--"); i >= 0 {
-		args, o.args = args[:i], args[i+1:]
-	}
-	if err := f.Parse(args); err != nil {
-		return nil, errUsage
-	}
-	o.packages = f.Args()
-	if len(o.packages) == 0 && len(o.args) == 0 {
-		f.Usage()
-		return nil, errUsage
-	}
-	o.verbose = o.verbose || len(o.packages) == 0 // a program is run for what it says
-	return &o, nil
-}
-
-// list splits at commas.
-func list(text string) []string {
-	if text == "" {
-		return nil
-	}
-	return strings.Split(text, ",")
+	o.define(f, words{
+		guest: "guest", cache: "kernels and images", limit: 10 * time.Minute, programs: "guests",
+		install: "Debian `packages`, separated by commas, that the guest has beside a shell and coreutils",
+	})
+	return &o, o.parse(f, args)
 }
 
 // names are the kernels that were asked for.
@@ -104,7 +44,7 @@ func (o *options) names() []string {
 
 // runVM does it all and says whether everything passed.
 func runVM(ctx context.Context, args []string) (bool, error) {
-	o, err := parse(args)
+	o, err := parseVM(args)
 	if err != nil {
 		return false, err
 	}
@@ -118,17 +58,8 @@ func runVM(ctx context.Context, args []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ok := true
-	for _, r := range reports {
-		printReport(out, r)
-		ok = ok && r.OK()
-	}
-	if o.json != "" {
-		if err := save(o.json, reports); err != nil {
-			return false, err
-		}
-	}
-	return ok, context.Cause(ctx)
+	ok, err := o.tell(out, reports)
+	return ok, errors.Join(err, context.Cause(ctx))
 }
 
 // lane is what all kernels share.
@@ -143,19 +74,17 @@ type lane struct {
 	took    time.Duration // to prepare it
 }
 
-func prepare(ctx context.Context, o *options, out *printer) (*lane, error) {
+func prepare(ctx context.Context, o *vmOptions, out *printer) (*lane, error) {
 	for _, name := range o.names() {
 		if err := vm.Known(name); err != nil {
 			return nil, err
 		}
 	}
 	began := time.Now()
-	l := &lane{o: o, out: out, cache: vm.Cache{Dir: o.cache, Update: o.update, Log: func(line string) { out.line("%s", line) }}}
+	l := &lane{o: &o.options, out: out, cache: o.cached(out)}
 	var err error
-	if o.skips != "" {
-		if l.rules, err = vm.ReadRules(o.skips); err != nil {
-			return nil, err
-		}
+	if l.rules, err = o.rules(); err != nil {
+		return nil, err
 	}
 	if l.only, err = readOnly(ctx, o.only); err != nil {
 		return nil, err
