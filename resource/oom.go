@@ -10,10 +10,7 @@ import (
 // OOM says for whose limit processes of a leaf were killed.
 type OOM struct {
 	Kills uint64 // in the leaf and below, as the kernel counts: memory.oom.group counts its first process twice
-	Whose Whose
-	Level int    // which of the cgroups has the limit: 0 the leaf, 1 its first ancestor, ...; -1 none of them
-	Path  string // of that cgroup, "" if it is none of them
-	Sure  bool   // false if others were killed in the same ancestor: the limit may have been hit for them alone
+	Hit
 }
 
 // String says it in words: "2 kills for want of memory, limit of /sys/fs/cgroup/job".
@@ -25,20 +22,8 @@ func (o OOM) String() string {
 	if o.Kills == 1 {
 		noun = "kill"
 	}
-	s := fmt.Sprintf("%d %s for want of memory, ", o.Kills, noun)
-	switch o.Whose {
-	case LimitNone:
-	case LimitOwn, LimitAncestor:
-		s += "limit of " + o.Path
-	case LimitBelow:
-		s += "limit of a cgroup below " + o.Path
-	case LimitAbove:
-		return s + "which the host had not, or for a limit further up"
-	}
-	if !o.Sure {
-		s += ", as far as can be told: others were killed there too"
-	}
-	return s
+	whose := o.limit("which the host had not, or for a limit further up", ": others were killed there too")
+	return fmt.Sprintf("%d %s for want of memory, %s", o.Kills, noun, whose)
 }
 
 // OOMSource says for whose limit the kernel killed processes of a leaf for want of
@@ -103,7 +88,7 @@ func readOOM(d *cgroup.Dir) (oomCounts, error) {
 // whose compares the counters of a leaf, the first, and of the cgroups above it.
 func whose(counts []oomCounts) OOM {
 	leaf := counts[0]
-	o := OOM{Kills: leaf.kills, Level: leaf.level, Sure: true}
+	o := OOM{Kills: leaf.kills, Hit: Hit{Level: leaf.level, Sure: true}}
 	switch {
 	case leaf.kills == 0:
 		o.Whose, o.Level = LimitNone, -1

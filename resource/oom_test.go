@@ -14,18 +14,18 @@ func TestWhoseLimitItWas(t *testing.T) {
 		counts []oomCounts // hits, own hits, kills; the leaf first
 		want   OOM
 	}{
-		{"nothing happened", []oomCounts{{0, 0, 0, 0}, {1, 0, 0, 0}}, OOM{0, LimitNone, -1, "", true}},
-		{"others were killed", []oomCounts{{0, 0, 0, 0}, {1, 1, 1, 3}}, OOM{0, LimitNone, -1, "", true}},
-		{"a hit without a kill", []oomCounts{{0, 1, 1, 0}}, OOM{0, LimitNone, -1, "", true}},
-		{"the leaf's own", []oomCounts{{0, 1, 1, 1}, {1, 1, 0, 1}}, OOM{1, LimitOwn, 0, "", true}},
-		{"the leaf's own, and the pool's before", []oomCounts{{0, 1, 1, 2}, {1, 4, 3, 9}}, OOM{2, LimitOwn, 0, "", true}},
-		{"below the leaf", []oomCounts{{0, 1, 0, 1}, {1, 1, 0, 1}}, OOM{1, LimitBelow, 0, "", true}},
-		{"the pool's", []oomCounts{{0, 0, 0, 3}, {1, 1, 1, 3}, {2, 1, 0, 3}}, OOM{3, LimitAncestor, 1, "", true}},
-		{"the run's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 1, 1, 1}}, OOM{1, LimitAncestor, 2, "", true}},
-		{"the pool's, or only others'", []oomCounts{{0, 0, 0, 1}, {1, 2, 2, 2}}, OOM{1, LimitAncestor, 1, "", false}},
-		{"the host's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 0, 0, 7}}, OOM{1, LimitAbove, -1, "", true}},
-		{"the pool stands for a leaf without memory", []oomCounts{{1, 1, 1, 1}, {2, 1, 0, 1}}, OOM{1, LimitAncestor, 1, "", true}},
-		{"no ancestors", []oomCounts{{0, 0, 0, 1}}, OOM{1, LimitAbove, -1, "", true}},
+		{"nothing happened", []oomCounts{{0, 0, 0, 0}, {1, 0, 0, 0}}, OOM{0, Hit{LimitNone, -1, "", true}}},
+		{"others were killed", []oomCounts{{0, 0, 0, 0}, {1, 1, 1, 3}}, OOM{0, Hit{LimitNone, -1, "", true}}},
+		{"a hit without a kill", []oomCounts{{0, 1, 1, 0}}, OOM{0, Hit{LimitNone, -1, "", true}}},
+		{"the leaf's own", []oomCounts{{0, 1, 1, 1}, {1, 1, 0, 1}}, OOM{1, Hit{LimitOwn, 0, "", true}}},
+		{"the leaf's own, and the pool's before", []oomCounts{{0, 1, 1, 2}, {1, 4, 3, 9}}, OOM{2, Hit{LimitOwn, 0, "", true}}},
+		{"below the leaf", []oomCounts{{0, 1, 0, 1}, {1, 1, 0, 1}}, OOM{1, Hit{LimitBelow, 0, "", true}}},
+		{"the pool's", []oomCounts{{0, 0, 0, 3}, {1, 1, 1, 3}, {2, 1, 0, 3}}, OOM{3, Hit{LimitAncestor, 1, "", true}}},
+		{"the run's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 1, 1, 1}}, OOM{1, Hit{LimitAncestor, 2, "", true}}},
+		{"the pool's, or only others'", []oomCounts{{0, 0, 0, 1}, {1, 2, 2, 2}}, OOM{1, Hit{LimitAncestor, 1, "", false}}},
+		{"the host's", []oomCounts{{0, 0, 0, 1}, {1, 0, 0, 1}, {2, 0, 0, 7}}, OOM{1, Hit{LimitAbove, -1, "", true}}},
+		{"the pool stands for a leaf without memory", []oomCounts{{1, 1, 1, 1}, {2, 1, 0, 1}}, OOM{1, Hit{LimitAncestor, 1, "", true}}},
+		{"no ancestors", []oomCounts{{0, 0, 0, 1}}, OOM{1, Hit{LimitAbove, -1, "", true}}},
 	} {
 		if got := whose(test.counts); got != test.want {
 			t.Errorf("%s: whose(%+v) = %+v, want %+v", test.name, test.counts, got, test.want)
@@ -36,11 +36,11 @@ func TestWhoseLimitItWas(t *testing.T) {
 func TestOOMInWords(t *testing.T) {
 	for want, o := range map[string]OOM{
 		"no kill for want of memory":                 {},
-		"1 kill for want of memory, limit of /job/1": {Kills: 1, Whose: LimitOwn, Path: "/job/1", Sure: true},
-		"2 kills for want of memory, limit of /job":  {Kills: 2, Whose: LimitAncestor, Path: "/job", Sure: true},
-		"2 kills for want of memory, limit of /job, as far as can be told: others were killed there too": {Kills: 2, Whose: LimitAncestor, Path: "/job"},
-		"1 kill for want of memory, limit of a cgroup below /job":                                        {Kills: 1, Whose: LimitBelow, Path: "/job", Sure: true},
-		"1 kill for want of memory, which the host had not, or for a limit further up":                   {Kills: 1, Whose: LimitAbove, Sure: true},
+		"1 kill for want of memory, limit of /job/1": {Kills: 1, Hit: Hit{Whose: LimitOwn, Path: "/job/1", Sure: true}},
+		"2 kills for want of memory, limit of /job":  {Kills: 2, Hit: Hit{Whose: LimitAncestor, Path: "/job", Sure: true}},
+		"2 kills for want of memory, limit of /job, as far as can be told: others were killed there too": {Kills: 2, Hit: Hit{Whose: LimitAncestor, Path: "/job"}},
+		"1 kill for want of memory, limit of a cgroup below /job":                                        {Kills: 1, Hit: Hit{Whose: LimitBelow, Path: "/job", Sure: true}},
+		"1 kill for want of memory, which the host had not, or for a limit further up":                   {Kills: 1, Hit: Hit{Whose: LimitAbove, Sure: true}},
 	} {
 		if got := o.String(); got != want {
 			t.Errorf("String of %+v = %q, want %q", o, got, want)

@@ -10,10 +10,7 @@ import (
 // PIDs says for whose limit of processes forks were refused.
 type PIDs struct {
 	Refused uint64 // forks in the leaf and below; where an ancestor counts, below that
-	Whose   Whose
-	Level   int    // which of the cgroups has the limit: 0 the leaf, 1 its first ancestor, ...; -1 none of them
-	Path    string // of that cgroup, "" if it is none of them
-	Sure    bool   // false if the forks may have been others', or the limit another's
+	Hit
 }
 
 // String says it in words: "2 forks refused, limit of /sys/fs/cgroup/job".
@@ -25,20 +22,7 @@ func (p PIDs) String() string {
 	if p.Refused == 1 {
 		noun = "fork"
 	}
-	s := fmt.Sprintf("%d %s refused, ", p.Refused, noun)
-	switch p.Whose {
-	case LimitNone:
-	case LimitOwn, LimitAncestor:
-		s += "limit of " + p.Path
-	case LimitBelow:
-		s += "limit of a cgroup below " + p.Path
-	case LimitAbove:
-		return s + "limit of a cgroup further up"
-	}
-	if !p.Sure {
-		s += ", as far as can be told"
-	}
-	return s
+	return fmt.Sprintf("%d %s refused, %s", p.Refused, noun, p.limit("limit of a cgroup further up", ""))
 }
 
 // PIDsHits is how often the limits of processes of these cgroups were hit so far,
@@ -123,9 +107,9 @@ func whoseFork(counts []pidsCounts, before uint64) PIDs {
 	for _, c := range counts {
 		switch {
 		case c.level == 0 && c.own > 0:
-			return PIDs{Refused: c.own, Whose: LimitOwn, Level: 0, Sure: true}
+			return PIDs{Refused: c.own, Hit: Hit{Whose: LimitOwn, Level: 0, Sure: true}}
 		case c.level == 0 && c.hits > 0:
-			return PIDs{Refused: c.hits, Whose: LimitBelow, Level: 0, Sure: true}
+			return PIDs{Refused: c.hits, Hit: Hit{Whose: LimitBelow, Level: 0, Sure: true}}
 		case c.level == 0:
 		case c.own > 0 && nearest < 0:
 			nearest = c.level
@@ -135,18 +119,18 @@ func whoseFork(counts []pidsCounts, before uint64) PIDs {
 		}
 	}
 	if sum <= before {
-		return PIDs{Whose: LimitNone, Level: -1, Sure: true}
+		return PIDs{Hit: Hit{Whose: LimitNone, Level: -1, Sure: true}}
 	}
-	return PIDs{Refused: sum - before, Whose: LimitAncestor, Level: nearest}
+	return PIDs{Refused: sum - before, Hit: Hit{Whose: LimitAncestor, Level: nearest}}
 }
 
 // whoseForkOnce does it for kernels that count where the fork was.
 func whoseForkOnce(counts []pidsCounts) PIDs {
 	leaf := counts[0]
 	if leaf.level > 0 || leaf.hits == 0 {
-		return PIDs{Whose: LimitNone, Level: -1, Sure: leaf.level == 0}
+		return PIDs{Hit: Hit{Whose: LimitNone, Level: -1, Sure: leaf.level == 0}}
 	}
-	p := PIDs{Refused: leaf.hits, Whose: LimitAbove, Level: -1, Sure: true}
+	p := PIDs{Refused: leaf.hits, Hit: Hit{Whose: LimitAbove, Level: -1, Sure: true}}
 	for _, c := range counts {
 		switch {
 		case !c.full:

@@ -17,20 +17,20 @@ func TestWhoseForkItWas(t *testing.T) {
 		before uint64
 		want   PIDs
 	}{
-		{"nothing happened", []pidsCounts{{0, 0, 0, split, false}, {1, 0, 0, split, true}}, 0, PIDs{0, LimitNone, -1, "", true}},
-		{"the leaf's own", []pidsCounts{{0, 2, 2, split, true}, {1, 5, 3, split, true}}, 3, PIDs{2, LimitOwn, 0, "", true}},
-		{"below the leaf", []pidsCounts{{0, 2, 0, split, true}, {1, 2, 0, split, true}}, 0, PIDs{2, LimitBelow, 0, "", true}},
-		{"the pool's", []pidsCounts{{0, 0, 0, split, false}, {1, 4, 4, split, true}, {2, 4, 0, split, false}}, 1, PIDs{3, LimitAncestor, 1, "", false}},
-		{"the run's", []pidsCounts{{0, 0, 0, split, false}, {1, 0, 0, split, true}, {2, 4, 4, split, true}}, 0, PIDs{4, LimitAncestor, 2, "", false}},
-		{"the pool's, before the leaf", []pidsCounts{{0, 0, 0, split, false}, {1, 4, 4, split, true}}, 4, PIDs{0, LimitNone, -1, "", true}},
-		{"a leaf without the controller", []pidsCounts{{1, 4, 4, split, true}}, 3, PIDs{1, LimitAncestor, 1, "", false}},
+		{"nothing happened", []pidsCounts{{0, 0, 0, split, false}, {1, 0, 0, split, true}}, 0, PIDs{0, Hit{LimitNone, -1, "", true}}},
+		{"the leaf's own", []pidsCounts{{0, 2, 2, split, true}, {1, 5, 3, split, true}}, 3, PIDs{2, Hit{LimitOwn, 0, "", true}}},
+		{"below the leaf", []pidsCounts{{0, 2, 0, split, true}, {1, 2, 0, split, true}}, 0, PIDs{2, Hit{LimitBelow, 0, "", true}}},
+		{"the pool's", []pidsCounts{{0, 0, 0, split, false}, {1, 4, 4, split, true}, {2, 4, 0, split, false}}, 1, PIDs{3, Hit{LimitAncestor, 1, "", false}}},
+		{"the run's", []pidsCounts{{0, 0, 0, split, false}, {1, 0, 0, split, true}, {2, 4, 4, split, true}}, 0, PIDs{4, Hit{LimitAncestor, 2, "", false}}},
+		{"the pool's, before the leaf", []pidsCounts{{0, 0, 0, split, false}, {1, 4, 4, split, true}}, 4, PIDs{0, Hit{LimitNone, -1, "", true}}},
+		{"a leaf without the controller", []pidsCounts{{1, 4, 4, split, true}}, 3, PIDs{1, Hit{LimitAncestor, 1, "", false}}},
 
-		{"old: nothing happened", []pidsCounts{{0, 0, 0, old, true}, {1, 0, 0, old, true}}, 0, PIDs{0, LimitNone, -1, "", true}},
-		{"old: the leaf's own", []pidsCounts{{0, 2, 0, old, true}, {1, 9, 0, old, false}}, 0, PIDs{2, LimitOwn, 0, "", true}},
-		{"old: the pool's", []pidsCounts{{0, 2, 0, old, false}, {1, 9, 0, old, true}}, 0, PIDs{2, LimitAncestor, 1, "", true}},
-		{"old: the leaf's or the pool's", []pidsCounts{{0, 2, 0, old, true}, {1, 9, 0, old, true}}, 0, PIDs{2, LimitOwn, 0, "", false}},
-		{"old: further up", []pidsCounts{{0, 2, 0, old, false}, {1, 9, 0, old, false}}, 0, PIDs{2, LimitAbove, -1, "", true}},
-		{"old: a leaf without the controller", []pidsCounts{{1, 4, 0, old, true}}, 0, PIDs{0, LimitNone, -1, "", false}},
+		{"old: nothing happened", []pidsCounts{{0, 0, 0, old, true}, {1, 0, 0, old, true}}, 0, PIDs{0, Hit{LimitNone, -1, "", true}}},
+		{"old: the leaf's own", []pidsCounts{{0, 2, 0, old, true}, {1, 9, 0, old, false}}, 0, PIDs{2, Hit{LimitOwn, 0, "", true}}},
+		{"old: the pool's", []pidsCounts{{0, 2, 0, old, false}, {1, 9, 0, old, true}}, 0, PIDs{2, Hit{LimitAncestor, 1, "", true}}},
+		{"old: the leaf's or the pool's", []pidsCounts{{0, 2, 0, old, true}, {1, 9, 0, old, true}}, 0, PIDs{2, Hit{LimitOwn, 0, "", false}}},
+		{"old: further up", []pidsCounts{{0, 2, 0, old, false}, {1, 9, 0, old, false}}, 0, PIDs{2, Hit{LimitAbove, -1, "", true}}},
+		{"old: a leaf without the controller", []pidsCounts{{1, 4, 0, old, true}}, 0, PIDs{0, Hit{LimitNone, -1, "", false}}},
 	} {
 		if got := whoseFork(test.counts, test.before); got != test.want {
 			t.Errorf("%s: whoseFork(%+v) = %+v, want %+v", test.name, test.counts, got, test.want)
@@ -41,10 +41,10 @@ func TestWhoseForkItWas(t *testing.T) {
 func TestPIDsInWords(t *testing.T) {
 	for want, p := range map[string]PIDs{
 		"no fork refused":                                       {},
-		"1 fork refused, limit of /job/1":                       {Refused: 1, Whose: LimitOwn, Path: "/job/1", Sure: true},
-		"2 forks refused, limit of /job, as far as can be told": {Refused: 2, Whose: LimitAncestor, Path: "/job"},
-		"2 forks refused, limit of a cgroup below /job":         {Refused: 2, Whose: LimitBelow, Path: "/job", Sure: true},
-		"1 fork refused, limit of a cgroup further up":          {Refused: 1, Whose: LimitAbove, Sure: true},
+		"1 fork refused, limit of /job/1":                       {Refused: 1, Hit: Hit{Whose: LimitOwn, Path: "/job/1", Sure: true}},
+		"2 forks refused, limit of /job, as far as can be told": {Refused: 2, Hit: Hit{Whose: LimitAncestor, Path: "/job"}},
+		"2 forks refused, limit of a cgroup below /job":         {Refused: 2, Hit: Hit{Whose: LimitBelow, Path: "/job", Sure: true}},
+		"1 fork refused, limit of a cgroup further up":          {Refused: 1, Hit: Hit{Whose: LimitAbove, Sure: true}},
 	} {
 		if got := p.String(); got != want {
 			t.Errorf("String of %+v = %q, want %q", p, got, want)

@@ -60,20 +60,20 @@ func (p *pool) blame(leaf *cgroup.Dir, hits uint32) blame {
 }
 
 // limitWords names a limit.
-func limitWords(w resource.Whose, level int, path, file string, sure bool) string {
+func limitWords(h resource.Hit, file string) string {
 	words := [...]string{"its own limit", "the limit of its pool", "the limit of the run", "the limit of all runs"}
 	var text string
 	switch {
-	case w == resource.LimitBelow:
+	case h.Whose == resource.LimitBelow:
 		text = "a limit that it has set itself"
-	case level >= 0 && level < len(words):
-		text = fmt.Sprintf("%s, %s of %s", words[level], file, path)
+	case h.Level >= 0 && h.Level < len(words):
+		text = fmt.Sprintf("%s, %s of %s", words[h.Level], file, h.Path)
 	case file == "memory.max":
 		text = "the host had no more, or a limit further up was reached"
 	default:
 		text = "a limit further up"
 	}
-	if !sure {
+	if !h.Sure {
 		text += ", as far as can be told"
 	}
 	return text
@@ -81,12 +81,10 @@ func limitWords(w resource.Whose, level int, path, file string, sure bool) strin
 
 // memoryError says for whose limit a process was killed.
 func (b *blame) memoryError() error {
-	o := &b.oom
-	return fmt.Errorf("%w: %s", errOOM, limitWords(o.Whose, o.Level, o.Path, "memory.max", o.Sure))
+	return fmt.Errorf("%w: %s", errOOM, limitWords(b.oom.Hit, "memory.max"))
 }
 
 // pidsError says for whose limit a fork was refused.
 func (b *blame) pidsError() error {
-	p := &b.pids
-	return fmt.Errorf("%w: %s", errPIDs, limitWords(p.Whose, p.Level, p.Path, "pids.max", p.Sure))
+	return fmt.Errorf("%w: %s", errPIDs, limitWords(b.pids.Hit, "pids.max"))
 }

@@ -121,14 +121,16 @@ func fillUsage(r *report.Report, used runverb.Usage) {
 	r.Receipt = &receipt
 	if u.oom.Kills > 0 {
 		r.Extra = append(r.Extra, report.OOMKilled)
-		r.OOM = &report.OOM{
-			Kills: u.oom.Kills, Whose: u.oom.Whose.String(), Cgroup: u.oom.Path, Sure: u.oom.Sure, Words: u.oom.String(),
-		}
+		r.OOM = wireHit(u.oom.Kills, u.oom.Hit, u.oom.String())
 	}
 	if p := &u.pids; p.Refused > 0 {
 		r.Extra = append(r.Extra, report.PIDsLimit)
-		r.PIDs = &report.PIDs{Refused: p.Refused, Whose: p.Whose.String(), Cgroup: p.Path, Sure: p.Sure, Words: p.String()}
+		r.PIDs = wireHit(p.Refused, p.Hit, p.String())
 	}
+}
+
+func wireHit(count uint64, h resource.Hit, words string) *report.Hit {
+	return &report.Hit{Count: count, Whose: h.Whose.String(), Cgroup: h.Path, Sure: h.Sure, Words: words}
 }
 
 // fillHost adds the tier of guarantees, and the servers that were started from the

@@ -201,35 +201,22 @@ func (r *Report) receipt(j *js) {
 // limits writes which limits were hit.
 func (r *Report) limits(j *js) {
 	j.key("oom")
-	r.oom(j)
+	j.hit("kills", r.OOM)
 	j.key("pids")
-	r.pids(j)
+	j.hit("refused", r.PIDs)
 }
 
-func (r *Report) oom(j *js) {
-	if r.OOM == nil {
+// hit writes whose limit was hit, with its count under a name of its own.
+func (j *js) hit(count string, h *Hit) {
+	if h == nil {
 		j.null()
 		return
 	}
 	j.object(func() {
-		j.key("kills").uint(r.OOM.Kills)
-		j.key("whose").str(r.OOM.Whose)
-		j.key("cgroup").strOrNull(r.OOM.Cgroup)
-		j.key("sure").flag(r.OOM.Sure)
-		j.key("words").str(r.OOM.Words)
-	})
-}
-
-func (r *Report) pids(j *js) {
-	if r.PIDs == nil {
-		j.null()
-		return
-	}
-	j.object(func() {
-		j.key("refused").uint(r.PIDs.Refused)
-		j.key("whose").str(r.PIDs.Whose)
-		j.key("cgroup").strOrNull(r.PIDs.Cgroup)
-		j.key("sure").flag(r.PIDs.Sure)
-		j.key("words").str(r.PIDs.Words)
+		j.key(count).uint(h.Count)
+		j.key("whose").str(h.Whose)
+		j.key("cgroup").strOrNull(h.Cgroup)
+		j.key("sure").flag(h.Sure)
+		j.key("words").str(h.Words)
 	})
 }

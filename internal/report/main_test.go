@@ -66,8 +66,8 @@ func sample() *Report {
 				"swap_peak":      "this kernel does not account swap",
 			},
 		},
-		OOM:  &OOM{Kills: 1, Whose: "own", Cgroup: "/sys/fs/cgroup/x", Sure: true, Words: "1 process killed for want of memory, limit of /sys/fs/cgroup/x"},
-		PIDs: &PIDs{Refused: 1, Whose: "ancestor", Cgroup: "/sys/fs/cgroup/y", Words: "1 fork refused, limit of /sys/fs/cgroup/y, as far as can be told"},
+		OOM:  &Hit{Count: 1, Whose: "own", Cgroup: "/sys/fs/cgroup/x", Sure: true, Words: "1 process killed for want of memory, limit of /sys/fs/cgroup/x"},
+		PIDs: &Hit{Count: 1, Whose: "ancestor", Cgroup: "/sys/fs/cgroup/y", Words: "1 fork refused, limit of /sys/fs/cgroup/y, as far as can be told"},
 	}
 }
 

@@ -69,8 +69,8 @@ type Report struct {
 	Blocked  *cgroup.BlockedError // what could not be killed; nil for nothing
 
 	Receipt *Receipt // nil: it was not measured
-	OOM     *OOM     // nil: nobody was killed, or it is not known
-	PIDs    *PIDs    // nil: no fork was refused, or it is not known
+	OOM     *Hit     // nil: nobody was killed, or it is not known
+	PIDs    *Hit     // nil: no fork was refused, or it is not known
 }
 
 // Run is another run that has to do with this one.
@@ -80,22 +80,13 @@ type Run struct {
 	Processes int // of it that were left in this run; 0 for a detached one
 }
 
-// OOM says for whose limit processes were killed.
-type OOM struct {
-	Kills  uint64
+// Hit says whose limit was hit.
+type Hit struct {
+	Count  uint64 // kills for want of memory, or forks that were refused
 	Whose  string // "own", "below", "ancestor", "above"
 	Cgroup string // that has the limit; "" if that is not known
 	Sure   bool
 	Words  string // the same for people
-}
-
-// PIDs says for whose limit forks were refused.
-type PIDs struct {
-	Refused uint64
-	Whose   string // "own", "below", "ancestor", "above"
-	Cgroup  string // that has the limit; "" if that is not known
-	Sure    bool
-	Words   string // the same for people
 }
 
 // Clean says that it is proven that nothing was left behind: nothing was found, the

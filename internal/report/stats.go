@@ -19,7 +19,7 @@ func (r *Report) WriteStats(w io.Writer, color bool) error {
 	} else {
 		r.Receipt.stats(t)
 	}
-	if r.OOM != nil && r.OOM.Kills > 0 {
+	if r.OOM != nil && r.OOM.Count > 0 {
 		t.stat("out of memory", visible(r.OOM.Words, textReason))
 	}
 	_, err := w.Write(t.Bytes())

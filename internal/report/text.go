@@ -71,7 +71,7 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 }
 
 func (r *Report) sayOOM(t *text) {
-	if r.OOM != nil && r.OOM.Kills > 0 {
+	if r.OOM != nil && r.OOM.Count > 0 {
 		t.warn("%s", visible(r.OOM.Words, textReason))
 	}
 	switch {
