@@ -96,3 +96,19 @@ func TestRecordPassesOnAndReports(t *testing.T) {
 		t.Errorf("programs %+v, want one that passed", r.Programs)
 	}
 }
+
+// Where nothing is to be found out of the host, what the tests say still gets through.
+func TestRecordPassesOnWithoutACgroup(t *testing.T) {
+	linuxtest.NeedCommand(t, "go")
+	file := filepath.Join(t.TempDir(), "report.json")
+	cmd := exec.Command(build(t, "."), "record", "-json", file, "-cgroup", filepath.Join(t.TempDir(), "none"))
+	const events = `{"Action":"pass","Package":"p","Elapsed":1}` + "\n"
+	cmd.Stdin = strings.NewReader(events)
+	out, err := cmd.Output()
+	if err == nil || string(out) != events {
+		t.Errorf("record = %q, %v, want what it has read and a failure", out, err)
+	}
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("a report all the same: %v", err)
+	}
+}

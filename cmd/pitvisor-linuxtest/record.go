@@ -126,7 +126,8 @@ func runRecord(_ context.Context, args []string) (bool, error) {
 	}
 	r, err := p.inspect()
 	if err != nil {
-		return false, err
+		_, lost := io.Copy(os.Stdout, os.Stdin) // the tests are worth reading all the same
+		return false, errors.Join(err, lost)
 	}
 	if r.Programs, err = vm.ReadGoTest(os.Stdin, os.Stdout, rules, r.Release); err != nil {
 		return false, err
