@@ -1,0 +1,9 @@
+package pressure
+
+import (
+	"testing"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+func TestMain(m *testing.M) { linuxtest.Main(m, nil) }
