@@ -27,6 +27,7 @@ const (
 	CauseTooManyFiles           // no descriptors left, here or on the machine
 	CauseSetting                // umask, nice, a resource limit or the like was refused
 	CauseNetwork                // the network namespace could not be made
+	CauseNamespace              // the namespaces of another process cannot be entered
 	CauseHelper                 // the helper is needed and this program does not call HelperMain
 	CauseInvalid                // the Cmd makes no sense
 )
@@ -66,6 +67,8 @@ func (c Cause) String() string {
 		return "setting"
 	case CauseNetwork:
 		return "network"
+	case CauseNamespace:
+		return "namespace"
 	case CauseHelper:
 		return "helper"
 	case CauseInvalid:
@@ -131,6 +134,8 @@ func (e *Error) Hint() string {
 		return "raising limits and priorities needs root (CAP_SYS_RESOURCE, CAP_SYS_NICE)"
 	case CauseNetwork:
 		return "network namespaces need root (CAP_SYS_ADMIN) and user.max_net_namespaces above 0"
+	case CauseNamespace:
+		return "entering namespaces needs root, or a user namespace that this user has made"
 	case CauseHelper:
 		return "call spawn.HelperMain first in main, and in TestMain of tests"
 	case CauseUnknown, CauseInvalid:
