@@ -83,7 +83,7 @@ func (d *diagnosis) tryScratch(root cgroup.Root) (kill bool) {
 	try := func(name, detail string, need bool, f func() error) bool {
 		out := finding{Name: name, OK: true, Need: need, Detail: detail}
 		if err := f(); err != nil {
-			out.OK, out.Detail, out.Cure = false, detail+": "+err.Error(), exit.Hint(err)
+			out.OK, out.Detail, out.Cure = false, detail+": "+strings.ReplaceAll(err.Error(), "\n", "; "), exit.Hint(err)
 		}
 		d.add(out)
 		return out.OK
@@ -98,13 +98,8 @@ func (d *diagnosis) tryScratch(root cgroup.Root) (kill bool) {
 	if spawn.Clone3Refused() {
 		way = "a helper that joins the leaf before exec, since a sandbox (seccomp) refuses clone3: some milliseconds more"
 	}
-	try("start inside a cgroup", way, true, func() error {
-		poisoned, err := spawn.Poisoned(root.Dir)
-		if poisoned {
-			return errors.New("the kernel kills everything that is started from this cgroup, because it was once killed; `pitvisor up` moves itself")
-		}
-		return err
-	})
+	try("start inside a cgroup", way, true, func() error { return tryStart(root.Dir, dir) })
+	try("guardian", "a run ends when its pitvisor is killed", true, func() error { return tryGuardian(root.Dir, dir) })
 	try("freeze", "stop a whole cgroup to look at it", false, func() error { return freezeThaw(ctx, dir) })
 	kill = try("cgroup.kill", "kill a whole cgroup with one write", false, func() error {
 		if _, err := os.Stat(filepath.Join(dir.Path(), "cgroup.kill")); err != nil {
