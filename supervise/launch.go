@@ -2,9 +2,9 @@ package supervise
 
 import (
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/pitvisor/pitvisor/internal/pressure"
 )
 
 // Workers that load for long share the processors while they do, and many of them at
@@ -168,18 +168,8 @@ func (s *Supervisor) crowded() bool {
 	if now := s.now(); l.askedAt == 0 || now-l.askedAt > pressureEvery {
 		l.askedAt = now
 		text, err := s.opts.Run.Dir().ReadFile("cpu.pressure")
-		l.busy = err == nil && pressure(string(text)) > busyPressure
+		line, ok := pressure.Parse(string(text), false)
+		l.busy = err == nil && ok && line.Average > busyPressure
 	}
 	return l.busy
-}
-
-// pressure is the average over ten seconds in the first line of a pressure file.
-func pressure(text string) float64 {
-	_, rest, _ := strings.Cut(text, "avg10=")
-	number, _, _ := strings.Cut(rest, " ")
-	n, err := strconv.ParseFloat(number, 64)
-	if err != nil {
-		return 0
-	}
-	return n
 }

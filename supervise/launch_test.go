@@ -53,14 +53,3 @@ func TestTurnsFollowTheMachine(t *testing.T) {
 		t.Errorf("after very many good starts %v, want %v", got, mostStarting)
 	}
 }
-
-func TestPressure(t *testing.T) {
-	for text, want := range map[string]float64{
-		"some avg10=83.25 avg60=1.00 avg300=0.10 total=5\nfull avg10=1.00 avg60=0 avg300=0 total=0\n": 83.25,
-		"": 0, "some avg10=x ": 0, "some avg10=7": 7,
-	} {
-		if got := pressure(text); got != want {
-			t.Errorf("pressure(%q) = %v, want %v", text, got, want)
-		}
-	}
-}
