@@ -239,7 +239,7 @@ func (s *Supervisor) lookAtLeaf(c *slot, in *input) bool {
 	}
 	var buf [64]byte
 	n, err := unix.Pread(int(c.extra.events.Fd()), buf[:], 0)
-	in.empty = err != nil || !populated(buf[:n]) // a removed leaf cannot be read
+	in.empty = err != nil || !populated(buf[:n]) || s.guests.only(c) // a removed leaf cannot be read
 	if in.kind == inEmpty {
 		return in.empty
 	}

@@ -119,7 +119,7 @@ func (r *removal) count() {
 		return
 	}
 	defer leaf.Close()
-	pids, err := leaf.PIDsRecursive()
+	pids, err := leaf.Residents()
 	if err != nil {
 		return
 	}

@@ -53,6 +53,7 @@ type Supervisor struct {
 	kill    sync.Once     // closes killing
 	ended   chan struct{} // closed when the engine has ended
 	reload  sync.Mutex    // held by Reload
+	guests  guests
 
 	mu     sync.Mutex // guards what follows
 	pools  []*pool

@@ -205,7 +205,7 @@ func (n *notice) holds(from *pidfd.Process, id uint64) bool {
 	if id == 0 {
 		return isMember(from, leaf)
 	}
-	found, err := leaf.Contains(id)
+	found, err := leaf.Houses(id)
 	return err == nil && found
 }
 

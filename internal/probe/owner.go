@@ -78,7 +78,7 @@ func (a *attempt) madeHere(l sockdiag.Socket) (bool, error) {
 	if l.Cgroup == 0 {
 		return false, errors.New("its descriptors are hidden from us (CAP_SYS_PTRACE would show them)")
 	}
-	return a.leaf.Contains(l.Cgroup)
+	return a.leaf.Houses(l.Cgroup)
 }
 
 // taken says who has the port. To look through all processes is expensive, so

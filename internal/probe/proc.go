@@ -14,7 +14,7 @@ import (
 // heldSockets returns which of the sockets the leaf's processes have open, and
 // the processes whose descriptors may not be read.
 func heldSockets(leaf *cgroup.Dir, want []uint64) (held map[uint64]bool, hidden []string, err error) {
-	pids, err := leaf.PIDsRecursive()
+	pids, err := leaf.Residents()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,7 +56,7 @@ func hasSockets(p *procfs.Process, want []uint64) ([]uint64, error) {
 
 // stillIn reports whether the process is alive and in the leaf.
 func stillIn(p *procfs.Process, leaf *cgroup.Dir) bool {
-	pids, err := leaf.PIDsRecursive()
+	pids, err := leaf.Residents()
 	if err != nil || !slices.Contains(pids, p.PID()) {
 		return false
 	}

@@ -81,7 +81,7 @@ func (a *attempt) awake(p *procfs.Process) error {
 
 // anyMember returns a running process of the leaf.
 func (a *attempt) anyMember() (*procfs.Process, error) {
-	pids, err := a.leaf.PIDsRecursive()
+	pids, err := a.leaf.Residents()
 	if err != nil {
 		return nil, err
 	}

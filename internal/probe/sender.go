@@ -86,7 +86,7 @@ func cgroupOf(p *pidfd.Process) uint64 {
 // number. The number is the process's own as long as it has not exited, which is
 // asked afterwards.
 func isMember(p *pidfd.Process, leaf *cgroup.Dir) bool {
-	pids, err := leaf.PIDsRecursive()
+	pids, err := leaf.Residents()
 	if err != nil || !slices.Contains(pids, p.PID()) {
 		return false
 	}
