@@ -111,7 +111,7 @@ func TestH25RunReturnsAfterTheLastProcess(t *testing.T) {
 
 // TestH29ZombiesAreDeadAndReaped: a worker that has ended is noticed and reaped,
 // though its children live on; children of its own that it does not reap do not
-// count as alive.
+// count as alive. H-38, too.
 func TestH29ZombiesAreDeadAndReaped(t *testing.T) {
 	r := begin(t, sh("web", 2, "sleep 600 & sleep 600 & exec sleep 600"), helper(t, "lazy", 1, "zombies", "5"))
 	r.await("ready", 3, kind(EventReady))

@@ -121,7 +121,7 @@ func simSeed(tb testing.TB) uint64 {
 	return seed
 }
 
-// TestSimulatedLives is H-16, H-20, H-25, H-27, H-31 and H-37 on random schedules.
+// TestSimulatedLives is H-16, H-20, H-23, H-25, H-27, H-31 and H-37 on random schedules.
 func TestSimulatedLives(t *testing.T) {
 	want := linuxtest.Times(1_000_000, 100_000)
 	seed := simSeed(t)
@@ -207,6 +207,12 @@ func plantedBugs() map[string]stepFunc {
 				in.kind, w.due = 0, 0
 			}
 		}),
+		"an announced end is waited for without end": spoil(func(_ *policy, w *worker, _ *input) {
+			if w.leaving && w.state == StateStopping {
+				w.due = 0
+			}
+		}),
+		"an announced end is final":  spoil(func(_ *policy, w *worker, in *input) { w.wantStop = w.wantStop || in.kind == inStopping }),
 		"a kill is not done":         drop(func(_, _ worker, a action) bool { return a.do == doKill }),
 		"a signal is not sent":       drop(func(_, _ worker, a action) bool { return a.do == doSignal }),
 		"a leaf is not removed":      drop(func(_, w worker, a action) bool { return a.do == doRemove && w.start%5 == 0 }),
@@ -259,8 +265,8 @@ func fuzzLife(p *policy, data []byte) error {
 	now := time.Duration(1)
 	for _, b := range data {
 		in := input{
-			kind: inputKind(b&15%14 + 1), start: w.start - uint64(b>>7), at: now,
-			leaf: b&16 != 0, empty: b&32 != 0, ok: b&64 != 0, err: errFuzz, failure: &StartFailure{},
+			kind: inputKind(b&15 + 1), start: w.start - uint64(b>>7), at: now,
+			extend: time.Duration(b) * time.Second, leaf: b&16 != 0, empty: b&32 != 0, ok: b&64 != 0, err: errFuzz, failure: &StartFailure{},
 		}
 		now += time.Duration(b) * 20 * time.Millisecond
 		before := w

@@ -26,7 +26,7 @@ func populous(n int) rule {
 }
 
 // TestNothingOutlivesAStop is the row of detached grandchildren and fork bombs:
-// none is left of 50 daemons that ignore SIGTERM and of 200 processes of a bomb.
+// none is left of 50 daemons that ignore SIGTERM and of 200 processes of a bomb (H-41).
 func TestNothingOutlivesAStop(t *testing.T) {
 	n := linuxtest.Times(50, 15)
 	daemons := sh("daemons", n, `setsid sh -c 'trap "" TERM INT HUP; sleep 600' & wait`)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnwellWorkersAreReplaced: the whole way from the configuration.
+// TestUnwellWorkersAreReplaced is H-47: the whole way from the configuration.
 func TestUnwellWorkersAreReplaced(t *testing.T) {
 	w := newWorld(t)
 	mark := w.dir + "/sick"

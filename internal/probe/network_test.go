@@ -104,7 +104,7 @@ func TestNoPortIsKnown(t *testing.T) {
 	r.fails("the worker has told no port")
 }
 
-// two processes share a port by SO_REUSEPORT. Both believe that it is
+// R-07, H-19: two processes share a port by SO_REUSEPORT. Both believe that it is
 // theirs; connections go to either.
 func TestR07SharedPortIsTaken(t *testing.T) {
 	linuxtest.NoLeaks(t)
