@@ -54,7 +54,7 @@ func layers() map[string][]string {
 		"internal/steps":    nil,
 		"internal/nofile":   nil,
 		"internal/suggest":  nil,
-		"internal/server":   {"api", "supervise", "registry", "resource", "cgroup", "pidfd", "internal/suggest", "internal/units"},
+		"internal/server":   {"api", "supervise", "registry", "resource", "spawn", "cgroup", "pidfd", "internal/logfile", "internal/suggest", "internal/units"},
 		"internal/metrics":  {"supervise", "registry", "cgroup"},
 		"linuxtest":         nil,
 		"cmd/pitvisor":      {"*"}, // all but linuxtest and programs

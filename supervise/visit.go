@@ -128,9 +128,33 @@ func (v *Visit) Exec(c VisitCommand) (*spawn.Process, error) {
 		b.Dir = c.Dir
 	}
 	b.Search = spawn.Candidates(c.Args[0], b.Env)
+	if c.Terminal && w.Credential != nil {
+		giveTerminal(c.Stdin, w.Credential.UID)
+	}
 	v.s.gate.RLock()
 	defer v.s.gate.RUnlock()
 	return spawn.StartBeside(&b)
+}
+
+// giveTerminal lets the user of a command open its terminal by name, as login does. It
+// does so with the slave of a pseudo-terminal only, and without the right to it leaves
+// it as it is: the command has it open.
+func giveTerminal(f *os.File, uid uint32) {
+	var st unix.Stat_t
+	fd := int(f.Fd())
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || unix.Major(st.Rdev) < 136 || unix.Major(st.Rdev) > 143 {
+		return
+	}
+	_ = unix.Fchown(fd, int(uid), -1) // else it can be used, but not opened
+}
+
+// Over says whether the worker's own processes have ended, so that the visit ends, too.
+func (v *Visit) Over() bool {
+	if exited, err := v.beside.Exited(); err == nil && exited && !v.tracked {
+		return true
+	}
+	pids, err := v.leaf.Residents()
+	return err != nil || len(pids) == 0
 }
 
 // Close kills what is left of the visit, and gives back what it holds. It fails when

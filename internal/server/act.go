@@ -189,7 +189,10 @@ func signalMain(leaf *cgroup.Dir, w *supervise.WorkerStatus, sig unix.Signal) er
 }
 
 func (s *Server) freeze(ctx context.Context, leaf *cgroup.Dir, w *supervise.WorkerStatus) (int, error) {
-	if err := leaf.Freeze(ctx); err != nil {
+	s.sessions.freeze.RLock()
+	err := leaf.Freeze(ctx)
+	s.sessions.freeze.RUnlock()
+	if err != nil {
 		_ = leaf.Thaw(context.WithoutCancel(ctx)) // half frozen is worse than not
 		return 0, err
 	}

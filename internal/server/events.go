@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/spawn"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -112,7 +113,7 @@ func wireEvent(e *supervise.Event) api.Event {
 		w.Size, w.WasSize = &e.Size, &e.WasSize
 	}
 	if e.Exit != nil {
-		w.Exit = wireExit(e)
+		w.Exit = wireExit(e.Exit)
 	}
 	if f := e.Failure; f != nil {
 		w.Failure = &api.StartFailure{Phase: f.Phase.String(), Cause: f.Cause.String(), Elapsed: f.Elapsed, Stderr: f.Stderr}
@@ -134,10 +135,10 @@ func workerName(id supervise.WorkerID) string {
 	return id.String()
 }
 
-func wireExit(e *supervise.Event) *api.Exit {
-	out := &api.Exit{Code: e.Exit.Code, Core: e.Exit.Core, Text: e.Exit.String()}
-	if e.Exit.Signal != 0 {
-		out.Signal = unix.SignalName(e.Exit.Signal)
+func wireExit(e *spawn.Exit) *api.Exit {
+	out := &api.Exit{Code: e.Code, Core: e.Core, Text: e.String()}
+	if e.Signal != 0 {
+		out.Signal = unix.SignalName(e.Signal)
 	}
 	return out
 }

@@ -44,6 +44,10 @@ func (s stub) Kill(context.Context, supervise.Selector) ([]supervise.WorkerID, e
 func (stub) Restart(context.Context, supervise.Selector) ([]*supervise.Progress, error) {
 	return nil, nil
 }
+
+func (stub) Visit(supervise.WorkerID, uint64) (*supervise.Visit, error) {
+	return nil, supervise.ErrNoProcess
+}
 func (stub) Scale(context.Context, string, int) error       { return nil }
 func (stub) Wait(context.Context, supervise.Selector) error { return nil }
 

@@ -191,6 +191,8 @@ func openAPI(tb testing.TB) object {
 func (s *schemas) operation(r *route) object {
 	content := object{}
 	switch {
+	case r.upgrade != "":
+		content[textLines] = object{"schema": s.of(reflect.TypeOf(r.reply)), "x-stream": "one object in a line, over the upgraded connection"}
 	case r.content == textLines:
 		content[textLines] = object{"schema": s.of(reflect.TypeOf(r.reply)), "x-stream": "one object in a line"}
 		content[r.also] = object{"schema": object{"type": "string"}, "x-stream": "the same objects as data, their numbers as id, their kinds as event"}
@@ -200,6 +202,9 @@ func (s *schemas) operation(r *route) object {
 		content[textJSON] = object{"schema": s.of(reflect.TypeOf(r.reply))}
 	}
 	responses := object{"200": object{"description": "done", "content": content}}
+	if r.upgrade != "" {
+		responses = object{"101": object{"description": "the connection is upgraded to " + r.upgrade, "content": content}}
+	}
 	for _, status := range r.statuses() {
 		responses[strconv.Itoa(status)] = object{"$ref": "#/components/responses/Error", "description": http.StatusText(status)}
 	}
@@ -293,7 +298,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		`POST /v1/signal {"select":["web/0"],"signal":"CONT"}`, `POST /v1/signal {"select":["web/0"]}`, `POST /v1/freeze {"select":["web/0"]}`,
 		`POST /v1/thaw {"select":["web/0"]}`, `POST /v1/kill {"select":["web/1"]}`, `POST /v1/kill {"select":["web/9"]}`,
 		`POST /v1/stop {"select":["web/0"],"wait":true}`, `POST /v1/start {"select":["web/0"],"wait":true}`, `POST /v1/restart {"select":["web"]}`,
-		`POST /v1/scale {"pool":"web","size":1}`, `POST /v1/reload {}`,
+		`POST /v1/scale {"pool":"web","size":1}`, `POST /v1/reload {}`, `POST /v1/exec {"worker":"web/0","command":["true"]}`,
 	} {
 		method, rest, _ := strings.Cut(text, " ")
 		path, _, _ := strings.Cut(rest, " ")

@@ -61,6 +61,7 @@ type route struct {
 	reply        any    // a value of the type of a good answer; nil is text
 	content      string // of the reply; "" is JSON
 	also         string // another content that can be asked for with Accept
+	upgrade      string // what the connection becomes, and then it is the reply that comes in lines
 	fails        []int  // statuses of errors beside those that every route has
 	handle       func(*Server, http.ResponseWriter, *call) error
 }
@@ -147,6 +148,11 @@ func actions() []route {
 		action("/v1/signal", "Send a signal to the main processes of workers, or to all their processes.", (*Server).postSignal),
 		action("/v1/freeze", "Stop all processes of workers without their knowing; answered when they have stopped.", (*Server).postFreeze),
 		action("/v1/thaw", "Let frozen workers go on.", (*Server).postThaw),
+		{
+			method: "POST", path: "/v1/exec", access: accessControl, body: api.Exec{}, reply: api.ExecEvent{}, upgrade: api.ExecProtocol, handle: (*Server).postExec,
+			summary: "Run a command inside a worker. Needs the unix socket. After 101 the caller sends one byte with three descriptors (SCM_RIGHTS), the command's standard files, and may then send objects {\"signal\":\"INT\"} in lines; the supervisor sends its objects in lines. The command is killed when the caller closes the connection.",
+			fails:   []int{404, 409, 413, 415},
+		},
 		action("/v1/kill", "Kill all processes of workers at once. What follows is what their pool says of a worker that ends.", (*Server).postKill),
 	}
 }

@@ -33,6 +33,7 @@ type Supervisor interface {
 	Restart(context.Context, supervise.Selector) ([]*supervise.Progress, error)
 	Scale(ctx context.Context, pool string, size int) error
 	Wait(context.Context, supervise.Selector) error
+	Visit(id supervise.WorkerID, start uint64) (*supervise.Visit, error)
 }
 
 // Options says what a server is for. All but those with a meaning for nil must be set.
@@ -69,8 +70,9 @@ type Server struct {
 	routes []route
 	slow   time.Duration // how long a reader may take for a batch of a stream
 
-	self  api.Run
-	lines lines
+	self     api.Run
+	sessions sessions
+	lines    lines
 
 	mu     sync.Mutex                    // guards what follows
 	frozen map[supervise.WorkerID]uint64 // the start that was frozen
@@ -128,6 +130,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	if s.http.Shutdown(ctx) != nil {
 		_ = s.http.Close() // whoever is still there has had its time
 	}
+	s.sessions.stop()
 }
 
 // ServeHTTP answers one call.
