@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,33 +136,16 @@ func (r *Running) accepted(req *http.Request) error {
 
 // hand hands the standard files over.
 func (r *Running) hand(files ...*os.File) error {
-	var fds []int
-	err := withFDs(files, func(open []int) error {
-		fds = open
-		_, _, err := r.conn.WriteMsgUnix([]byte{0}, syscall.UnixRights(fds...), nil)
-		return err
-	})
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd()) // which makes blocking what Go has made nonblocking, as os/exec does
+	}
+	_, _, err := r.conn.WriteMsgUnix([]byte{0}, syscall.UnixRights(fds...), nil)
+	runtime.KeepAlive(files)
 	if err != nil {
 		return fmt.Errorf("hand the standard files to the supervisor: %w", err)
 	}
 	return nil
-}
-
-// withFDs calls f with the descriptors, which stay open and in their mode meanwhile.
-func withFDs(files []*os.File, f func(fds []int) error) error {
-	var collect func(i int, fds []int) error
-	collect = func(i int, fds []int) error {
-		if i == len(files) {
-			return f(fds)
-		}
-		raw, err := files[i].SyscallConn()
-		if err != nil {
-			return err
-		}
-		ctlErr := raw.Control(func(fd uintptr) { err = collect(i+1, append(fds, int(fd))) })
-		return errors.Join(ctlErr, err)
-	}
-	return collect(0, nil)
 }
 
 // begin waits until the command runs, or does not.

@@ -101,8 +101,8 @@ func TestExec(t *testing.T) {
 	if want := fmt.Sprintf("web/1 b c %d\n/usr\n", x.PID); !strings.HasPrefix(said, want) || !strings.HasSuffix(said, "/web/1.1") {
 		t.Errorf("said %q, want %q", said, want)
 	}
-	if _, got, _ := strings.Cut(rest, "\n"); got[len(got)-len(binary):] != binary {
-		t.Error("what was sent has not come back as it was")
+	if !strings.HasSuffix(rest, "\n"+binary) {
+		t.Errorf("%d bytes have come back that are not what was sent, %d", len(rest), len(binary))
 	}
 	if bad, err := io.ReadAll(x.err); string(bad) != "bad\n" || err != nil {
 		t.Errorf("stderr %q, %v", bad, err)
