@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/internal/detach"
 	"github.com/pitvisor/pitvisor/registry"
 )
@@ -51,41 +51,55 @@ func (a *app) ps(asJSON, processes bool) error {
 }
 
 func (a *app) printRuns(runs []registry.RunView, processes bool) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
-	p := psPrinter{w: w, processes: processes, now: time.Now()}
-	p.row("NAME", "STATE", "READY", "AGE", "MEMORY", "PROCS", "PROCESS")
+	p := psPrinter{table: &table{paint: painter(a.colors(a.stdout))}, processes: processes, now: time.Now()}
+	p.head("NAME", "STATE", "READY", "AGE", "MEMORY", "PROCS", "PROCESS")
 	for _, run := range runs {
 		p.run(run)
 	}
-	return w.Flush()
+	_, err := fmt.Fprint(a.stdout, p.table)
+	return err
 }
 
 type psPrinter struct {
-	w         *tabwriter.Writer
+	*table
 	processes bool
 	now       time.Time
 }
 
-func (p psPrinter) row(cells ...string) {
-	fmt.Fprintln(p.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+// row adds a line of the tree; style is that of the second cell.
+func (p psPrinter) row(s style, texts ...string) {
+	cells := make([]cell, len(texts))
+	for i, text := range texts {
+		cells[i].text = text
+	}
+	cells[1].style = s
+	p.add(cells...)
 }
 
+// run adds a line about the run, whose name is too long for a column, and its tree.
 func (p psPrinter) run(r registry.RunView) {
-	name := filepath.Base(r.Dir)
-	switch {
-	case r.Kind == detach.Kind:
-		name += " (" + r.Name + ", detached)"
-	case r.Name != "":
-		name += " (" + r.Name + ")"
+	var names []string
+	if r.Name != "" {
+		names = append(names, clean(r.Name))
 	}
-	owner := ""
+	if r.Kind == detach.Kind {
+		names = append(names, "detached")
+	}
+	line := filepath.Base(r.Dir)
+	if len(names) > 0 {
+		line += " (" + strings.Join(names, ", ") + ")"
+	}
+	facts := []string{string(r.State) + " " + p.age(r.Started), count(r.Processes, "process", "processes")}
+	if r.Memory != nil {
+		facts = append(facts, memory(r.Memory))
+	}
 	if r.State == registry.RunRunning {
-		owner = "owner " + r.Owner.String()
+		facts = append(facts, "owner "+r.Owner.String())
 	}
 	if !r.Expires.IsZero() {
-		owner += ", ends in " + max(0, r.Expires.Sub(p.now)).Round(time.Second).String()
+		facts = append(facts, "ends in "+max(0, r.Expires.Sub(p.now)).Round(time.Second).String())
 	}
-	p.row(name, string(r.State), "", p.age(r.Started), memory(r.Memory), fmt.Sprint(r.Processes), owner)
+	p.add(cell{text: line + ": " + strings.Join(facts, ", ")})
 	for i, pool := range r.Pools {
 		p.pool(pool, branch(i, len(r.Pools)), stem(i, len(r.Pools)))
 	}
@@ -113,13 +127,13 @@ func (p psPrinter) pool(pool registry.PoolView, lead, below string) {
 			ready++
 		}
 	}
-	p.row(lead+pool.Name, "", fmt.Sprintf("%d/%d", ready, pool.Size), "", "", fmt.Sprint(procs), "")
+	p.row("", lead+pool.Name, "", fmt.Sprintf("%d/%d", ready, pool.Size), "", "", fmt.Sprint(procs), "")
 	rows := len(pool.Workers) + len(pool.Waiting)
 	for i, w := range pool.Workers {
 		p.worker(w, below+branch(i, rows), below+stem(i, rows))
 	}
 	for i, slot := range pool.Waiting {
-		p.row(below+branch(len(pool.Workers)+i, rows)+fmt.Sprintf("%s/%d", pool.Name, slot.Slot), slot.State, "no", "", "", "0", slot.Cause)
+		p.row(stateStyle(api.State(slot.State), false), below+branch(len(pool.Workers)+i, rows)+fmt.Sprintf("%s/%d", pool.Name, slot.Slot), slot.State, "no", "", "", "0", slot.Cause)
 	}
 }
 
@@ -135,12 +149,12 @@ func (p psPrinter) worker(w registry.WorkerView, lead, below string) {
 	if w.Port != 0 {
 		process += fmt.Sprintf(" port %d", w.Port)
 	}
-	p.row(lead+fmt.Sprintf("%s/%d", w.Pool, w.Slot), w.State, ready, p.age(w.Started), memory(w.Memory), fmt.Sprint(len(w.Processes)), process)
+	p.row(stateStyle(api.State(w.State), w.Ready), lead+fmt.Sprintf("%s/%d", w.Pool, w.Slot), w.State, ready, p.age(w.Started), memory(w.Memory), fmt.Sprint(len(w.Processes)), process)
 	if !p.processes {
 		return
 	}
 	for i, proc := range w.Processes {
-		p.row(below+branch(i, len(w.Processes))+string(printable([]byte(proc.Comm))), "", "", "", "", "", fmt.Sprintf("%d:%d", proc.PID, proc.Inode))
+		p.row("", below+branch(i, len(w.Processes))+string(printable([]byte(proc.Comm))), "", "", "", "", "", fmt.Sprintf("%d:%d", proc.PID, proc.Inode))
 	}
 }
 
