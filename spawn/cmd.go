@@ -55,10 +55,11 @@ type Cmd struct {
 	Session    Session
 	NetNS      bool // a new network namespace with nothing but the loopback device, up
 
-	// These two cost a helper process for each start, several times the price of
+	// These three cost a helper process for each start, several times the price of
 	// the start itself.
 	Rlimits     []Rlimit
-	OOMScoreAdj *int // -1000 to 1000; nil keeps the caller's
+	OOMScoreAdj *int   // -1000 to 1000; nil keeps the caller's
+	OwnPID      string // a variable, such as LISTEN_PID, in which the process finds its own number; "" is none
 
 	// ForceHelper uses the helper where it is not needed: for tests and diagnosis.
 	ForceHelper bool
@@ -106,6 +107,8 @@ func (c *Cmd) check() error {
 		return c.invalid("weak, and cgroup " + c.Leaf.Path() + " as its leaf")
 	case c.Args != nil && len(c.Args) == 0:
 		return c.invalid("Args has no element 0")
+	case strings.ContainsRune(c.OwnPID, '='):
+		return c.invalid(fmt.Sprintf("variable %q has an equals sign in it", c.OwnPID))
 	case c.Umask != nil && *c.Umask&^0o777 != 0:
 		return c.invalid(fmt.Sprintf("umask %#o is not between 0 and 0777", *c.Umask))
 	}
@@ -115,7 +118,7 @@ func (c *Cmd) check() error {
 // checkStrings finds a string that cannot be passed to a process.
 func (c *Cmd) checkStrings() error {
 	for what, list := range map[string][]string{
-		"path": {c.Path}, "directory": {c.Dir}, "argument": c.Args, "environment entry": c.Env,
+		"path": {c.Path}, "directory": {c.Dir}, "argument": c.Args, "environment entry": c.Env, "variable": {c.OwnPID},
 	} {
 		for _, s := range list {
 			if strings.IndexByte(s, 0) >= 0 {

@@ -15,7 +15,8 @@ import (
 
 // The helper is this very program, executed again, which becomes the program that
 // was asked for. It is used when a sandbox refuses clone3, and for what Linux lets
-// a process set only for itself or only late: resource limits and the OOM score.
+// a process set only for itself or only late: resource limits, the OOM score, and a
+// variable with its own number, which nobody knows before it is there.
 //
 // It is born in the cgroup of the caller, does all that it can there, joins the
 // leaf by itself, and only then turns into the program; so the program is never
@@ -44,7 +45,7 @@ var helperReady atomic.Bool
 
 // needsHelper says whether c has settings that only the child can make.
 func (c *Cmd) needsHelper() bool {
-	return c.ForceHelper || len(c.Rlimits) > 0 || c.OOMScoreAdj != nil
+	return c.ForceHelper || len(c.Rlimits) > 0 || c.OOMScoreAdj != nil || c.OwnPID != ""
 }
 
 // startHelper starts c with the helper and returns when the program runs.
@@ -105,7 +106,7 @@ func (c *Cmd) openProcs() (int, error) {
 func (c *Cmd) requestFile() (*os.File, error) {
 	req := request{
 		Path: c.Path, Args: c.args(), Env: c.Env, Dir: c.Dir, Weak: c.Weak,
-		Credential: c.Credential, Rlimits: c.Rlimits, OOMScoreAdj: c.OOMScoreAdj,
+		Credential: c.Credential, Rlimits: c.Rlimits, OOMScoreAdj: c.OOMScoreAdj, OwnPID: c.OwnPID,
 	}
 	fd, err := unix.MemfdCreate(helperName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

@@ -364,7 +364,7 @@ func TestRequestIsCarriedUnchanged(t *testing.T) {
 		{Path: "/x", Args: []string{""}},
 		{Path: "/x", Args: []string{"x"}, Weak: true},
 		{Path: "\xff", Args: []string{"a", "b c", "\n", "\xfe\xff"}, Env: []string{"A=1", ""}, Dir: "/d"},
-		{Path: "/x", Args: []string{"x"}, Credential: &Credential{}, OOMScoreAdj: number(-1000)},
+		{Path: "/x", Args: []string{"x"}, Credential: &Credential{}, OOMScoreAdj: number(-1000), OwnPID: "LISTEN_PID"},
 		{Path: "/x", Args: []string{"x"}, Credential: &Credential{UID: 1<<32 - 1, GID: 7, Groups: []uint32{1, 2}}},
 		{Path: "/x", Args: []string{"x"}, Rlimits: []Rlimit{{1, 2, 3}, {Resource: 7, Hard: unix.RLIM_INFINITY}}},
 	} {

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,11 +19,12 @@ type request struct {
 	Credential  *Credential
 	Rlimits     []Rlimit
 	OOMScoreAdj *int
+	OwnPID      string
 }
 
 // version is the first field. Both sides are the same program, so another one means
 // that something else was inherited.
-const version = "pitvisor-spawn-2"
+const version = "pitvisor-spawn-3"
 
 // encode writes the request. No string in it may hold a zero byte.
 func (r *request) encode() []byte {
@@ -68,6 +70,7 @@ func (r *request) encode() []byte {
 		number(1)
 		number(int64(*r.OOMScoreAdj))
 	}
+	text(r.OwnPID)
 	return b
 }
 
@@ -94,6 +97,7 @@ func decode(data []byte) (*request, error) {
 		n := int(d.number())
 		r.OOMScoreAdj = &n
 	}
+	r.OwnPID = d.text()
 	// The last zero byte leaves one empty field.
 	if d.bad || len(d.fields) != 1 || d.fields[0] != "" || len(r.Args) == 0 {
 		return nil, errRequest
@@ -166,6 +170,21 @@ func (r *request) image() (m image, err error) {
 	if m.argv, err = syscall.SlicePtrFromStrings(r.Args); err != nil {
 		return m, err
 	}
-	m.env, err = syscall.SlicePtrFromStrings(r.Env)
+	env := r.Env
+	if r.OwnPID != "" {
+		env = append(without(env, r.OwnPID), r.OwnPID+"="+strconv.Itoa(os.Getpid()))
+	}
+	m.env, err = syscall.SlicePtrFromStrings(env)
 	return m, err
+}
+
+// without returns env without the variable.
+func without(env []string, name string) []string {
+	rest := make([]string, 0, len(env)+1)
+	for _, v := range env {
+		if !strings.HasPrefix(v, name+"=") {
+			rest = append(rest, v)
+		}
+	}
+	return rest
 }

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -252,6 +253,27 @@ func TestSettingsAreSeenFromInside(t *testing.T) {
 				after.Status["Umask"], after.Stat[16], after.Status["NoNewPrivs"])
 		}
 	})
+}
+
+// TestOwnPIDIsTheNumberThatTheProcessHas: what sd_listen_fds(3) compares LISTEN_PID with.
+func TestOwnPIDIsTheNumberThatTheProcessHas(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	c := Cmd{Leaf: newLeaf(t, testRoot(t), "leaf"), Env: []string{"LISTEN_PID=1", "LISTEN_PIDX=2"}, OwnPID: "LISTEN_PID"}
+	r := see(t, c)
+	want := [][]byte{[]byte("LISTEN_PIDX=2"), []byte("LISTEN_PID=" + r.Status["Pid"])}
+	var got [][]byte
+	for _, v := range r.Env {
+		if bytes.HasPrefix(v, []byte("LISTEN_PID")) {
+			got = append(got, v)
+		}
+	}
+	if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+		t.Errorf("environment has %q, want %q", got, want)
+	}
+	c.Path, c.OwnPID = "/bin/true", "A=B"
+	if _, err := Start(&c); err == nil || !strings.Contains(err.Error(), `variable "A=B" has an equals sign in it`) {
+		t.Errorf("Start with such a variable = %v, want its refusal", err)
+	}
 }
 
 func TestHelperSettingsAreSeenFromInside(t *testing.T) {

@@ -32,6 +32,9 @@ type order struct {
 	killed bool // and killed the leaf, so what is in it was not left behind
 	told   bool // nobody wants the tail of stderr
 	again  bool // not the first try
+
+	settle func() // ordSettle
+	then   message
 }
 
 // startOrder tells a spawner to begin the start of that number of slot i.
@@ -51,6 +54,7 @@ const (
 	ordKillRun             // everything
 	ordSignalAll           // every member of a leaf
 	ordLimit               // one leaf, anew
+	ordSettle              // what a worker said before its end
 	ordWorkerRecord
 	ordPoolRecord
 )
@@ -101,8 +105,9 @@ func (s *Supervisor) signal(i int32) {
 	}
 	// What cannot be signalled (it has ended, or changed its user) is killed
 	// with its leaf when the grace is over.
-	_ = c.proc.Signal(c.rev.spec.Stop.Signal)
-	_ = c.proc.Signal(unix.SIGCONT)
+	p := c.mainHandle()
+	_ = p.Signal(c.rev.spec.Stop.Signal)
+	_ = p.Signal(unix.SIGCONT)
 }
 
 // flushKills orders the kills that a batch has brought: one for the whole run
@@ -178,7 +183,7 @@ func (s *Supervisor) tally(c *slot, e *Event) {
 		c.cause = ""
 	case EventBlocked:
 		r.Blocked++
-	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded:
+	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded, EventMain, EventReloading, EventReloaded:
 	case EventScaled, EventRollout, EventRolledOut, EventRolloutStopped, EventAdded, EventRemoved, EventWaiting, EventRecycling:
 		// Nothing to count.
 	case EventUnhealthy:
@@ -203,7 +208,7 @@ func describeEnd(e *Event) string {
 // Oneshot, since a dead process stays readable until the remover has reaped it.
 func (s *Supervisor) watch(i int32) error {
 	c := &s.slots[i]
-	token := uint64(i)<<33 | uint64(uint32(c.start))
+	token := pollToken(i, c.start)
 	if err := s.poller.Add(c.proc.Handle().FD(), unix.EPOLLIN|unix.EPOLLONESHOT, token); err != nil {
 		return fmt.Errorf("watch process of %v: %w", c.id(), err)
 	}
@@ -218,13 +223,19 @@ func (s *Supervisor) watch(i int32) error {
 	return nil
 }
 
-// leafToken marks the token of a leaf's cgroup.events.
-const leafToken = 1 << 32
+// The bits that mark the token of a leaf's cgroup.events, and of a process that the
+// worker has named.
+const (
+	leafToken = 1 << 32
+	mainToken = 1 << 33
+)
+
+func pollToken(i int32, start uint64) uint64 { return uint64(i)<<34 | uint64(uint32(start)) }
 
 // onPoll takes the poller's events. Closing a descriptor takes it out of the
 // poller's set; what was fetched before is told by the start's number.
 func (s *Supervisor) onPoll(token uint64, _ uint32) {
-	m := message{i: int32(token >> 33), in: input{kind: inExited}, polled: uint32(token)}
+	m := message{i: int32(token >> 34), in: input{kind: inExited}, polled: uint32(token), named: token&mainToken != 0}
 	if token&leafToken != 0 {
 		m.in.kind = inEmpty
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -29,6 +30,8 @@ func (a *attempt) run(ctx context.Context) message {
 	info, err := x.attempt.Wait(ctx, a.proc.Handle(), x.leaf)
 	m := message{i: a.i, in: input{kind: inReady, start: a.start, port: info.Port}}
 	switch {
+	case err == nil && x.words != nil:
+		m.unsure = true // another process may be its main one by now
 	case err == nil && !a.gone():
 	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errStartTimeout), a.gone(), err != nil && a.ends(ctx):
 		// The end of the start, or of the process, is the engine's to see and to tell.
@@ -47,7 +50,7 @@ func (a *attempt) gone() bool {
 	if a.rev.policy.leaf {
 		return false // others may go on in the leaf
 	}
-	exited, err := a.proc.Handle().Exited()
+	exited, err := a.process().Exited()
 	return exited || err != nil
 }
 
@@ -58,7 +61,15 @@ func (a *attempt) ends(ctx context.Context) bool {
 	}
 	short, cancel := context.WithTimeout(ctx, exitWait)
 	defer cancel()
-	return a.proc.Handle().Wait(short) == nil
+	return a.process().Wait(short) == nil
+}
+
+// process is the main process: the one that was started, or that the worker has named.
+func (a *attempt) process() *pidfd.Process {
+	if named := a.extra.mainProcess(); named != nil {
+		return named
+	}
+	return a.proc.Handle()
 }
 
 // causeOf says why an attempt failed.

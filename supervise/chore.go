@@ -29,6 +29,8 @@ func (s *Supervisor) chore(o order) {
 		s.killRun()
 	case ordLimit:
 		s.limitLeaf(o)
+	case ordSettle:
+		s.settleEnd(o)
 	case ordWorkerRecord, ordPoolRecord:
 		// Not for removers.
 	}

@@ -115,7 +115,7 @@ func (s *Supervisor) Signal(ctx context.Context, sel Selector, sig unix.Signal) 
 			if !c.lives() || c.proc == nil {
 				return
 			}
-			err := c.proc.Signal(sig)
+			err := c.mainHandle().Signal(sig)
 			switch {
 			case errors.Is(err, os.ErrProcessDone):
 				return // what comes of that is on its way

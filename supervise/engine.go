@@ -20,6 +20,10 @@ type message struct {
 	leafID uint64
 	hits   uint32
 	polled uint32 // with inExited and inEmpty from the poller: the low half of the start's number
+	named  bool   // with inExited: of the process that the worker has named as its main one
+
+	settled bool // with inExited: everything is known that the worker has said
+	unsure  bool // with inReady: the process may have ended
 
 	fault error         // the supervisor is blind
 	ping  chan struct{} // to be closed
@@ -165,11 +169,7 @@ func (s *Supervisor) handle(m *message) {
 	case inSpawnFailed:
 		c.proc, c.extra, c.leafID = m.proc, m.extra, m.leafID
 	case inExited, inEmpty:
-		if uint32(c.start) != m.polled || c.state == StateKilling && c.removing {
-			return
-		}
-		m.in.start = c.start
-		if c.rev.policy.leaf && !s.lookAtLeaf(c, &m.in) {
+		if !s.isEnd(c, m) {
 			return
 		}
 	case inRemoved:
@@ -180,13 +180,31 @@ func (s *Supervisor) handle(m *message) {
 		c.proc, c.extra = m.proc, m.extra
 		s.blocked[m.i] = m.in.err
 	case inReady, inNotReady:
+		if m.unsure && m.in.start == c.start && c.isGone() {
+			return // its end is on its way
+		}
 		if m.in.start == c.start && c.extra != nil {
 			c.port = uint16(m.in.port)
 			c.extra = c.extra.settle()
 		}
-	case inStart, inRestart, inUnwell, inTimer, inStop, inKill:
+	case inStart, inRestart, inUnwell, inTimer, inStop, inKill, inExtend, inStopping:
 	}
 	s.step(m.i, m.in)
+	if m.in.kind == inSpawned || m.in.kind == inSpawnFailed {
+		s.hearEarly(m.i)
+	}
+}
+
+// isEnd says whether what the poller saw means something, and is all that can be known.
+func (s *Supervisor) isEnd(c *slot, m *message) bool {
+	if uint32(c.start) != m.polled || c.state == StateKilling && c.removing {
+		return false
+	}
+	if m.in.kind == inExited && (!c.isEndOf(m.named) || s.unsettledEnd(m)) {
+		return false
+	}
+	m.in.start = c.start
+	return !c.rev.policy.leaf || s.lookAtLeaf(c, &m.in)
 }
 
 // takeProcess takes over what a spawner has made.

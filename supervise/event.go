@@ -74,55 +74,21 @@ const (
 	EventRemoved                             // the pool went with a reload, and so have its workers
 	EventRecycling                           // the worker is to be replaced, for Reason: Err says what was found
 	EventWaiting                             // the pool waits for others; Err says for which
+	EventMain                                // the worker has named another process of its own as its main process: PID
+	EventReloading                           // the worker says that it reloads
+	EventReloaded                            // and that it has
 )
 
 // String returns the kind in kebab case.
 func (k EventKind) String() string {
-	switch k {
-	case EventStarting:
-		return "starting"
-	case EventUp:
-		return "up"
-	case EventReady:
-		return "ready"
-	case EventStartFailed:
-		return "start-failed"
-	case EventExited:
-		return "exited"
-	case EventBackoff:
-		return "backoff"
-	case EventStopping:
-		return "stopping"
-	case EventEscalated:
-		return "escalated"
-	case EventStopped:
-		return "stopped"
-	case EventGaveUp:
-		return "gave-up"
-	case EventCompleted:
-		return "completed"
-	case EventBlocked:
-		return "blocked"
-	case EventDegraded:
-		return "degraded"
-	case EventUnhealthy:
-		return "unhealthy"
-	case EventScaled:
-		return "scaled"
-	case EventRollout:
-		return "rollout"
-	case EventRolledOut:
-		return "rolled-out"
-	case EventRolloutStopped:
-		return "rollout-stopped"
-	case EventAdded:
-		return "added"
-	case EventRemoved:
-		return "removed"
-	case EventRecycling:
-		return "recycling"
-	case EventWaiting:
-		return "waiting"
+	words := [...]string{
+		"", "starting", "up", "ready", "start-failed", "exited", "backoff", "stopping", "escalated",
+		"stopped", "gave-up", "completed", "blocked", "degraded", "unhealthy", "scaled", "rollout",
+		"rolled-out", "rollout-stopped", "added", "removed", "recycling", "waiting", "main-process",
+		"reloading", "reloaded",
+	}
+	if k > 0 && int(k) < len(words) {
+		return words[k]
 	}
 	return fmt.Sprintf("event(%d)", uint8(k))
 }
@@ -148,7 +114,8 @@ type Event struct {
 
 	// Elapsed is, for EventReady and EventStartFailed, the time since the start
 	// began; for EventExited and EventCompleted since the process was up; for
-	// EventUnhealthy since it was ready; for EventStopped since the stop began.
+	// EventUnhealthy since it was ready; for EventStopped since the stop began; for
+	// EventReloaded since the reload began.
 	Elapsed time.Duration
 	Delay   time.Duration // EventBackoff: until the next start
 

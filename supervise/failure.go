@@ -48,6 +48,7 @@ const (
 	CauseOutput                 // its output could not be opened
 	CauseProbe                  // the readiness rule could not be applied
 	CauseLeaf                   // its leaf could not be made, limited or watched
+	CauseInherit                // what it inherits could not be had
 )
 
 // String returns the cause in kebab case.
@@ -77,6 +78,8 @@ func (c FailureCause) String() string {
 		return "probe"
 	case CauseLeaf:
 		return "leaf"
+	case CauseInherit:
+		return "inherit"
 	}
 	return fmt.Sprintf("cause(%d)", uint8(c))
 }

@@ -51,29 +51,40 @@ import (
 // stops a worker that is up; what it interrupts is told as canceled. A stop forgets
 // an earlier restart.
 //
+// A ready worker may say that it is stopping. It is not ready any more then, and has
+// the grace to end, without a signal; its exit with 0 is told as a stop, not as an exit.
+// What follows is what follows an end by itself. A worker may also ask for more time
+// while it starts or stops, which moves the timer, at most maxExtend further than it
+// would be.
+//
+// The main process is the one that was started, or the one that the worker has named
+// since; the machine does not see the difference.
+//
 // With TrackLeaf the end of the main process (exit 0, or any during a stop) is
 // not the end while the leaf is still populated; the end of the leaf is.
 //
-//	           spawned    spawn   ready   not-    unwell  exited   removed   blocked   timer     stop     kill     start     restart
+//	           spawned    spawn   ready   not-    unwell  exited   removed   blocked   timer     stop     kill     start     restart   extend  stopping
 //	                      failed          ready           empty
-//	down       -          -       -       -       -       -        -         -         -         down     down     starting  starting
-//	starting   up         next¹   -       -       -       note     -         -         -         note     note     note      note
-//	up         -          -       up      stop    stop³   remove²  -         -         stop⁴     stop     killing  -         stop
-//	stopping   -          -       -       -       -       remove²  -         -         killing   note     killing  note      note
-//	killing    -          -       -       -       -       remove   next      retry     remove    note     note     note      note
-//	backoff    -          -       -       -       -       -        -         -         starting  down     down     starting  starting
-//	failed     -          -       -       -       -       -        -         -         -         -        -        starting  starting
-//	completed  -          -       -       -       -       -        -         -         -         -        -        starting  starting
+//	down       -          -       -       -       -       -        -         -         -         down     down     starting  starting  -       -
+//	starting   up         next¹   -       -       -       note     -         -         -         note     note     note      note      -       -
+//	up         -          -       up      stop    stop³   remove²  -         -         stop⁴     stop     killing  -         stop      later⁵  stopping³
+//	stopping   -          -       -       -       -       remove²  -         -         killing   note     killing  note      note      later   -
+//	killing    -          -       -       -       -       remove   next      retry     remove    note     note     note      note      -       -
+//	backoff    -          -       -       -       -       -        -         -         starting  down     down     starting  starting  -       -
+//	failed     -          -       -       -       -       -        -         -         -         -        -        starting  starting  -       -
+//	completed  -          -       -       -       -       -        -         -         -         -        -        starting  starting  -       -
 //
 //	note    remembered, and acted on when the state allows
 //	stop    signal and stopping; with no grace, killing
 //	remove  killing, with the removal under way
 //	retry   killing, with a timer for the next removal
+//	later   the timer, if it is later so
 //	next    down, completed, failed, backoff or starting
 //	1       killing and remove if the spawner had to leave the leaf behind
 //	2       with TrackLeaf only when the leaf is empty, or the main process failed while up
 //	3       only while ready
 //	4       while not ready the start timeout; while ready the age, which asks the pool
+//	5       only until the start is told
 //
 // Everything that belongs to a start carries the start's number; what comes
 // late from another start is ignored. A timer that comes early, late or twice
@@ -143,6 +154,7 @@ type worker struct {
 	wantNoWait bool // and without grace
 	again      bool // the next start follows the end at once, and nothing counts
 	unwell     bool // its liveness rule has said so
+	leaving    bool // it has said that it is stopping, before anybody asked it to
 }
 
 // inputKind says what happened to a worker.
@@ -163,6 +175,8 @@ const (
 	inStop
 	inKill
 	inRestart
+	inExtend   // the worker asks for more time
+	inStopping // the worker says that it is stopping
 )
 
 // input is something that happened to a worker. start must be set where the
@@ -180,6 +194,7 @@ type input struct {
 	empty    bool          // inExited: and so has the leaf been left empty
 	ok       bool          // inExited, inRemoved: exit 0
 	port     int           // inReady
+	extend   time.Duration // inExtend: from now
 	leftover int           // inRemoved, inBlocked
 	exit     *spawn.Exit   // inRemoved, inBlocked
 	failure  *StartFailure // inSpawnFailed, inNotReady; inRemoved, inBlocked: in case the start was not ready

@@ -22,13 +22,14 @@ const (
 	ReasonStartFailed        // the start before failed
 	ReasonUnhealthy          // the liveness rule failed
 	ReasonRollback           // the spec before, because the new one did not become ready
+	ReasonAnnounced          // the worker has said that it is stopping
 )
 
 // String returns the reason in kebab case; of ReasonNone it is empty.
 func (r Reason) String() string {
 	words := [...]string{
 		"", "boot", "shutdown", "command", "scale", "restart", "reload", "surge", "age", "memory", "count",
-		"exited", "start-failed", "unhealthy", "rollback",
+		"exited", "start-failed", "unhealthy", "rollback", "announced",
 	}
 	if int(r) < len(words) {
 		return words[r]

@@ -55,7 +55,7 @@ func (s *Supervisor) record(o order) {
 		s.recordWorker(o)
 	case ordPoolRecord:
 		s.recordPool(o.pool)
-	case ordRemove, ordKill, ordKillRun, ordSignalAll, ordLimit:
+	case ordRemove, ordKill, ordKillRun, ordSignalAll, ordLimit, ordSettle:
 		// Not records.
 	}
 }
@@ -69,13 +69,13 @@ func (s *Supervisor) recordWorker(o order) {
 		Pool: c.pool.name, Slot: int(c.n), Start: c.start, State: c.state.String(),
 		Ready: c.ready, Port: int(c.port), Started: s.at(c.began),
 	}
-	proc, worth := c.proc, c.lives()
+	proc, worth := c.mainHandle(), c.lives()
 	s.mu.Unlock()
 	if !worth || proc == nil {
 		return // the leaf is on its way out
 	}
 	s.withLeaf(o, func(leaf *cgroup.Dir) error {
-		id, err := proc.Handle().Identity()
+		id, err := proc.Identity()
 		if err != nil {
 			id = pidfd.Identity{PID: proc.PID()}
 		}

@@ -41,8 +41,8 @@ type plan struct {
 // with is another, as the new Rollout of their pool says. Everything that may fail is
 // done before anything is changed. It does not wait for the workers.
 //
-// Workers are replaced for another Command, Track, Variant or Liveness, and for another
-// Readiness that does not suit them. Limits are changed while they run; everything else
+// Workers are replaced for another Command, Track, Variant, Inherit or Liveness, and for
+// another Readiness that does not suit them. Limits are changed while they run; everything else
 // is only the supervisor's business. Readiness and Liveness are compared with their
 // method Equal(any) bool; without one, with ==. A Readiness that has Suits(any) bool says
 // with it whether a worker started under the other one, which may be nil, can go on.
@@ -224,11 +224,11 @@ func (r *reloading) change(pl *plan, c *Changes) {
 // whether workers may go on with the other one.
 func compare(a, b *PoolSpec) (same, soft bool) {
 	live := equalRules(a.Liveness, b.Liveness)
-	soft = hard(a).equal(hard(b)) && suits(a.Readiness, b.Readiness) && live
+	soft = hard(a).equal(hard(b)) && suits(a.Readiness, b.Readiness) && live && sameInheritance(a.Inherit, b.Inherit)
 	x, y := *a, *b
 	for _, spec := range []*PoolSpec{&x, &y} {
 		spec.Size = 0
-		spec.Readiness, spec.Liveness = nil, nil
+		spec.Readiness, spec.Liveness, spec.Inherit = nil, nil, nil
 		if spec.Stop.Signal == 0 {
 			spec.Stop.Signal = defaultStop
 		}

@@ -22,7 +22,10 @@ const (
 	reapTime = time.Second
 )
 
-var errUnknown = errors.New("the last process of the leaf ended; how is not known")
+var (
+	errUnknown     = errors.New("the last process of the leaf ended; how is not known")
+	errUnknownMain = errors.New("the process that the worker had named as its main one ended; how is not known")
+)
 
 // removal is the end of one start, in a remover. Its proc is nil once reaped.
 type removal struct {
@@ -47,6 +50,9 @@ func removeLeaf(o order) message {
 	if err == nil {
 		err = r.reapEscaped()
 	}
+	if err == nil {
+		err = r.endNamed()
+	}
 	in := r.describe()
 	if err == nil {
 		x.close()
@@ -69,11 +75,17 @@ func (r *removal) reap() {
 	if errors.Is(err, spawn.ErrRunning) {
 		return
 	}
-	if err == nil && r.exit == nil {
-		r.exit = &exit
-	}
+	r.note(err, exit)
 	_ = r.proc.Close() // a pidfd; nothing to lose
 	r.proc = nil
+}
+
+// note keeps the exit of the process that was started, unless the worker has named
+// another one.
+func (r *removal) note(err error, exit spawn.Exit) {
+	if err == nil && r.exit == nil && r.extra.mainProcess() == nil {
+		r.exit = &exit
+	}
 }
 
 // look reads what the leaf has counted, before it goes.
@@ -144,12 +156,39 @@ func (r *removal) reapEscaped() error {
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("process %d outlives its leaf %s: %w", r.proc.PID(), r.leaf, err)
 	}
-	if err == nil && r.exit == nil {
-		r.exit = &exit
-	}
+	r.note(err, exit)
 	_ = r.proc.Close() // a pidfd; nothing to lose
 	r.proc = nil
 	return nil
+}
+
+// endNamed ends a process that the worker has named as its main one and that has left
+// the leaf, and finds out how it ended: it is no child of ours, so from Linux 6.15 on.
+func (r *removal) endNamed() error {
+	named := r.extra.mainProcess()
+	if named == nil {
+		return nil
+	}
+	_ = named.Signal(unix.SIGKILL) // most have ended
+	ctx, cancel := context.WithTimeout(context.Background(), reapTime)
+	defer cancel()
+	if err := named.Wait(ctx); err != nil {
+		return fmt.Errorf("process %d outlives its leaf %s: %w", named.PID(), r.leaf, err)
+	}
+	if r.extra.exit == nil && named.WaitReaped(ctx) == nil {
+		if status, err := named.ExitStatus(); err == nil {
+			r.exit = exitOf(status)
+		}
+	}
+	return nil
+}
+
+func exitOf(status unix.WaitStatus) *spawn.Exit {
+	exit := &spawn.Exit{Code: status.ExitStatus(), Core: status.CoreDump(), At: time.Now()}
+	if status.Signaled() { // and Code is -1
+		exit.Signal = status.Signal()
+	}
+	return exit
 }
 
 // describe says how the start ended.
@@ -171,6 +210,8 @@ func (r *removal) describe() input {
 // cause says why a start ended, in case it had not become ready.
 func (r *removal) cause(exit *spawn.Exit) (Phase, FailureCause, error) {
 	switch {
+	case exit == nil && r.extra.mainProcess() != nil:
+		return PhaseReadiness, CauseExited, errUnknownMain
 	case exit == nil:
 		return PhaseReadiness, CauseExited, errUnknown
 	case exit.BeforeExec:

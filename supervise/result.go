@@ -21,6 +21,12 @@ type WorkerStatus struct {
 	Leaving  bool      // is being stopped for good
 	Stopped  bool      // a command has stopped it
 	Replaced bool      // is to be replaced, or just being
+
+	// What the worker says of itself, by Supervisor.Tell.
+	Text      string // its STATUS=
+	Errno     int    // its ERRNO=; 0 is none
+	Reloading bool
+	Announced bool // it has said that it is stopping
 }
 
 // Result counts what has happened so far.

@@ -146,7 +146,8 @@ func (s *sim) send(c *simSlot, in input) {
 	before := c.w
 	c.w, s.acts = s.step(&s.policy, c.w, in, s.acts[:0])
 	acts := append([]action(nil), s.acts...)
-	if c.w.state != before.state && (c.w.state == StateStopping || c.w.state == StateKilling) && !ends(acts) {
+	waits := in.kind == inStopping // for an end that the worker has announced
+	if c.w.state != before.state && !waits && (c.w.state == StateStopping || c.w.state == StateKilling) && !ends(acts) {
 		s.fault("slot %d: %v became %v and nothing is done about it", c.n, before.state, c.w.state)
 	}
 	for _, a := range acts {

@@ -53,6 +53,7 @@ func (s *sim) live(c *simSlot, start uint64) {
 	if s.chance(10) && !s.policy.leaf {
 		c.others = 3
 	}
+	s.talk(c, start)
 	if s.chance(6) {
 		c.deep = true
 		s.after(s.within(20*time.Second), func() {
@@ -61,6 +62,28 @@ func (s *sim) live(c *simSlot, start uint64) {
 			}
 		})
 	}
+}
+
+// talk is what a worker says of itself: that it needs more time, or that it is stopping,
+// which it then does soon, late or never.
+func (s *sim) talk(c *simSlot, start uint64) {
+	for range s.rnd.IntN(3) {
+		s.after(s.within(10*time.Second), func() {
+			s.tell(c, input{kind: inExtend, start: start, extend: s.within(5 * time.Second)})
+		})
+	}
+	if !s.chance(10) {
+		return
+	}
+	s.after(s.within(time.Minute), func() {
+		if c.leaf != start || !c.alive {
+			return
+		}
+		s.tell(c, input{kind: inStopping, start: start})
+		if !s.chance(30) {
+			s.after(s.within(8*time.Second), func() { s.die(c, start, s.rnd.IntN(2)) })
+		}
+	})
 }
 
 // exit is the end of the main process alone.

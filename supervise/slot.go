@@ -4,10 +4,13 @@ import (
 	"context"
 	"os"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -46,6 +49,13 @@ type extra struct {
 	tail    func() []string
 	done    func()
 
+	words func() // waits for the last ones; see Inherited.Settle
+	said  Said
+	main  atomic.Pointer[pidfd.Process] // that the worker has named; nil is the one that was started
+
+	reloadAt   time.Duration // when the last reload that was told began
+	reloadTold bool          // and its end was not told yet
+
 	vigil   Vigil
 	unwatch context.CancelCauseFunc // the goroutine behind it closes the vigil
 
@@ -71,6 +81,7 @@ func (x *extra) close() {
 		_ = x.events.Close() // read-only; nothing to lose
 		x.events = nil
 	}
+	x.closeMain()
 	if x.done != nil {
 		x.done()
 		x.done = nil
@@ -89,7 +100,7 @@ func (x *extra) stopAttempt() {
 func (x *extra) settle() *extra {
 	x.stopAttempt() // it has ended; this frees the context
 	x.attempt, x.cancel, x.tail = nil, nil, nil
-	if x.done == nil && x.events == nil && x.vigil == nil {
+	if x.done == nil && x.events == nil && x.vigil == nil && x.words == nil {
 		return nil
 	}
 	return x
@@ -115,6 +126,9 @@ func (x *extra) lastLines() []string {
 func (s *slot) killProcess() {
 	if s.proc != nil {
 		_ = s.proc.Signal(unix.SIGKILL) // it may have ended
+	}
+	if named := s.extra.mainProcess(); named != nil {
+		_ = named.Signal(unix.SIGKILL) // likewise
 	}
 }
 

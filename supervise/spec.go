@@ -24,6 +24,7 @@ type PoolSpec struct {
 	Backoff      Backoff
 	FailureLimit int // consecutive failures after which a worker is given up; 0 means never
 
+	Inherit      []Inheritance // what each start is given beside its standard files
 	Stop         Stop
 	Readiness    Readiness     // nil means ready as soon as the exec succeeded
 	StartTimeout time.Duration // from the exec to ready; 0 means wait for ever

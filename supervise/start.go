@@ -35,6 +35,8 @@ type making struct {
 	vigil   Vigil
 	events  *os.File
 	proc    *spawn.Process
+
+	inherited inheritance
 }
 
 // spawn is what a spawner does with an order. It answers with exactly one
@@ -73,6 +75,9 @@ func (m *making) prepare() *StartFailure {
 		return failed(PhasePrepare, CauseLeaf, err)
 	}
 	m.hits = m.pool.hits()
+	if f := m.inherit(); f != nil {
+		return f
+	}
 	return m.prepareRule()
 }
 
@@ -131,13 +136,9 @@ func (m *making) exec() *StartFailure {
 	if cmd.Stderr == nil {
 		cmd.Stderr = m.null
 	}
-	var more []string
-	if m.attempt != nil {
-		cmd.ExtraFiles, more = m.attempt.Files(), m.attempt.Env()
-	}
-	if m.vigil != nil {
-		own := m.vigil.Env()
-		more = append(without(more, own), own...)
+	more, err := m.give(&cmd)
+	if err != nil {
+		return failed(PhasePrepare, CauseInherit, err)
 	}
 	cmd.Args, cmd.Env = m.rev.expander.expand(m.info.Run, m.info.Worker, m.start, more)
 	// Who kills the whole run waits for the spawns under way: the kernel can
@@ -160,6 +161,24 @@ func (m *making) exec() *StartFailure {
 		return m.killedBeforeExec()
 	}
 	return nil
+}
+
+// give puts together what the worker is given by its pool and by its rules, and returns
+// the variables that tell it.
+func (m *making) give(cmd *spawn.Cmd) (env []string, err error) {
+	var rule []*os.File
+	add := func(own []string) { env = append(without(env, own), own...) }
+	add(m.inherited.variables())
+	if m.attempt != nil {
+		rule = m.attempt.Files()
+		add(m.attempt.Env())
+	}
+	if m.vigil != nil {
+		add(m.vigil.Env())
+	}
+	cmd.OwnPID = m.inherited.ownPID()
+	cmd.ExtraFiles, err = m.inherited.join(rule)
+	return env, err
 }
 
 // killedBeforeExec reaps a child that is dying.
@@ -199,7 +218,7 @@ func (m *making) whose(err error) error {
 
 // finish writes the record and hands everything to the engine.
 func (m *making) finish() message {
-	m.closeOutput()
+	m.closeFiles()
 	record := registry.Worker{
 		Pool: m.info.Worker.Pool, Slot: m.info.Worker.Slot, Start: m.start,
 		State: StateUp.String(), Ready: m.attempt == nil, Started: m.at(m.began),
@@ -216,8 +235,9 @@ func (m *making) finish() message {
 		_ = m.leaf.Close() // a directory descriptor; nothing to lose
 		m.leaf = nil
 	}
-	if m.attempt != nil || m.vigil != nil || m.out.Done != nil || m.out.Tail != nil || m.events != nil {
-		msg.extra = &extra{attempt: m.attempt, leaf: m.leaf, tail: m.out.Tail, done: m.out.Done, vigil: m.vigil, events: m.events}
+	done, settle := m.inherited.over(m.out.Done), m.inherited.settled()
+	if m.attempt != nil || m.vigil != nil || done != nil || settle != nil || m.out.Tail != nil || m.events != nil {
+		msg.extra = &extra{attempt: m.attempt, leaf: m.leaf, tail: m.out.Tail, done: done, words: settle, vigil: m.vigil, events: m.events}
 	}
 	return msg
 }
@@ -225,9 +245,9 @@ func (m *making) finish() message {
 // abandon undoes what a failed start has acquired. No process was ever in the
 // leaf for longer than its own death.
 func (m *making) abandon(f *StartFailure) message {
-	m.closeOutput()
+	m.closeFiles()
 	msg := message{i: m.i, proc: m.proc, in: input{kind: inSpawnFailed, start: m.start, began: m.began, failure: f}}
-	x := extra{attempt: m.attempt, tail: m.out.Tail, done: m.out.Done, vigil: m.vigil, events: m.events}
+	x := extra{attempt: m.attempt, tail: m.out.Tail, done: m.inherited.over(m.out.Done), vigil: m.vigil, events: m.events}
 	f.Stderr = x.lastLines()
 	if m.leaf == nil {
 		x.close()
@@ -244,8 +264,9 @@ func (m *making) abandon(f *StartFailure) message {
 	return msg
 }
 
-// closeOutput closes our copies of what the worker writes to.
-func (m *making) closeOutput() {
+// closeFiles closes our copies of what the worker writes to, and of what it inherits.
+func (m *making) closeFiles() {
+	m.inherited.closeFiles()
 	for _, f := range []*os.File{m.out.Stdout, m.out.Stderr} {
 		if f != nil {
 			_ = f.Close() // nothing of ours was written; the second may be the first

@@ -31,6 +31,9 @@ func (s *Supervisor) status(i int32) WorkerStatus {
 	switch c.state {
 	case StateUp, StateStopping, StateKilling:
 		w.PID, w.Port = int(c.pid), int(c.port)
+		if x := c.extra; x != nil {
+			w.Text, w.Errno, w.Reloading, w.Announced = x.said.Status, x.said.Errno, x.said.Reloading, x.said.Stopping
+		}
 	case StateDown, StateStarting, StateBackoff, StateFailed, StateCompleted:
 	}
 	if c.ready && s.now()-c.readyAt >= c.rev.policy.backoff.Reset {

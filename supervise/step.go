@@ -21,7 +21,7 @@ func (p *policy) step(w worker, in input, out []action) (worker, []action) {
 	case inKill:
 		t.wantNoWait = true
 		t.onStop()
-	case inSpawned, inSpawnFailed, inReady, inNotReady, inUnwell, inExited, inEmpty, inRemoved, inBlocked:
+	case inSpawned, inSpawnFailed, inReady, inNotReady, inUnwell, inExited, inEmpty, inRemoved, inBlocked, inExtend, inStopping:
 		if in.start == w.start {
 			t.onStart()
 		}
@@ -48,9 +48,7 @@ func (t *turn) onStart() {
 	case StateUp:
 		t.onUp()
 	case StateStopping:
-		if t.isEnd() {
-			t.remove()
-		}
+		t.onStopping()
 	case StateKilling:
 		t.onKilling()
 	case StateDown, StateBackoff, StateFailed, StateCompleted:
@@ -120,8 +118,25 @@ func (t *turn) onUp() {
 		if t.isEnd() {
 			t.remove()
 		}
+	case inExtend:
+		if !t.told && !t.expired {
+			t.extend(t.upAt + t.timeout)
+		}
+	case inStopping:
+		if t.ready {
+			t.announce()
+		}
 	default:
 		// Not in this state.
+	}
+}
+
+func (t *turn) onStopping() {
+	switch {
+	case t.in.kind == inExtend:
+		t.extend(t.stopAt + t.grace)
+	case t.isEnd():
+		t.remove()
 	}
 }
 
@@ -264,7 +279,7 @@ func (t *turn) end() {
 		t.setDown()
 		return
 	}
-	if t.byUs {
+	if t.byUs || t.leftClean() && !t.completes() {
 		t.reportStopped()
 		t.byUs, t.killed, t.escalated, t.stopAt = false, false, false, 0
 	}

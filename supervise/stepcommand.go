@@ -1,5 +1,7 @@
 package supervise
 
+import "time"
+
 // What comes from outside of a start: commands, timers, and the liveness rule.
 
 // onStartCommand takes a start: the first one, or one that somebody asks for.
@@ -88,6 +90,35 @@ func (t *turn) becomeUnwell() {
 	t.unwell, t.ready = true, false
 	t.report(action{kind: EventUnhealthy, elapsed: t.in.at - t.readyAt, err: t.in.err})
 	t.stopFor(ReasonUnhealthy)
+}
+
+// announce takes the word of a ready worker that it is stopping.
+func (t *turn) announce() {
+	t.leaving, t.ready = true, false
+	if t.stopWhy == 0 {
+		t.stopWhy = ReasonAnnounced
+	}
+	if t.grace == 0 {
+		t.kill()
+		return
+	}
+	t.stopAt = t.in.at
+	t.state = StateStopping
+	t.due = t.in.at + t.grace
+	t.report(action{kind: EventStopping, why: t.stopWhy})
+}
+
+// leftClean says that the end is the one that the worker has announced. How it ended is
+// not always known.
+func (t *turn) leftClean() bool {
+	return t.leaving && !t.byUs && (t.in.ok || t.in.exit == nil)
+}
+
+// extend moves the timer, which would be due at regular.
+func (t *turn) extend(regular time.Duration) {
+	if t.due != 0 {
+		t.due = max(t.due, min(t.in.at+t.in.extend, regular+maxExtend))
+	}
 }
 
 // onUpTimer is for the start timeout, and for the age of what is ready.

@@ -81,6 +81,8 @@ type Supervisor struct {
 	acts      []action
 	// blocked holds why the leaf of a slot could not be removed at the last try.
 	blocked map[int32]error
+	// early holds what workers have said before the spawner's answer about them.
+	early map[int32]func()
 }
 
 // New checks the options and makes the cgroups of the pools, with their
@@ -96,7 +98,7 @@ func New(o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		opts: o, epoch: time.Now(), rnd: rand.Float64,
 		inbox: newInbox(), starts: newQueue[startOrder](), chores: newQueue[order](), records: newQueue[order](),
-		killing: make(chan struct{}), ended: make(chan struct{}), blocked: map[int32]error{}, gone: map[string]uint64{},
+		killing: make(chan struct{}), ended: make(chan struct{}), blocked: map[int32]error{}, early: map[int32]func(){}, gone: map[string]uint64{},
 		ring: newRing(o.EventRing), launches: newLaunches(o.MaxStarting),
 	}
 	if err := s.acquire(); err != nil {

@@ -29,7 +29,7 @@ func (t *turn) tellEnd() {
 		t.tellFailure(t.in.failure)
 		return
 	}
-	if t.wasReady && !t.byUs && !t.completes() {
+	if t.wasReady && !t.byUs && !t.completes() && !t.leftClean() {
 		t.report(action{
 			kind: EventExited, exit: t.in.exit, leftover: t.in.leftover,
 			elapsed: t.goneAt - t.upAt, err: t.in.why,

@@ -72,7 +72,7 @@ func (p *PoolSpec) validate() error {
 	if r := p.Rollout; r.MaxSurge < 0 || r.MaxUnavailable < 0 {
 		return fmt.Errorf("a rollout of %d more and %d less is negative", r.MaxSurge, r.MaxUnavailable)
 	}
-	return errors.Join(p.Recycle.validate(), p.Backoff.validate())
+	return errors.Join(p.Recycle.validate(), p.Backoff.validate(), validateInherit(p.Inherit))
 }
 
 func (r Recycle) validate() error {

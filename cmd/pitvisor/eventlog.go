@@ -121,11 +121,24 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 		return slog.LevelWarn, "is not well, and is restarted" + causeText(ev.Err), []any{"start", ev.Start, "elapsed", ev.Elapsed.Round(time.Millisecond)}
 	case supervise.EventRecycling:
 		return e.single(ev.Worker.Pool), "is to be replaced" + causeText(ev.Err), []any{"reason", ev.Reason.String()}
+	case supervise.EventMain, supervise.EventReloading, supervise.EventReloaded:
+		return e.single(ev.Worker.Pool), saidText(ev), []any{"pid", ev.PID}
 	case supervise.EventScaled, supervise.EventRollout, supervise.EventRolledOut, supervise.EventRolloutStopped,
 		supervise.EventAdded, supervise.EventRemoved, supervise.EventWaiting:
 		return describePool(ev)
 	}
 	return slog.LevelDebug, ev.Kind.String(), nil
+}
+
+// saidText is what a worker has said of itself.
+func saidText(ev supervise.Event) string {
+	switch ev.Kind {
+	case supervise.EventMain:
+		return "has another main process"
+	case supervise.EventReloading:
+		return "reloads by itself"
+	}
+	return "has reloaded"
 }
 
 // single is the level at which one worker of the pool is worth a line.
