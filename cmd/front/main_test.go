@@ -69,6 +69,7 @@ func scripts(t *testing.T, dir string) {
 			root := linuxtest.Cgroup(env.T().(testing.TB))
 			env.Setenv("PITVISOR_CGROUP_ROOT", root)
 			env.Setenv("PITVISOR_STATE_DIR", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("LIMIT", map[bool]string{false: "1s", true: "10s"}[linuxtest.Emulated()])
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Defer(func() {
 				if left, err := filepath.Glob(filepath.Join(root, "run-*")); err != nil || len(left) > 0 {
