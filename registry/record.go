@@ -37,7 +37,9 @@ type Pool struct {
 	Name    string `json:"name"`
 	Size    int    `json:"size"`
 	Waiting []Slot `json:"waiting,omitempty"`
-	Omitted int    `json:"omitted,omitempty"` // waiting slots that did not fit into the record
+	// Pressure is what is done because a resource is short, in words.
+	Pressure string `json:"pressure,omitempty"`
+	Omitted  int    `json:"omitted,omitempty"` // waiting slots that did not fit into the record
 }
 
 // Slot is one slot of a pool without a leaf.

@@ -15,6 +15,10 @@ import (
 	"github.com/pitvisor/pitvisor/cgroup"
 )
 
+// ErrIdleWeight says that a cgroup is to be idle and to have a weight: the kernel
+// refuses a weight of what is idle.
+var ErrIdleWeight = errors.New("cpu.weight and cpu.idle exclude each other: leave one of them out")
+
 // Unlimited lifts a limit; zero leaves it as it is.
 const Unlimited int64 = -1
 
@@ -33,6 +37,8 @@ type Limits struct {
 	CPUPeriod time.Duration // 1 ms to 1 s; 0 means 100 ms
 	IOWeight  uint64        // 1 to 10000, the kernel starts with 100; 0 leaves it
 	IOMax     []DiskLimit   // nil leaves all disks
+
+	CPUIdle bool // CPU time only when nobody else of the same parent wants it; false leaves it, and then no CPUWeight may be set
 
 	CPUs string // such as "0-3,6"; "" leaves it
 	Mems string // memory nodes, such as "0"; "" leaves it
@@ -57,13 +63,35 @@ func (l Limits) Without(controller string) Limits {
 	case "pids":
 		l.PIDsMax = 0
 	case "cpu":
-		l.CPUWeight, l.CPUQuota, l.CPUPeriod = 0, 0, 0
+		l.CPUWeight, l.CPUQuota, l.CPUPeriod, l.CPUIdle = 0, 0, 0, false
 	case "cpuset":
 		l.CPUs, l.Mems = "", ""
 	case "io":
 		l.IOWeight, l.IOMax = 0, nil
 	}
 	return l
+}
+
+// Files returns the kernel's files that the limits are written to, in order.
+func (l Limits) Files() []string {
+	var files []string
+	for _, s := range l.settings() {
+		if !slices.Contains(files, s.file) {
+			files = append(files, s.file)
+		}
+	}
+	return files
+}
+
+// WithoutFile returns the limits less the one that is written to a file of the kernel's.
+func (l Limits) WithoutFile(file string) Limits {
+	less := Limits{}
+	for _, s := range l.settings() {
+		if s.file != file {
+			_ = ParseLimit(s.file, s.value, &less) // what we write we can read: FuzzParseLimit
+		}
+	}
+	return less
 }
 
 // Controllers returns the controllers that the limits need, sorted.
@@ -83,6 +111,9 @@ func (l Limits) Controllers() []string {
 // kernel refuses gives an error that names file and value. What was set before the
 // error stays.
 func Set(d *cgroup.Dir, l Limits) error {
+	if l.CPUIdle && l.CPUWeight != 0 {
+		return fmt.Errorf("limit %s: %w", d.Path(), ErrIdleWeight)
+	}
 	for _, s := range l.settings() {
 		if err := s.write(d); err != nil {
 			return err
@@ -144,6 +175,9 @@ func (l Limits) shares() []setting {
 			"cpu", "cpu.weight", strconv.FormatUint(l.CPUWeight, 10),
 			&cgroup2.Resources{CPU: &cgroup2.CPU{Weight: &l.CPUWeight}},
 		})
+	}
+	if l.CPUIdle {
+		all = append(all, setting{"cpu", "cpu.idle", "1", nil})
 	}
 	if l.CPUQuota != 0 || l.CPUPeriod != 0 {
 		var quota *int64

@@ -50,7 +50,7 @@ func TestEveryLimitHasItsController(t *testing.T) {
 	all := Limits{
 		MemoryMax: 1, MemoryHigh: 1, MemoryLow: 1, MemoryMin: 1, MemorySwapMax: 1, PIDsMax: 1,
 		CPUWeight: 1, CPUQuota: 1, CPUPeriod: 1, IOWeight: 1, IOMax: []DiskLimit{{Disk: "8:0", ReadOps: 1}},
-		CPUs: "0", Mems: "0", OOMGroup: true,
+		CPUs: "0", Mems: "0", OOMGroup: true, CPUIdle: true,
 	}
 	for i, v := 0, reflect.ValueOf(all); i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
@@ -174,6 +174,39 @@ func TestSet(t *testing.T) {
 	}
 	defer above.Close()
 	wantFiles(t, above, map[string]string{"memory.max": "max", "pids.max": "max"})
+}
+
+// What is idle has no weight, in the kernel and here; and it can be taken back.
+func TestSetIdle(t *testing.T) {
+	d := testDir(t)
+	wantErr(t, "Set", Set(d, Limits{CPUIdle: true, CPUWeight: 50}), ErrIdleWeight)
+	linuxtest.NeedCgroup2(t, "cpu")
+	linuxtest.NeedKernel(t, 5, 15, "cpu.idle")
+	wantNil(t, "Set", Set(d, Limits{CPUIdle: true}))
+	wantFiles(t, d, map[string]string{"cpu.idle": "1", "cpu.weight": "0"})
+	wantErr(t, "Set", Set(d, Limits{CPUWeight: 50}), unix.EINVAL)
+	wantNil(t, "WriteFile", d.WriteFile("cpu.idle", "0"))
+	wantNil(t, "Set", Set(d, Limits{CPUWeight: 50}))
+	wantFiles(t, d, map[string]string{"cpu.idle": "0", "cpu.weight": "50"})
+}
+
+func TestWithoutFile(t *testing.T) {
+	all := Limits{
+		MemoryMax: Unlimited, MemorySwapMax: 4096, PIDsMax: 7, CPUIdle: true, CPUQuota: 20 * time.Millisecond, CPUPeriod: 50 * time.Millisecond,
+		IOMax: []DiskLimit{{Disk: "8:0", ReadOps: 1}, {Disk: "8:16", WriteBytes: Unlimited}}, CPUs: "0-1", OOMGroup: true,
+	}
+	files := []string{"memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpuset.cpus", "cpu.idle", "cpu.max", "io.max"}
+	if got := all.Files(); !slices.Equal(got, files) {
+		t.Errorf("Files = %q, want %q", got, files)
+	}
+	if got := all.WithoutFile("cpu.weight"); !reflect.DeepEqual(got, all) {
+		t.Errorf("without what is not set: %+v, want %+v", got, all)
+	}
+	for i, file := range files {
+		if got, want := all.WithoutFile(file).Files(), slices.Delete(slices.Clone(files), i, i+1); !slices.Equal(got, want) {
+			t.Errorf("without %s: %q, want %q", file, got, want)
+		}
+	}
 }
 
 func TestSetLimitsOfADisk(t *testing.T) {

@@ -83,16 +83,28 @@ func decimal(text string) (float64, error) {
 	return strconv.ParseFloat(text, 64)
 }
 
-func oomGroup(value string, l *Limits) error {
-	switch value {
-	case "1", "true":
-		l.OOMGroup = true
-	case "0", "false":
-		l.OOMGroup = false
-	default:
-		return errors.New("it is neither")
+// flag reads what is on or off.
+func flag(field func(*Limits) *bool) func(string, *Limits) error {
+	return func(value string, l *Limits) error {
+		switch value {
+		case "1", "true":
+			*field(l) = true
+		case "0", "false":
+			*field(l) = false
+		default:
+			return errors.New("it is neither")
+		}
+		return nil
 	}
-	return nil
+}
+
+// cpuWeight reads a share, or systemd's word for none.
+func cpuWeight(value string, l *Limits) error {
+	if value == "idle" {
+		l.CPUIdle, l.CPUWeight = true, 0
+		return nil
+	}
+	return share(func(l *Limits) *uint64 { return &l.CPUWeight })(value, l)
 }
 
 func pids(value string, l *Limits) error {

@@ -55,6 +55,7 @@ const (
 	ordSignalAll           // every member of a leaf
 	ordLimit               // one leaf, anew
 	ordSettle              // what a worker said before its end
+	ordFreeze              // one leaf, or its thaw
 	ordWorkerRecord
 	ordPoolRecord
 )
@@ -184,6 +185,7 @@ func (s *Supervisor) tally(c *slot, e *Event) {
 	case EventBlocked:
 		r.Blocked++
 	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded, EventMain, EventReloading, EventReloaded:
+	case EventPressure, EventPressureOver, EventHeld, EventReleased, EventFrozen, EventThawed:
 	case EventScaled, EventRollout, EventRolledOut, EventRolloutStopped, EventAdded, EventRemoved, EventWaiting, EventRecycling:
 		// Nothing to count.
 	case EventUnhealthy:
@@ -235,6 +237,10 @@ func pollToken(i int32, start uint64) uint64 { return uint64(i)<<34 | uint64(uin
 // onPoll takes the poller's events. Closing a descriptor takes it out of the
 // poller's set; what was fetched before is told by the start's number.
 func (s *Supervisor) onPoll(token uint64, _ uint32) {
+	if token == pressureToken {
+		s.inbox.post(message{do: s.pressureFired})
+		return
+	}
 	m := message{i: int32(token >> 34), in: input{kind: inExited}, polled: uint32(token), named: token&mainToken != 0}
 	if token&leafToken != 0 {
 		m.in.kind = inEmpty

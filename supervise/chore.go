@@ -31,6 +31,8 @@ func (s *Supervisor) chore(o order) {
 		s.limitLeaf(o)
 	case ordSettle:
 		s.settleEnd(o)
+	case ordFreeze:
+		s.freezeLeaf(o)
 	case ordWorkerRecord, ordPoolRecord:
 		// Not for removers.
 	}

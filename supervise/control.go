@@ -140,12 +140,11 @@ func (s *Supervisor) Scale(ctx context.Context, name string, size int) error {
 		if p == nil || p.going {
 			return fmt.Errorf("scale pool %s: %w", name, ErrNoMatch)
 		}
-		if total := s.total() - p.crew.size + size; total > maxWorkers {
+		if total := s.total() - p.wanted + size; total > maxWorkers {
 			return fmt.Errorf("scale pool %s: %d workers, more than %d", name, total, maxWorkers)
 		}
-		p.crew.scale(size, s.now())
-		s.enrol(p)
-		s.collect(p)
+		p.wanted = size
+		s.resize(p, ReasonCommand)
 		s.noteSize(p)
 		return nil
 	})
@@ -240,7 +239,7 @@ func (s *Supervisor) abandonRollouts() {
 func (s *Supervisor) total() int {
 	n := 0
 	for _, p := range s.pools {
-		n += p.crew.size
+		n += p.wanted
 	}
 	return n
 }

@@ -181,21 +181,25 @@ func (c *crew) enrol() {
 }
 
 // scale changes the size.
-func (c *crew) scale(size int, now time.Duration) {
+func (c *crew) scale(size int, why Reason, now time.Duration) {
+	workers := why
+	if why == ReasonCommand {
+		workers = ReasonScale
+	}
 	old := c.size
 	if old == size {
 		return
 	}
 	c.size = size
 	for n := old; n < size; n++ {
-		c.hire(n, roleRegular, ReasonScale)
+		c.hire(n, roleRegular, workers)
 	}
 	for n := size; n < len(c.members); n++ {
 		if c.members[n].role == roleRegular {
-			c.dismiss(n, ReasonScale)
+			c.dismiss(n, workers)
 		}
 	}
-	c.report(Event{Kind: EventScaled, Reason: ReasonCommand, Size: size, WasSize: old})
+	c.report(Event{Kind: EventScaled, Reason: why, Size: size, WasSize: old})
 	c.advance(now)
 }
 

@@ -138,7 +138,7 @@ func (s *crewSim) check() {
 func (s *crewSim) random() {
 	switch n := s.rnd.IntN(max(1, s.crew.size)); s.rnd.IntN(8) {
 	case 0:
-		s.crew.scale(s.rnd.IntN(10), s.now)
+		s.crew.scale(s.rnd.IntN(10), ReasonCommand, s.now)
 	case 1:
 		s.crew.restart(func(k int) bool { return k >= n }, s.now)
 	case 2:

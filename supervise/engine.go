@@ -239,6 +239,7 @@ func (s *Supervisor) step(i int32, in input) {
 	}
 	c.unwatch()
 	s.land(i)
+	s.chill(i)
 	s.note(i, &before)
 	s.tellCrew(i, &before)
 }
@@ -285,6 +286,7 @@ func (s *Supervisor) observe() {
 // degrade tells which limits are not in force.
 func (s *Supervisor) degrade() {
 	s.mu.Lock()
+	s.tellRunDegraded()
 	for _, p := range s.pools {
 		s.tellDegraded(p)
 	}

@@ -77,6 +77,12 @@ const (
 	EventMain                                // the worker has named another process of its own as its main process: PID
 	EventReloading                           // the worker says that it reloads
 	EventReloaded                            // and that it has
+	EventPressure                            // a resource is short, as Pressure says: for a pool, or where it has no name for the run
+	EventPressureOver                        // and is not any more
+	EventHeld                                // the pool's starts are held, because of pressure
+	EventReleased                            // and are not any more
+	EventFrozen                              // the pool's ready workers are frozen, because of pressure
+	EventThawed                              // and are not any more
 )
 
 // String returns the kind in kebab case.
@@ -85,7 +91,7 @@ func (k EventKind) String() string {
 		"", "starting", "up", "ready", "start-failed", "exited", "backoff", "stopping", "escalated",
 		"stopped", "gave-up", "completed", "blocked", "degraded", "unhealthy", "scaled", "rollout",
 		"rolled-out", "rollout-stopped", "added", "removed", "recycling", "waiting", "main-process",
-		"reloading", "reloaded",
+		"reloading", "reloaded", "pressure", "pressure-over", "starts-held", "starts-released", "frozen", "thawed",
 	}
 	if k > 0 && int(k) < len(words) {
 		return words[k]
@@ -121,6 +127,8 @@ type Event struct {
 
 	Rollout       uint64 // which rollout of the pool, from 1; EventRollout, EventRolledOut, EventRolloutStopped
 	Size, WasSize int    // EventScaled
+
+	Pressure *PressureInfo // EventPressure and EventPressureOver: what was measured
 
 	Err error // what else is known about the cause; often nil
 }

@@ -66,6 +66,10 @@ func (l *launches) due() (time.Duration, bool) {
 
 // launch hands a start to the spawners when its turn has come.
 func (s *Supervisor) launch(o startOrder) {
+	if o.pool.press.holds() {
+		s.hold(o)
+		return
+	}
 	if !o.rev.policy.probed {
 		s.starts.push(o)
 		return

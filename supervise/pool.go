@@ -40,6 +40,12 @@ type pool struct {
 
 	rolling []*Progress // rollouts that somebody may wait for
 
+	wanted     int          // the size that was asked for
+	press      governed     // what pressure makes of it
+	pressedBy  string       // in words
+	heldStarts []startOrder // until that is over; some are not wanted any more
+	freezing   sync.Mutex   // held by who writes whether a leaf is frozen
+
 	open  int // slots that are not over
 	stuck int // of these, the ones that only a blocked leaf keeps
 
@@ -64,6 +70,7 @@ func makePool(run *registry.Run, spec PoolSpec) (*pool, error) {
 		_ = p.remove(run.Dir()) // empty; what stays goes with the run
 		return nil, err
 	}
+	p.wanted, p.press.policy = spec.Size, rev.pressure
 	p.crew = crew{size: spec.Size, rev: rev, held: len(spec.After) > 0}
 	p.crew.enrol()
 	p.setRecord(registry.Pool{Name: spec.Name, Size: spec.Size})

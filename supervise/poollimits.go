@@ -18,7 +18,7 @@ func (p *pool) limit(run *registry.Run, before, rev *revision) error {
 	if before != nil {
 		errs = append(errs, lift(p.dir, before.ofPool, rev.ofPool))
 	}
-	if err := rev.tolerate(resource.Set(p.dir, rev.ofPool)); err != nil {
+	if err := resource.Set(p.dir, rev.ofPool); err != nil {
 		errs = append(errs, err)
 	}
 	if rev.counts() {
@@ -69,6 +69,7 @@ func lift(d *cgroup.Dir, before, now resource.Limits) error {
 		{before.MemorySwapMax != 0 && now.MemorySwapMax == 0, "memory.swap.max", "max"},
 		{before.OOMGroup && !now.OOMGroup, "memory.oom.group", "0"},
 		{before.PIDsMax != 0 && now.PIDsMax == 0, "pids.max", "max"},
+		{before.CPUIdle && !now.CPUIdle, "cpu.idle", "0"}, // first: what is idle takes no weight
 		{before.CPUWeight != 0 && now.CPUWeight == 0, "cpu.weight", "100"},
 		{before.CPUQuota != 0 && now.CPUQuota == 0, "cpu.max", "max"},
 		{before.IOWeight != 0 && now.IOWeight == 0, "io.weight", "default 100"},

@@ -142,6 +142,7 @@ func (s *Supervisor) reportPool(p *pool, o crewOrder) {
 	s.emit(e)
 	if e.Kind == EventRolledOut || e.Kind == EventRolloutStopped {
 		p.finish(e.Rollout, e.Err)
+		s.unsettled = true // another spec may be in force
 	}
 }
 
@@ -171,6 +172,7 @@ func (s *Supervisor) settle() {
 			s.releaseHeld()
 			s.removeGone()
 			s.measure()
+			s.watchPressure()
 			stop = s.nextToStop()
 		}
 		s.mu.Unlock()
@@ -196,6 +198,7 @@ func (s *Supervisor) haltCrews() {
 	for _, p := range s.pools {
 		p.crew.halted = true
 	}
+	s.thawAll()
 }
 
 // nextToStop returns the pools whose turn it is to end: those that no pool which

@@ -23,13 +23,14 @@ const (
 	ReasonUnhealthy          // the liveness rule failed
 	ReasonRollback           // the spec before, because the new one did not become ready
 	ReasonAnnounced          // the worker has said that it is stopping
+	ReasonPressure           // a resource is short, or is not any more
 )
 
 // String returns the reason in kebab case; of ReasonNone it is empty.
 func (r Reason) String() string {
 	words := [...]string{
 		"", "boot", "shutdown", "command", "scale", "restart", "reload", "surge", "age", "memory", "count",
-		"exited", "start-failed", "unhealthy", "rollback", "announced",
+		"exited", "start-failed", "unhealthy", "rollback", "announced", "pressure",
 	}
 	if int(r) < len(words) {
 		return words[r]

@@ -55,7 +55,7 @@ func (s *Supervisor) record(o order) {
 		s.recordWorker(o)
 	case ordPoolRecord:
 		s.recordPool(o.pool)
-	case ordRemove, ordKill, ordKillRun, ordSignalAll, ordLimit, ordSettle:
+	case ordRemove, ordKill, ordKillRun, ordSignalAll, ordLimit, ordSettle, ordFreeze:
 		// Not records.
 	}
 }
@@ -87,7 +87,7 @@ func (s *Supervisor) recordWorker(o order) {
 func (s *Supervisor) recordPool(p *pool) {
 	s.mu.Lock()
 	p.recording = false
-	rec := registry.Pool{Name: p.name, Size: p.crew.size}
+	rec := registry.Pool{Name: p.name, Size: p.wanted, Pressure: p.pressureWords()}
 	for _, i := range p.slots {
 		if len(rec.Waiting) >= min(p.waiting, maxWaiting) {
 			break

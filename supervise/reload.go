@@ -170,7 +170,8 @@ func (r *reloading) apply() Changes {
 		if !p.going {
 			p.going = true
 			c.Removed = append(c.Removed, p.name)
-			p.crew.scale(0, r.now())
+			p.wanted = 0
+			p.crew.scale(0, ReasonCommand, r.now())
 			r.collect(p)
 		}
 		pools = append(pools, p)
@@ -209,12 +210,13 @@ func (r *reloading) change(pl *plan, c *Changes) {
 			c.Rolling = append(c.Rolling, p.progress(id))
 		}
 	}
-	if p.crew.size != pl.spec.Size {
+	if p.wanted != pl.spec.Size {
 		if len(c.Added) == 0 || c.Added[len(c.Added)-1] != p.name {
 			c.Scaled = append(c.Scaled, p.name)
 		}
-		p.crew.scale(pl.spec.Size, r.now())
+		p.wanted = pl.spec.Size
 	}
+	r.resize(p, ReasonCommand)
 	r.enrol(p)
 	r.collect(p)
 	r.noteSize(p)

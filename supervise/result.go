@@ -21,6 +21,8 @@ type WorkerStatus struct {
 	Leaving  bool      // is being stopped for good
 	Stopped  bool      // a command has stopped it
 	Replaced bool      // is to be replaced, or just being
+	Frozen   bool      // because a resource is short
+	Held     bool      // its start waits until a resource is not short any more
 
 	// What the worker says of itself, by Supervisor.Tell.
 	Text      string // its STATUS=

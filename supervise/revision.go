@@ -24,6 +24,7 @@ type revision struct {
 	ofPool   resource.Limits // of the pool, likewise
 	degraded []error         // limits that are not in force
 	expander expander
+	pressure PressurePolicy // filled, and none where this host cannot tell
 
 	surge, unavailable int // bounds of a rollout
 }
@@ -50,7 +51,30 @@ func newRevision(run *registry.Run, pool *cgroup.Dir, spec PoolSpec) (*revision,
 	if err := r.enable(run, pool); err != nil {
 		return nil, fmt.Errorf("limit pool %s: %w", spec.Name, err)
 	}
+	if spec.Pressure.Action != 0 {
+		r.pressure = spec.Pressure
+		r.pressure.Pressure = r.pressure.filled()
+		if err := r.tryPressure(run); err != nil {
+			return nil, fmt.Errorf("watch pressure for pool %s: %w", spec.Name, err)
+		}
+	}
 	return r, nil
+}
+
+// tryPressure finds out whether the pressure can be watched. With best effort the pool
+// does without.
+func (r *revision) tryPressure(run *registry.Run) error {
+	where := run.Dir()
+	if r.pressure.Where == PressureOfHost {
+		where = nil
+	}
+	err := tryPressure(where, &r.pressure.Pressure)
+	if err == nil || !r.spec.BestEffortLimits {
+		return err
+	}
+	r.pressure = PressurePolicy{}
+	r.degraded = append(r.degraded, err)
+	return nil
 }
 
 // enable enables what the limits need. With best effort it leaves out what this
@@ -74,12 +98,12 @@ func (r *revision) enable(run *registry.Run, pool *cgroup.Dir) error {
 			r.limits = r.limits.Without(c)
 		}
 	}
-	return errors.Join(r.try(run.Dir(), r.ofPool), r.try(pool, r.limits))
+	return errors.Join(r.try(run.Dir(), &r.ofPool), r.try(pool, &r.limits))
 }
 
 // try sets limits on a cgroup that nobody will use, so that a value which the
 // kernel refuses is found out before anything is changed.
-func (r *revision) try(parent *cgroup.Dir, l resource.Limits) error {
+func (r *revision) try(parent *cgroup.Dir, l *resource.Limits) error {
 	if l.IsZero() {
 		return nil
 	}
@@ -88,7 +112,8 @@ func (r *revision) try(parent *cgroup.Dir, l resource.Limits) error {
 	if err != nil {
 		return err
 	}
-	err = r.tolerate(resource.Set(dir, l))
+	degraded, err := setLimits(dir, l, r.spec.BestEffortLimits)
+	r.degraded = append(r.degraded, degraded...)
 	return errors.Join(err, dir.Close(), parent.RemoveChild(name, dir.ID()))
 }
 

@@ -35,6 +35,9 @@ type slot struct {
 	flying bool // its start has had its turn, and is not over
 	asked  bool // to be recycled, for what was measured or counted
 
+	frozen bool // or is about to be, because its pool is
+	spared bool // not, because somebody has thawed it
+
 	everReady  bool
 	everFailed bool
 	recording  bool // an order to write its record is queued

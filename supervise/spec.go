@@ -32,10 +32,11 @@ type PoolSpec struct {
 	Track        Track
 	Variant      string // of whatever else Output and Readiness give a worker; another one replaces it in a Reload
 
-	Rollout Rollout
-	Recycle Recycle
-	After   []Dependency
-	Labels  map[string]string // for selecting; the supervisor does nothing with them
+	Rollout  Rollout
+	Recycle  Recycle
+	After    []Dependency
+	Pressure PressurePolicy
+	Labels   map[string]string // for selecting; the supervisor does nothing with them
 }
 
 // Rollout bounds what goes on at a time when workers are replaced. The zero value

@@ -16,6 +16,7 @@ func (s *Supervisor) Status() []WorkerStatus {
 			w := s.status(i)
 			w.Surge, w.Leaving, w.Stopped = m.role == roleSurge, m.role == roleLeaving, m.parked
 			w.Replaced = m.mark != markNone
+			w.Frozen, w.Held = s.slots[i].frozen, p.press.holds() && s.slots[i].queued
 			all = append(all, w)
 		})
 	}
@@ -53,6 +54,11 @@ type PoolStatus struct {
 	Removed bool   // goes when its workers are gone
 	Waits   string // for which other pools, in words; empty when it does not
 
+	Pressure string // what is done because a resource is short, in words; empty when nothing is
+	Held     int    // starts that are held for it
+	Frozen   int    // workers that are frozen for it
+	Withheld int    // workers that are missing of Size for it
+
 	Rollout uint64 // the one under way; 0 is none
 	Reason  Reason // of it
 	Left    int    // workers it has still to replace
@@ -66,8 +72,9 @@ func (s *Supervisor) Pools() []PoolStatus {
 	for _, p := range s.pools {
 		c := &p.crew
 		all = append(all, PoolStatus{
-			Name: p.name, Size: c.size, Ready: c.ready, Surge: c.surge, Leaving: c.leaving, Labels: maps.Clone(p.spec().Labels),
+			Name: p.name, Size: p.wanted, Ready: c.ready, Surge: c.surge, Leaving: c.leaving, Labels: maps.Clone(p.spec().Labels),
 			Removed: p.going, Waits: p.waitsFor, Rollout: c.roll.id, Reason: c.roll.why, Left: c.roll.queued + c.roll.moving,
+			Pressure: p.pressureWords(), Held: s.heldNow(p), Frozen: s.frozenNow(p), Withheld: p.wanted - c.size,
 		})
 	}
 	return all
@@ -79,7 +86,7 @@ func (s *Supervisor) Result() Result {
 	defer s.mu.Unlock()
 	r := s.result
 	for _, p := range s.pools {
-		r.Workers += p.crew.size
+		r.Workers += p.wanted
 	}
 	return r
 }

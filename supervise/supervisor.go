@@ -19,6 +19,7 @@ import (
 type Options struct {
 	Run   *registry.Run // everything happens inside its cgroup; the caller closes it after Run
 	Pools []PoolSpec
+	RunSpec
 
 	Output      func(StartInfo) (Output, error) // where each start writes to, called from several goroutines at once; nil means /dev/null
 	Observe     func(Event)                     // gets every event, in order, from one goroutine; must not block. nil means nobody
@@ -73,7 +74,9 @@ type Supervisor struct {
 	reloading bool // Reload holds pools
 	ring      *ring
 	launches  launches
-	measuring bool    // a goroutine looks at the memory of workers
+	measuring bool // a goroutine looks at the memory of workers
+	pressing  pressing
+	runs      runSpec // in force
 	events    []Event // to be observed as soon as mu is free
 	spare     []Event // the engine's own, to collect the next events in
 	kills     []int32 // slots whose leaf is to be killed
@@ -114,6 +117,9 @@ func (s *Supervisor) acquire() (err error) {
 		return err
 	}
 	if s.poller, err = pidfd.NewPoller(); err != nil {
+		return err
+	}
+	if s.runs, err = s.setRun(runSpec{}, s.opts.RunSpec); err != nil {
 		return err
 	}
 	for _, spec := range s.opts.Pools {
@@ -218,6 +224,9 @@ func (s *Supervisor) finish() error {
 		s.slots[i].drop()
 	}
 	s.inbox.close()
+	for _, g := range s.pressing.gauges {
+		errs = append(errs, g.Close())
+	}
 	s.abandonRollouts()
 	s.ring.close()
 	errs = append(errs, s.poller.Close(), s.null.Close())

@@ -18,6 +18,9 @@ func (o *Options) validate() error {
 	if o.Spawners < 0 {
 		return fmt.Errorf("%d spawners", o.Spawners)
 	}
+	if err := o.RunSpec.validate(); err != nil {
+		return err
+	}
 	return validateAll(o.Pools)
 }
 
@@ -72,7 +75,7 @@ func (p *PoolSpec) validate() error {
 	if r := p.Rollout; r.MaxSurge < 0 || r.MaxUnavailable < 0 {
 		return fmt.Errorf("a rollout of %d more and %d less is negative", r.MaxSurge, r.MaxUnavailable)
 	}
-	return errors.Join(p.Recycle.validate(), p.Backoff.validate(), validateInherit(p.Inherit))
+	return errors.Join(p.Recycle.validate(), p.Backoff.validate(), p.Pressure.validate(), validateInherit(p.Inherit))
 }
 
 func (r Recycle) validate() error {

@@ -71,7 +71,8 @@ func threshold(r Rule) time.Duration {
 	return max(time.Millisecond, time.Duration(r.triggerShare()*float64(window)))
 }
 
-// FD is to be polled for EPOLLPRI.
+// FD is to be polled for POLLPRI, which the kernel tells once only: in an epoll set that is
+// itself watched, take each edge of EPOLLIN instead.
 func (t *Trigger) FD() int { return int(t.file.Fd()) }
 
 // Total is how long there was waiting since the beginning.
