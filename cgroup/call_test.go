@@ -156,12 +156,12 @@ func changeMounts(setup, arg string) error {
 			unix.Mount(file, file, "", unix.MS_BIND, ""),
 			unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""),
 		)
-	case "strict": // as ProtectControlGroups=strict of systemd 257
+	case "private", "strict": // as ProtectControlGroups= of systemd 257
 		if err := errors.Join(
 			unix.Unshare(unix.CLONE_NEWCGROUP),
 			unix.Unmount(m.Path, unix.MNT_DETACH),
 			unix.Mount("cgroup2", m.Path, "cgroup2", 0, ""),
-		); err != nil {
+		); err != nil || setup == "private" {
 			return err
 		}
 		return unix.Mount("", m.Path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")

@@ -73,8 +73,9 @@ const (
 //     one that holds that run: a run inside a run ends with it, else
 //   - the explicit path, made if it is not there, else
 //   - the caller's own cgroup if that is delegated to it (systemd's Delegate=yes, or
-//     owned by the caller), or its parent if the own one is called "supervisor" or
-//     "supervisor-...", else
+//     owned by the caller, or all that a service can see of cgroups, as with
+//     ProtectControlGroups=private), or its parent if the own one is called
+//     "supervisor" or "supervisor-...", else
 //   - <mount>/pitvisor for root, made if it is not there.
 //
 // Any refusal is a *[NoRootError], whose Hint tells the way out.
@@ -235,7 +236,11 @@ func (d *Dir) makeBelow(names []string) (*Dir, error) {
 // a supervisor's leaf, if it was given to the caller. Otherwise it returns nil.
 func (m Mount) delegatedRoot() *Dir {
 	self, err := m.selfPath()
-	if err != nil || self == m.Path && os.Geteuid() == 0 {
+	if err != nil {
+		return nil
+	}
+	private := self == m.Path && m.privateUnit()
+	if self == m.Path && os.Geteuid() == 0 && !private {
 		return nil // root of the hierarchy, or of a container: <mount>/pitvisor serves
 	}
 	candidates := []string{self}
@@ -247,7 +252,7 @@ func (m Mount) delegatedRoot() *Dir {
 		if err != nil {
 			continue
 		}
-		if d.delegated() && d.usable(m) == nil {
+		if (private || d.delegated()) && d.usable(m) == nil {
 			return d
 		}
 		closeFD(d.fd)

@@ -39,6 +39,18 @@ func (m Mount) startedUnit() (unit, bool) {
 	return unit{name: name, user: strings.Contains(dir, "/user@")}, strings.HasSuffix(name, ".service")
 }
 
+// privateUnit says whether the caller is a service that sees nothing of cgroups but its
+// own, which is at the top of the mount: ProtectControlGroups=private of systemd 257.
+// The top of the hierarchy itself has no cgroup.events.
+func (m Mount) privateUnit() bool {
+	u, ok := m.startedUnit()
+	if !ok || u.name != "" {
+		return false
+	}
+	_, err := os.Stat(path.Join(m.Path, "cgroup.events"))
+	return err == nil
+}
+
 // String names it in a sentence.
 func (u unit) String() string {
 	if u.name == "" {

@@ -68,3 +68,18 @@ func TestFindRootOfRootSaysThatTheUnitIsNotDelegated(t *testing.T) {
 		t.Errorf("FindRoot = %q, want the unit and no complaint", out)
 	}
 }
+
+// A service that sees its own cgroup alone works there, without a name for it.
+func TestFindRootInAPrivateUnit(t *testing.T) {
+	linuxtest.NeedAdmin(t, "to make a mount namespace")
+	d := testDir(t)
+	m, err := FindMount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := child(t, d, "pit.service")
+	private := func() string { return call(t, service.Path(), "mounts", "private", "", "find-root", "") }
+	wantRoot(t, private(), m.Path+"/pitvisor", RootOwned) // a container
+	asService(t)
+	wantRoot(t, private(), m.Path, RootDelegated)
+}

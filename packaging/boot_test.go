@@ -120,33 +120,48 @@ func testOperator(t *testing.T, h host) {
 }
 
 // testPrivateControlGroups: with a cgroup namespace of its own, which systemd 257 can
-// give, pitvisor sees nothing above its own leaf, so it keeps the workers below that. An
-// older systemd ignores the word.
+// give, pitvisor sees nothing above its own leaf, so it keeps the runs in that; with no
+// leaf, in the unit, where limits work as well. An older systemd ignores the word.
 func testPrivateControlGroups(t *testing.T, h host) {
 	dir := h.cgroup(unit)
 	place := dir
 	if h.version() >= 257 {
-		place = filepath.Join(dir, "supervisor/pitvisor")
-	}
-	up := func() {
-		t.Helper()
-		runs := h.runs(place)
-		if len(runs) != 1 || len(linuxtest.Members(runs[0])) != everyone || len(linuxtest.Members(dir)) != everyone+1 {
-			t.Errorf("runs in %s: %v, processes %v", place, runs, linuxtest.Members(dir))
-		}
+		place = filepath.Join(dir, "supervisor")
 	}
 	h.dropIn(unit, "private", "ProtectControlGroups=private\n")
 	h.root("systemctl", "start", unit)
-	up()
-	if private := h.namespace("1") != h.namespace(h.property(unit, "MainPID")); private != (h.version() >= 257) {
-		t.Errorf("systemd %d: has the daemon a cgroup namespace of its own? %v", h.version(), private)
-	}
+	h.upPrivate(dir, place)
 	was := h.restarts()
 	before := linuxtest.Identities(dir)
 	h.root("systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
 	h.restartedTimes(was + 1)
 	h.none(dir, before)
-	up()
+	h.upPrivate(dir, place)
+	h.root("systemctl", "stop", unit)
+	h.gone(dir)
+
+	h.configure("pitvisor.toml", limited)
+	h.dropIn(unit, "private", "ProtectControlGroups=private\nDelegateSubgroup=\n")
+	h.root("systemctl", "start", unit)
+	h.upPrivate(dir, dir)
+	if got := value(t, h.runs(dir)[0], "web/cpu.max"); got != "150000 100000" {
+		t.Errorf("cpu.max = %q", got)
+	}
+}
+
+// upPrivate checks that the unit is up, with its run in a place.
+func (h host) upPrivate(dir, place string) {
+	h.t.Helper()
+	runs := h.runs(place)
+	if len(runs) != 1 || len(linuxtest.Members(runs[0])) != everyone || len(linuxtest.Members(dir)) != everyone+1 {
+		h.t.Errorf("runs in %s: %v, processes %v", place, runs, linuxtest.Members(dir))
+	}
+	if private := h.namespace("1") != h.namespace(h.property(unit, "MainPID")); private != (h.version() >= 257) {
+		h.t.Errorf("systemd %d: has the daemon a cgroup namespace of its own? %v", h.version(), private)
+	}
+	if out := h.root("pitvisor", "ps"); !strings.Contains(out, "2/2") || strings.Count(out, "run-") != 1 {
+		h.t.Errorf("pitvisor ps:\n%s", out)
+	}
 }
 
 // namespace names the cgroup namespace of a process.

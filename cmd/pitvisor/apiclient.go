@@ -190,8 +190,10 @@ func publicRoots() []string {
 	}
 	dirs := []string{filepath.Join(mount.Path, "pitvisor")}
 	for _, pattern := range []string{"system.slice/pitvisor.service", "system.slice/system-pitvisor.slice/pitvisor@*.service"} {
-		more, _ := filepath.Glob(filepath.Join(mount.Path, pattern)) // the pattern is a good one
-		dirs = append(dirs, more...)
+		for _, leaf := range []string{"", "supervisor"} { // ProtectControlGroups=private: see userscope.Find
+			more, _ := filepath.Glob(filepath.Join(mount.Path, pattern, leaf)) // the pattern is a good one
+			dirs = append(dirs, more...)
+		}
 	}
 	return dirs
 }

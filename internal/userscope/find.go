@@ -21,10 +21,15 @@ const depth = 7
 // depthOfServices is that of system.slice/system-pitvisor.slice/pitvisor@ci.service.
 const depthOfServices = 2
 
+// leaf is the supervisor's own in a service: DelegateSubgroup= of the units. With
+// ProtectControlGroups=private the supervisor sees nothing above it, and its runs are
+// there.
+const leaf = "supervisor"
+
 // Find returns the directories of the scopes of [Enter], and of the services called
 // pitvisor or pitvisor@NAME, in a mount of cgroup2 that belong to the caller, to root
-// those of everybody. Each holds the runs that were made in it. A scope may be gone by
-// the time it is opened.
+// those of everybody. Each holds the runs that were made in it; in a service it may also
+// be the supervisor's leaf that does. A scope may be gone by the time it is opened.
 func Find(mount string) []string {
 	top := filepath.Join(mount, "user.slice")
 	if _, err := os.Stat(top); err != nil {
@@ -54,12 +59,21 @@ func find(dir string, depth int) []string {
 		case ours(e.Name()):
 			if owned(below) {
 				found = append(found, below)
+				found = append(found, withRuns(filepath.Join(below, leaf))...)
 			}
 		case depth > 1:
 			found = append(found, find(below, depth-1)...)
 		}
 	}
 	return found
+}
+
+// withRuns returns the directory if there are runs in it.
+func withRuns(dir string) []string {
+	if runs, _ := filepath.Glob(filepath.Join(dir, "run-*")); len(runs) == 0 { // the pattern is a good one
+		return nil
+	}
+	return []string{dir}
 }
 
 // owned says whether a directory is the caller's to work in.

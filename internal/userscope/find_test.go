@@ -14,6 +14,8 @@ func TestFindKnowsScopesAndServices(t *testing.T) {
 	for path, found := range map[string]bool{
 		"system.slice/pitvisor.service/run-x":                                               true,
 		"system.slice/system-pitvisor.slice/pitvisor@ci.service/run-x":                      true,
+		"system.slice/pitvisor.service/supervisor/run-x":                                    true, // ProtectControlGroups=private
+		"system.slice/system-pitvisor.slice/pitvisor@ci.service/supervisor/other":           false,
 		"system.slice/pitvisor-exporter.service/run-x":                                      false,
 		"system.slice/docker.service/a/pitvisor.service/run-x":                              false, // somebody's own
 		"user.slice/user-1000.slice/user@1000.service/app.slice/pitvisor.service/run-x":     true,
