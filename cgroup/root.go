@@ -43,6 +43,7 @@ type Root struct {
 type NoRootError struct {
 	Path string // what was tried, "" if nothing could be
 	Err  error
+	Unit bool // a setting of the systemd unit that we are is to blame: a restart cures nothing
 	hint string
 }
 
@@ -170,7 +171,8 @@ var (
 func (m Mount) rootError(tried string, err error) *NoRootError {
 	e := rootError(tried, err)
 	if u, ok := m.startedUnit(); ok {
-		e.hint = cmp.Or(u.hint(err), e.hint)
+		hint := u.hint(err)
+		e.hint, e.Unit = cmp.Or(hint, e.hint), hint != ""
 	}
 	return e
 }

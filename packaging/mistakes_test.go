@@ -34,7 +34,7 @@ func mistakes() []mistake {
 	shell := func(script string) func(*testing.T, host) { return run("sh", "-c", script) }
 	return []mistake{
 		{
-			name: "no Delegate=, as an ordinary user", unit: ofDaemon, dropIn: "Delegate=no\nDelegateSubgroup=\n", code: "125",
+			name: "no Delegate=, as an ordinary user", unit: ofDaemon, dropIn: "Delegate=no\nDelegateSubgroup=\n", code: "2",
 			says: []string{"systemd has not delegated a cgroup to pitvisor@daemon.service: systemctl edit pitvisor@daemon.service, write Delegate=yes below [Service], and restart it"},
 		},
 		{
@@ -42,7 +42,7 @@ func mistakes() []mistake {
 			says: []string{"workers are in /sys/fs/cgroup/pitvisor, outside of the unit", "systemctl edit pitvisor.service, write Delegate=yes below [Service]"},
 		},
 		{
-			name: "ProtectControlGroups=yes", dropIn: "ProtectControlGroups=yes\n", code: "125",
+			name: "ProtectControlGroups=yes", dropIn: "ProtectControlGroups=yes\n", code: "2",
 			says: []string{"read-only file system", "systemctl edit pitvisor.service, write ProtectControlGroups=no below [Service], and restart it"},
 		},
 		{
@@ -137,6 +137,10 @@ func (m mistake) make(t *testing.T, h host) {
 	}
 	if got := h.property(m.unit, "ExecMainStatus"); !m.starts && got != m.code {
 		t.Errorf("exit code %s, want %s", got, m.code)
+	}
+	// What no restart can cure is not started again.
+	if state := h.property(m.unit, "ActiveState") + h.property(m.unit, "NRestarts"); m.code == "2" && state != "failed0" {
+		t.Errorf("the unit is %s after code 2", state)
 	}
 	for _, want := range m.says {
 		if !strings.Contains(status, want) {

@@ -216,6 +216,9 @@ func testProtectControlGroups(t *testing.T, h host) {
 	if out, code := h.try("systemctl", "start", unit); code != 1 {
 		t.Errorf("start = %d: %s", code, out)
 	}
+	if state := h.property(unit, "ExecMainStatus") + " " + h.property(unit, "ActiveState") + " " + h.property(unit, "NRestarts"); state != "2 failed 0" {
+		t.Errorf("after it: %s, want code 2 and no restart", state)
+	}
 	h.root("systemctl", "stop", unit)
 	if said := h.said(); !strings.Contains(said, "systemctl edit pitvisor.service, write ProtectControlGroups=no below [Service]") {
 		t.Errorf("it says %s", said)

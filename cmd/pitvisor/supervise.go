@@ -120,6 +120,9 @@ func (s *session) open() error {
 		return err
 	}
 	if s.root, err = cgroup.FindRoot(s.app.cgroupRoot); err != nil {
+		if refusal, ok := errors.AsType[*cgroup.NoRootError](err); ok && refusal.Unit {
+			return fail(exitUsage, err) // systemd need not try once more
+		}
 		return err
 	}
 	s.onClose(s.root.Dir.Close)

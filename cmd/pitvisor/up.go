@@ -29,7 +29,8 @@ them.
 Exit codes:
     0   every worker started, and everything stopped clean
     1   a worker did not start, or was given up
-    2   wrong flags or configuration
+    2   wrong flags or configuration, or a setting of the systemd unit that
+        leaves no cgroup to work in
     3   the stop was not clean: something was killed after its grace, or is
         still there (stderr names it)
   125   pitvisor itself could not work: no cgroup, no permission, no space`
