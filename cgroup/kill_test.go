@@ -16,8 +16,10 @@ func TestKillReachesEverythingBelow(t *testing.T) {
 	p, q := sleeper(t, d), sleeper(t, child(t, child(t, d, "a"), "b"))
 	wantNil(t, "Kill", d.Kill())
 	wantNil(t, "WaitEmpty", d.WaitEmpty(within(t, waitTime)))
-	if p.Alive() || q.Alive() {
-		t.Error("a process is alive")
+	for _, killed := range []*linuxtest.Process{p, q} { // a cgroup is left just before the exit
+		if status := killed.Wait(t, waitTime); status.Signal() != unix.SIGKILL {
+			t.Errorf("a process has ended by %v", status)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	boltLeaf     = 0x02
 	boltFreelist = 0x10
 	boltNoList   = ^uint64(0)
+	boltFirst    = 4  // pages of a new file, with two meta pages of the transactions 0 and 1
 	boltDepth    = 32 // of trees; 10,000 records need 3
 )
 
@@ -72,6 +73,9 @@ func (c *pageChecker) readMeta(size uint64) error {
 	}
 	if !ok {
 		return errors.New("no valid meta page")
+	}
+	if best.pages == boltFirst && best.txid < 2 && size < boltFirst*best.pageSize {
+		return errUnbegun
 	}
 	if best.pageSize < 512 || best.pageSize > 1<<16 || best.pages < 3 || best.pages > size/best.pageSize {
 		return fmt.Errorf("%d bytes do not hold %d pages of %d bytes", size, best.pages, best.pageSize)

@@ -136,6 +136,29 @@ func TestEmptyHistoryFileIsNoDamage(t *testing.T) {
 	}
 }
 
+// TestHistoryFileThatWasNotBegun: a kill can end the write that begins a file after any page.
+func TestHistoryFileThatWasNotBegun(t *testing.T) {
+	for pages := range 4 {
+		path := filepath.Join(t.TempDir(), "history.db")
+		db, err := bolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(db.Close(), os.Truncate(path, int64(pages*os.Getpagesize()))); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Read(path, 0); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Read() of %d pages = %v, %v, want ErrNotExist", pages, got, err)
+		}
+		if told := writeLog(t, path, 1, 1); len(told) != 0 {
+			t.Errorf("with %d pages: warnings %q", pages, told)
+		}
+		if got, err := Read(path, 0); err != nil || len(got) != 1 {
+			t.Errorf("Read() = %v, %v, want 1 record", got, err)
+		}
+	}
+}
+
 // TestPanicInBboltGivesTheLockBack: what the check does not see must not hurt either. In the second case
 // the file is cut while it is mapped, and the kernel answers a read with SIGBUS.
 func TestPanicInBboltGivesTheLockBack(t *testing.T) {

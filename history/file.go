@@ -30,6 +30,9 @@ const (
 var (
 	// errDamaged says that a file is not what bbolt writes, whether torn, overwritten or another's.
 	errDamaged = errors.New("not a history file, or a damaged one")
+	// errUnbegun says that whoever made the file was killed in the write that begins it: the kernel
+	// ends that after any page. Nothing was in it yet.
+	errUnbegun = fmt.Errorf("not begun: %w", fs.ErrNotExist)
 	// errNotFile says that something else than a file is there. It is never renamed: it may be
 	// anything, /dev/null included.
 	errNotFile = errors.New("not a regular file")
@@ -166,10 +169,12 @@ func (f *boltFile) use(readOnly bool, use func(*bolt.DB) error) (err error) {
 			err = fmt.Errorf("%w: bbolt: %v", errDamaged, trouble)
 		}
 	}()
-	if err := f.check(); err != nil {
-		if !errors.Is(err, fs.ErrNotExist) || readOnly {
-			return err
-		}
+	err = f.check()
+	if errors.Is(err, errUnbegun) && !readOnly {
+		err = f.clear()
+	}
+	if err != nil && (!errors.Is(err, fs.ErrNotExist) || readOnly) {
+		return err
 	}
 	db, err := bolt.Open(f.path, 0o600, &bolt.Options{
 		Timeout:  lockTimeout,
@@ -227,10 +232,25 @@ func (f *boltFile) checkOpen(file *os.File, how int) error {
 	if now.size == 0 {
 		return fmt.Errorf("nothing is in it yet: %w", fs.ErrNotExist)
 	}
-	if err := checkPages(file, now.size); err != nil {
+	if err := checkPages(file, now.size); errors.Is(err, errUnbegun) {
+		return err
+	} else if err != nil {
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	return nil
+}
+
+// clear empties a file that was not begun, unless another program has done so.
+func (f *boltFile) clear() error {
+	file, err := os.OpenFile(f.path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := f.checkOpen(file, unix.LOCK_EX); !errors.Is(err, errUnbegun) {
+		return err
+	}
+	return file.Truncate(0)
 }
 
 // setAside renames the file if it is damaged still, and says to what. Another program may have done so
