@@ -18,8 +18,11 @@ import "time"
 // when it is. After the last one the surge members are stopped. So the first who
 // must become ready with the new spec is one that nobody needs yet.
 //
-// When a new one fails to become ready rolloutTries times, or is given up, the
-// rollout stops: the surge members are stopped, what has become ready stays, the
+// Where the spec says for how long a new one must stay ready, it counts only after that
+// (pending until then), and one that does not has failed like one that never was.
+//
+// When a new one fails to become ready rolloutTries times, or is given up, or none
+// has come to count for as long as the spec allows, the rollout stops: the surge members are stopped, what has become ready stays, the
 // rest goes back to the spec it had, and the pool keeps that spec. The old ones
 // serve all the while.
 //
@@ -67,9 +70,11 @@ type member struct {
 
 	fails  uint8 // failed starts since the rollout took it up
 	ready  bool
-	absent bool // stopped by a command, completed or given up
-	failed bool // given up
-	parked bool // stopped by a command
+	proved bool          // has stayed ready for long enough
+	due    time.Duration // when it counts, if it stays ready; 0 means that it does, or is not ready
+	absent bool          // stopped by a command, completed or given up
+	failed bool          // given up
+	parked bool          // stopped by a command
 
 	begun  bool // was up once
 	proven bool // was ready once
@@ -86,6 +91,7 @@ type crew struct {
 	halted  bool      // everything is to stop
 
 	ready   int // members that are ready, but for leaving ones
+	pending int // of these, the ones that do not count yet
 	absent  int // regular members that are absent
 	surge   int // surge members
 	leaving int
@@ -97,6 +103,7 @@ type crew struct {
 
 	pause      time.Duration // after the last rollout that failed
 	quietUntil time.Duration // no recycling before
+	wake       time.Duration // when tick is wanted; 0 is never
 
 	out []crewOrder
 }
@@ -110,6 +117,8 @@ type rollout struct {
 	queue  []int // numbers to be replaced; those without markQueued are not meant any more
 	queued int
 	moving int
+
+	movedAt time.Duration // when it got on last
 }
 
 // crewOrder is something that is to be done.
@@ -251,7 +260,9 @@ func (c *crew) changed(n int, ch change, now time.Duration) {
 	if m.role == roleNone || m.role == roleLeaving {
 		return
 	}
+	early := m.due != 0 && !ch.ready && !ch.parked
 	c.setReady(m, ch.ready)
+	c.prove(m, now)
 	c.achieve(m, ch)
 	m.failed = ch.gaveUp
 	c.setAbsent(m, ch.gaveUp || ch.done || ch.parked)
@@ -259,22 +270,27 @@ func (c *crew) changed(n int, ch change, now time.Duration) {
 	if c.roll.id == 0 || c.halted {
 		return
 	}
+	ch.failed = ch.failed || early
 	if ch.failed && m.fails < rolloutTries {
 		m.fails++
 	}
 	mine := m.mark == markMoving || m.role == roleSurge
 	if mine && (ch.gaveUp || ch.failed && m.fails >= rolloutTries) {
-		c.fail(n, now)
+		c.fail(n, nil, now)
 		return
 	}
-	if m.mark == markMoving && (ch.ready || ch.done || ch.parked) {
+	if m.mark == markMoving && (ch.ready && m.due == 0 || ch.done || ch.parked) {
 		c.unmark(m)
+		c.roll.movedAt = now
 	}
 	c.advance(now)
 }
 
 func (c *crew) setReady(m *member, ready bool) {
 	c.ready += toInt(ready) - toInt(m.ready)
+	if m.ready != ready {
+		c.count(m)
+	}
 	m.ready = ready
 }
 

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -15,9 +16,17 @@ type crewSim struct {
 	good    *revision // the last that everybody may have
 	begun   map[uint64]int
 	ended   map[uint64]int
-	failed  int // rollouts that stopped because somebody did not become ready
-	steady  int // fewest that were ready since it was set; -1 is not watched
-	surge   int // the most surge members since no rollout was under way
+	failed  int             // rollouts that stopped because somebody did not become ready
+	stuck   int             // rollouts that stopped because they did not get on
+	steady  int             // fewest that were ready since it was set; -1 is not watched
+	wakes   time.Duration   // for what time a tick is on its way
+	since   []time.Duration // since when each slot is ready; 0 is not
+	began   time.Duration   // of the rollout that is watched
+	least   int             // members that must count while it goes on
+	proof   time.Duration   // how long a new one must stay ready
+	limit   time.Duration   // how long a rollout may not get on
+	spoil   func(*Rollout)  // a planted bug: what the pool takes from a spec
+	surge   int             // the most surge members since no rollout was under way
 	pumping bool
 	break_  func(o *crewOrder) bool // a planted bug: drop or change an order
 }
@@ -39,6 +48,10 @@ func newCrewSim(p policy, size int, bounds Rollout, seed uint64) *crewSim {
 }
 
 func (s *crewSim) revision(name string, bounds Rollout) *revision {
+	bounds.MinReady, bounds.Progress = s.proof, s.limit
+	if s.spoil != nil {
+		s.spoil(&bounds)
+	}
 	r := &revision{spec: PoolSpec{Name: name, Rollout: bounds}}
 	r.surge, r.unavailable = bounds.bounds(RestartAlways)
 	return r
@@ -53,6 +66,15 @@ func (s *crewSim) slot(n int) *simSlot {
 
 // hear is the pool's side of a step.
 func (s *crewSim) hear(c *simSlot, before worker, acts []action) {
+	for len(s.since) <= c.n {
+		s.since = append(s.since, 0)
+	}
+	switch {
+	case !c.w.ready:
+		s.since[c.n] = 0
+	case s.since[c.n] == 0:
+		s.since[c.n] = s.now
+	}
 	if ch, changed := changeOf(&before, &c.w, acts); changed {
 		s.crew.changed(c.n, ch, s.now)
 	}
@@ -75,6 +97,26 @@ func (s *crewSim) pump() {
 	}
 	s.pumping = false
 	s.check()
+	if wake := s.crew.wake; wake != 0 && (s.wakes == 0 || wake < s.wakes) {
+		s.wakes = wake
+		s.after(max(0, wake-s.now), func() {
+			s.wakes = 0
+			s.crew.tick(s.now)
+			s.pump()
+		})
+	}
+}
+
+// counting is how many members others can rely on: those that are ready, and if they are
+// of the rollout that is watched have been so for long enough. It leaves out n.
+func (s *crewSim) counting(n int) int {
+	count := 0
+	for k, since := range s.since {
+		if k != n && since != 0 && (since <= s.began || s.now-since >= s.proof) {
+			count++
+		}
+	}
+	return count
 }
 
 func (s *crewSim) carryOut(o crewOrder) {
@@ -88,6 +130,9 @@ func (s *crewSim) carryOut(o crewOrder) {
 	case crewStart, crewRestart, crewStop:
 	}
 	c := s.slot(o.n)
+	if s.steady >= 0 && o.do == crewRestart && c.w.ready && o.why != ReasonRollback && s.counting(o.n) < s.least {
+		s.fault("slot %d is replaced while only %d others count, want %d", o.n, s.counting(o.n), s.least)
+	}
 	kind := map[crewDo]inputKind{crewStart: inStart, crewRestart: inRestart, crewStop: inStop}[o.do]
 	if o.rev != nil {
 		c.next = o.rev
@@ -104,7 +149,9 @@ func (s *crewSim) reported(o crewOrder) {
 		s.ended[id]++
 	case EventRolloutStopped:
 		s.ended[id]++
+		var stuck *stuckError
 		s.failed += toInt(o.n >= 0)
+		s.stuck += toInt(errors.As(o.ev.Err, &stuck))
 	default:
 	}
 }
@@ -215,7 +262,7 @@ func (s *crewSim) roll(what string, least int, begin func() uint64) {
 	if len(s.faults) > 0 {
 		return
 	}
-	s.steady = s.crew.ready
+	s.steady, s.began, s.least = s.crew.ready, s.now, least
 	begin()
 	s.pump()
 	s.run(time.Hour)
@@ -252,6 +299,14 @@ func (s *crewSim) rollouts() {
 	if s.failed != failed+1 || s.crew.rev != next {
 		s.fault("a bad reload of %d was told %d times as stopped", s.crew.size, s.failed-failed)
 	}
+	if s.limit == 0 || len(s.faults) > 0 {
+		return
+	}
+	stuck, began := s.stuck, s.now
+	s.roll("hung reload", least, func() uint64 { return s.crew.reload(s.revision("hung", bounds), false, s.now) })
+	if s.stuck != stuck+1 || s.crew.rev != next {
+		s.fault("a reload that does not get on was told %d times as stopped since %v", s.stuck-stuck, began)
+	}
 }
 
 func (s *crewSim) starts() []uint64 {
@@ -278,9 +333,15 @@ func crewPolicies() []policy {
 }
 
 // simulateCrew is one random life of a pool.
-func simulateCrew(p policy, seed uint64, bug func(*crewOrder) bool) (steps int, err error) {
+func simulateCrew(p policy, seed uint64, bug func(*crewOrder) bool, spoil ...func(*crewSim)) (steps int, err error) {
 	s := newCrewSim(p, 1+int(seed%6), Rollout{MaxSurge: int(seed % 3), MaxUnavailable: int(seed % 2)}, seed)
 	s.break_ = bug
+	if seed%2 == 0 {
+		s.proof, s.limit = time.Duration(seed%5)*10*time.Second, 5*time.Minute
+	}
+	for _, f := range spoil {
+		f(s)
+	}
 	s.weather()
 	s.rollouts()
 	s.stop()
@@ -320,6 +381,31 @@ func TestSimulatorFindsPlantedPoolBugs(t *testing.T) {
 			for round := range uint64(300) {
 				for _, p := range crewPolicies() {
 					if _, err := simulateCrew(p, seed+round, bug); err != nil {
+						t.Logf("round %d: %v", round, err)
+						return
+					}
+				}
+			}
+			t.Errorf("seed %d: the simulator did not notice", seed)
+		})
+	}
+}
+
+// TestSimulatorFindsPlantedRolloutBugs proves it of what rollouts wait for.
+func TestSimulatorFindsPlantedRolloutBugs(t *testing.T) {
+	seed := simSeed(t)
+	for name, bug := range map[string]func(*Rollout){
+		"a new one counts at once":         func(r *Rollout) { r.MinReady = 0 },
+		"a new one counts too early":       func(r *Rollout) { r.MinReady /= 2 },
+		"a rollout may take for ever":      func(r *Rollout) { r.Progress = 0 },
+		"a rollout has next to no time":    func(r *Rollout) { r.Progress = min(r.Progress, 5*time.Second) },
+		"a new one must be ready for long": func(r *Rollout) { r.MinReady *= 40 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for round := range uint64(300) {
+				for _, p := range crewPolicies() {
+					_, err := simulateCrew(p, seed+round, nil, func(s *crewSim) { s.spoil = bug })
+					if err != nil {
 						t.Logf("round %d: %v", round, err)
 						return
 					}

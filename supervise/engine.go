@@ -76,6 +76,11 @@ func (s *Supervisor) arm(timer *time.Timer) {
 	if slow, waits := s.launches.due(); waits && (!ok || slow < due) {
 		due, ok = slow, true
 	}
+	for _, p := range s.pools {
+		if wake := p.crew.wake; wake != 0 && (!ok || wake < due) {
+			due, ok = wake, true
+		}
+	}
 	s.mu.Unlock()
 	if !ok {
 		timer.Stop()
@@ -107,6 +112,7 @@ func (s *Supervisor) fire() {
 		s.mu.Lock()
 		now := s.now()
 		s.launchMore()
+		s.tickCrews(now)
 		for range batch {
 			i, due, ok := s.timers.next()
 			if !ok || due > now {

@@ -25,7 +25,9 @@ import (
 // words; if it stays silent for another second, the failure is told without.
 // A failed start whose process still lives is stopped like any other.
 //
-// Stopping: the signal is sent and the grace runs. Then Killing.
+// Stopping: the signal is sent and the grace runs. Then Killing. Where the pool has a
+// drain time, a worker that was ready is left alone for so long first: it is not ready
+// any more, and those who send it work have time to see that.
 //
 // Killing: first the leaf is killed (only if the process still lives), then,
 // when the process has ended, the leaf is removed with whatever the process
@@ -113,6 +115,7 @@ type policy struct {
 	backoff Backoff
 	limit   int           // consecutive failures; 0 is none
 	grace   time.Duration // 0 is kill at once
+	drain   time.Duration // from the end of being ready to the signal
 	timeout time.Duration // from up to ready; 0 is none
 	probed  bool          // has a readiness rule
 	leaf    bool          // TrackLeaf
@@ -129,6 +132,7 @@ type worker struct {
 	upAt     time.Duration
 	readyAt  time.Duration
 	stopAt   time.Duration // when the stop began
+	askedAt  time.Duration // when the signal was sent, if that was later
 	goneAt   time.Duration // when removal began; 0 is not yet
 	due      time.Duration // when a timer input is wanted; 0 is never
 	failures uint32        // consecutive
@@ -150,6 +154,7 @@ type worker struct {
 	killed     bool // by a kill of its leaf
 	escalated  bool // and the grace did not suffice
 	removing   bool // a removal is under way
+	draining   bool // the signal comes when the timer is due
 	wantStop   bool // for good, or until a command starts it
 	wantNoWait bool // and without grace
 	again      bool // the next start follows the end at once, and nothing counts

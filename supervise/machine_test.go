@@ -27,6 +27,8 @@ func simPolicies() []policy {
 		{backoff: b, grace: time.Second, restart: RestartNever},
 		{backoff: b, grace: time.Second, limit: 4, probed: true, timeout: time.Second},
 		{backoff: b, grace: time.Second, probed: true, timeout: time.Second, age: 20 * time.Second, jitter: 0.5},
+		{backoff: b, grace: time.Second, drain: 3 * time.Second, probed: true, timeout: time.Second},
+		{backoff: b, drain: time.Second, leaf: true},
 	}
 }
 
@@ -191,6 +193,8 @@ func plantedBugs() map[string]stepFunc {
 		"a failed start is told twice":  spoil(func(_ *policy, w *worker, _ *input) { w.told = w.told && w.wasReady }),
 		"a restart does not back off":   spoil(func(p *policy, _ *worker, _ *input) { p.backoff = Backoff{Free: 1 << 30} }),
 		"a failed start does not count": spoil(func(_ *policy, w *worker, in *input) { w.failures = 0 }),
+		"a stop does not drain":         spoil(func(p *policy, _ *worker, _ *input) { p.drain = 0 }),
+		"drains without end":            spoil(func(_ *policy, w *worker, in *input) { w.due *= time.Duration(toInt(!w.draining)) }),
 		"a timer is lost":               spoil(func(_ *policy, w *worker, in *input) { w.due = w.due * time.Duration(w.start%2) }),
 		"a blocked leaf is forgotten": spoil(func(_ *policy, w *worker, in *input) {
 			if in.kind == inBlocked {

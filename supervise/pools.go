@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // What the engine does with whole pools.
@@ -50,6 +51,16 @@ func (s *Supervisor) inform(c *slot, ch change) {
 	}
 	s.collect(p)
 	s.unsettled = s.unsettled || p.awaited
+}
+
+// tickCrews lets pools see that time has passed.
+func (s *Supervisor) tickCrews(now time.Duration) {
+	for _, p := range s.pools {
+		if p.crew.wake != 0 && p.crew.wake <= now {
+			p.crew.tick(now)
+			s.collect(p)
+		}
+	}
 }
 
 // forget takes a worker that has left its pool out of the counts of those that are not
@@ -139,6 +150,14 @@ func (s *Supervisor) reportPool(p *pool, o crewOrder) {
 		c := &s.slots[s.slotOf(p, o.n)]
 		e.Err = &RolloutError{Pool: p.name, Rollout: e.Rollout, Worker: c.id(), Cause: c.cause}
 	}
+	var stuck *stuckError
+	if errors.As(e.Err, &stuck) {
+		cause := stuck.Error()
+		if words := p.pressureWords(); words != "" {
+			cause += "; " + words
+		}
+		e.Err = &RolloutError{Pool: p.name, Rollout: e.Rollout, Worker: e.Worker, Cause: cause}
+	}
 	s.emit(e)
 	if e.Kind == EventRolledOut || e.Kind == EventRolloutStopped {
 		p.finish(e.Rollout, e.Err)
@@ -146,7 +165,8 @@ func (s *Supervisor) reportPool(p *pool, o crewOrder) {
 	}
 }
 
-// RolloutError says that a rollout stopped because a new worker did not become ready.
+// RolloutError says that a rollout stopped because a new worker did not become ready, or
+// not in time; then Slot of Worker is -1.
 type RolloutError struct {
 	Pool    string
 	Rollout uint64
@@ -156,6 +176,9 @@ type RolloutError struct {
 
 // Error names the worker and the cause of its last failure.
 func (e *RolloutError) Error() string {
+	if e.Worker.Slot < 0 {
+		return fmt.Sprintf("rollout %d of pool %s stopped: %s", e.Rollout, e.Pool, e.Cause)
+	}
 	return fmt.Sprintf("rollout %d of pool %s stopped: %v did not become ready: %s", e.Rollout, e.Pool, e.Worker, e.Cause)
 }
 

@@ -96,7 +96,7 @@ func (c *crew) begin(why Reason, to *revision, now time.Duration) {
 		c.report(Event{Kind: EventRolloutStopped, Reason: c.roll.why, Rollout: c.roll.id, Err: errSuperseded, Elapsed: now - c.roll.began})
 	}
 	c.rolls++
-	c.roll.id, c.roll.why, c.roll.base, c.roll.began = c.rolls, why, base, now
+	c.roll.id, c.roll.why, c.roll.base, c.roll.began, c.roll.movedAt = c.rolls, why, base, now, now
 	c.rev = to
 	for n := range c.members {
 		m := &c.members[n]
@@ -123,6 +123,7 @@ func (c *crew) enqueue(n int) {
 	case markNone:
 		m.old = m.rev
 	}
+	c.count(m) // it serves until it is replaced
 	m.mark = markQueued
 	c.roll.queued++
 	c.roll.queue = append(c.roll.queue, n)
@@ -138,6 +139,10 @@ func (c *crew) advance(now time.Duration) {
 	c.replaceReady()
 	if c.roll.queued == 0 && c.roll.moving == 0 {
 		c.finish(now)
+		return
+	}
+	if limit := c.rev.spec.Rollout.Progress; limit > 0 {
+		c.wakeAt(c.roll.movedAt + limit)
 	}
 }
 
@@ -173,7 +178,7 @@ func (c *crew) hireSurge() {
 // replaceReady replaces ready members while enough others are ready.
 func (c *crew) replaceReady() {
 	least := c.size - c.absent - c.rev.unavailable
-	for len(c.roll.queue) > 0 && c.ready-1 >= least {
+	for len(c.roll.queue) > 0 && c.ready-c.pending-1 >= least {
 		n := c.roll.queue[0]
 		c.roll.queue = c.roll.queue[1:]
 		if c.members[n].mark == markQueued {
@@ -197,7 +202,7 @@ func (c *crew) move(n int) {
 func (c *crew) finish(now time.Duration) {
 	c.dismissSurge()
 	c.report(Event{Kind: EventRolledOut, Reason: c.roll.why, Rollout: c.roll.id, Elapsed: now - c.roll.began})
-	c.roll = rollout{}
+	c.end()
 	c.pause = 0
 }
 
@@ -209,8 +214,16 @@ func (c *crew) dismissSurge() {
 	}
 }
 
-// fail ends a rollout because member n does not become ready.
-func (c *crew) fail(n int, now time.Duration) {
+// end forgets a rollout.
+func (c *crew) end() {
+	for n := range c.members {
+		c.count(&c.members[n])
+	}
+	c.roll, c.wake = rollout{}, 0
+}
+
+// fail ends a rollout because member n does not become ready, or for err.
+func (c *crew) fail(n int, err error, now time.Duration) {
 	bad, roll := c.rev, c.roll
 	c.rev = roll.base
 	c.dismissSurge()
@@ -231,10 +244,10 @@ func (c *crew) fail(n int, now time.Duration) {
 		}
 		c.order(do, k, back, ReasonRollback)
 	}
-	c.roll = rollout{}
+	c.end()
 	c.pause = min(max(2*c.pause, recyclePauseMin), recyclePauseMax)
 	c.quietUntil = now + c.pause
 	c.out = append(c.out, crewOrder{do: crewReport, n: n, ev: Event{
-		Kind: EventRolloutStopped, Reason: roll.why, Rollout: roll.id, Elapsed: now - roll.began,
+		Kind: EventRolloutStopped, Reason: roll.why, Rollout: roll.id, Elapsed: now - roll.began, Err: err,
 	}})
 }

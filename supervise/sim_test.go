@@ -51,6 +51,7 @@ type simSlot struct {
 	told      map[uint64]int // how often each start was told, as ready or failed
 	began     int            // starts
 	dueAt     time.Duration  // what a timer is set for
+	drainedAt time.Duration  // when a stop of a ready worker began; 0 is none
 
 	// What the model, not the machine, thinks about the backoff.
 	failures  int
@@ -109,6 +110,9 @@ func (s *sim) err() error {
 // bad says that nothing started with the slot's revision becomes ready.
 func (c *simSlot) bad() bool { return c.rev != nil && c.rev.spec.Name == "bad" }
 
+// hung says that no start with the slot's revision gets its turn, as when starts are held.
+func (c *simSlot) hung() bool { return c.rev != nil && c.rev.spec.Name == "hung" }
+
 // chance is true p times out of 100, and never when all is calm.
 func (s *sim) chance(p int) bool { return !s.calm && s.rnd.IntN(100) < p }
 
@@ -147,8 +151,11 @@ func (s *sim) send(c *simSlot, in input) {
 	c.w, s.acts = s.step(&s.policy, c.w, in, s.acts[:0])
 	acts := append([]action(nil), s.acts...)
 	waits := in.kind == inStopping // for an end that the worker has announced
-	if c.w.state != before.state && !waits && (c.w.state == StateStopping || c.w.state == StateKilling) && !ends(acts) {
+	if c.w.state != before.state && !waits && (c.w.state == StateStopping || c.w.state == StateKilling) && !ends(acts) && !c.w.draining {
 		s.fault("slot %d: %v became %v and nothing is done about it", c.n, before.state, c.w.state)
+	}
+	if before.ready && before.state == StateUp && c.w.state == StateStopping && !waits && in.kind != inUnwell {
+		c.drainedAt = s.now
 	}
 	for _, a := range acts {
 		s.act(c, a)

@@ -19,7 +19,11 @@ func (s *sim) spawn(c *simSlot) {
 	if uint64(c.began) != start {
 		s.fault("slot %d: start %d is number %d", c.n, start, c.began)
 	}
-	c.answering, c.readyAt, c.goneAt = true, 0, 0
+	c.answering, c.readyAt, c.goneAt, c.drainedAt = true, 0, 0, 0
+	if c.hung() {
+		s.hold(c)
+		return
+	}
 	s.after(s.within(10*time.Millisecond), func() {
 		c.answering = false
 		if s.chance(8) || c.bad() && !s.policy.probed {
@@ -33,6 +37,19 @@ func (s *sim) spawn(c *simSlot) {
 		c.leaf, c.alive, c.others, c.deep = start, true, 0, false
 		s.send(c, input{kind: inSpawned, start: start})
 		s.live(c, start)
+	})
+}
+
+// hold lets a start wait until nobody wants it any more.
+func (s *sim) hold(c *simSlot) {
+	start := c.w.start
+	s.after(time.Second, func() {
+		if !c.w.told {
+			s.hold(c)
+			return
+		}
+		c.answering = false
+		s.send(c, input{kind: inSpawnFailed, start: start, failure: &StartFailure{Cause: CauseCanceled}})
 	})
 }
 
@@ -198,6 +215,9 @@ func (s *sim) signal(c *simSlot) {
 	if c.leaf != start {
 		s.fault("slot %d: start %d gets a signal but has no leaf", c.n, start)
 	}
+	if c.drainedAt != 0 && s.now-c.drainedAt < s.policy.drain {
+		s.fault("slot %d: start %d gets a signal %v after it was ready, drain time is %v", c.n, start, s.now-c.drainedAt, s.policy.drain)
+	}
 	if s.chance(10) {
 		return
 	}
@@ -274,7 +294,7 @@ func (s *sim) account(c *simSlot, ok bool) {
 	// The machine sees ends later than they happen, so it may have forgotten
 	// already: between the two the shortest delay is all that can be asked for.
 	n := c.failures
-	slack := time.Second + s.policy.grace + killWait // an end that was not heard of
+	slack := time.Second + s.policy.drain + s.policy.grace + killWait // an end that was not heard of
 	if c.readyAt != 0 && c.goneAt-c.readyAt >= b.Reset-slack {
 		n = 1
 		c.failures = 1

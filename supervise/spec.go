@@ -39,16 +39,19 @@ type PoolSpec struct {
 	Labels   map[string]string // for selecting; the supervisor does nothing with them
 }
 
-// Rollout bounds what goes on at a time when workers are replaced. The zero value
-// means one more than Size and none less, or with RestartNever none more and one less.
+// Rollout bounds what goes on at a time when workers are replaced. No bounds
+// mean one more than Size and none less, or with RestartNever none more and one less.
 type Rollout struct {
 	MaxSurge       int // workers beyond Size; the new ones come first
 	MaxUnavailable int // workers that may be missing of Size
+
+	MinReady time.Duration // how long a new worker must stay ready before it counts; one that does not has failed
+	Progress time.Duration // within which time one more new worker must count, or the rollout stops; 0 means no limit
 }
 
 func (r Rollout) bounds(restart RestartPolicy) (surge, unavailable int) {
 	switch {
-	case r != Rollout{}:
+	case r.MaxSurge != 0 || r.MaxUnavailable != 0:
 		return r.MaxSurge, r.MaxUnavailable
 	case restart == RestartNever:
 		return 0, 1
@@ -141,6 +144,7 @@ func (t Track) String() string {
 type Stop struct {
 	Signal unix.Signal   // 0 means SIGTERM
 	Grace  time.Duration // from the signal to the kill; 0 means kill at once, without a signal
+	Drain  time.Duration // how long a worker that was ready is not ready before the signal, so that no more work is sent to it
 	All    bool          // signal every process of the leaf, not only the main one
 }
 

@@ -133,8 +133,8 @@ func (t *turn) onUp() {
 
 func (t *turn) onStopping() {
 	switch {
-	case t.in.kind == inExtend:
-		t.extend(t.stopAt + t.grace)
+	case t.in.kind == inExtend && !t.draining:
+		t.extend(max(t.stopAt, t.askedAt) + t.grace)
 	case t.isEnd():
 		t.remove()
 	}
@@ -179,7 +179,11 @@ func (t *turn) onTimer() {
 	case StateUp:
 		t.onUpTimer()
 	case StateStopping:
-		t.kill()
+		if t.draining {
+			t.drained()
+		} else {
+			t.kill()
+		}
 	case StateKilling:
 		t.remove()
 	case StateBackoff:
@@ -216,26 +220,49 @@ func (t *turn) becomeReady() {
 
 // stop begins to end a process that lives.
 func (t *turn) stop() {
-	if t.grace == 0 || t.wantNoWait {
+	drain := t.ready && t.drain > 0
+	if t.grace == 0 && !drain || t.wantNoWait {
 		t.kill()
 		return
 	}
 	t.markStop()
 	t.state = StateStopping
+	if drain {
+		t.draining = true
+		t.due = t.in.at + t.drain
+		t.report(action{kind: EventStopping, why: t.stopWhy, delay: t.drain})
+		return
+	}
+	t.ask()
+	t.report(action{kind: EventStopping, why: t.stopWhy})
+}
+
+// ask sends the stop signal, after which the grace runs.
+func (t *turn) ask() {
 	t.due = t.in.at + t.grace
 	t.act(doSignal)
-	t.report(action{kind: EventStopping, why: t.stopWhy})
+}
+
+// drained is called when the drain time is over.
+func (t *turn) drained() {
+	if t.grace == 0 {
+		t.kill()
+		return
+	}
+	t.draining = false
+	t.askedAt = t.in.at
+	t.ask()
 }
 
 // kill ends a process that lives at once.
 func (t *turn) kill() {
 	kind := EventStopping
-	if t.state == StateStopping {
+	if t.state == StateStopping && !t.draining {
 		kind = EventEscalated
 		t.escalated = true
 	}
 	t.markStop()
-	t.killed = true
+	t.killed, t.draining = true, false
 	t.state = StateKilling
 	t.due = t.in.at + killWait
 	t.act(doKill)
@@ -281,6 +308,7 @@ func (t *turn) end() {
 	}
 	if t.byUs || t.leftClean() && !t.completes() {
 		t.reportStopped()
+		t.draining, t.askedAt = false, 0
 		t.byUs, t.killed, t.escalated, t.stopAt = false, false, false, 0
 	}
 	switch {

@@ -75,6 +75,11 @@ func (p *PoolSpec) validate() error {
 	if r := p.Rollout; r.MaxSurge < 0 || r.MaxUnavailable < 0 {
 		return fmt.Errorf("a rollout of %d more and %d less is negative", r.MaxSurge, r.MaxUnavailable)
 	}
+	for what, d := range map[string]time.Duration{"drain time": p.Stop.Drain, "least time ready": p.Rollout.MinReady, "time for progress": p.Rollout.Progress} {
+		if err := notNegative(what, d); err != nil {
+			return err
+		}
+	}
 	return errors.Join(p.Recycle.validate(), p.Backoff.validate(), p.Pressure.validate(), validateInherit(p.Inherit))
 }
 
