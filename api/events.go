@@ -49,7 +49,7 @@ type Gap struct {
 // Exit is how a process ended.
 type Exit struct {
 	Code   int    `json:"code"`             // -1 when a signal ended it
-	Signal string `json:"signal,omitempty"` // as in "SIGKILL"
+	Signal string `json:"signal,omitempty"` // as in "SIGKILL", or the number of a real-time signal
 	Core   bool   `json:"core,omitempty"`   // it left a core dump
 	Text   string `json:"text"`             // in words
 }

@@ -121,7 +121,7 @@ func (a *app) askCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.statusCommand(), a.eventsCommand(), a.waitCommand(), a.inspectCommand(), a.historyCommand(),
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.reloadCommand(), a.scaleCommand(),
-		a.signalCommand(),
+		a.signalCommand(), a.execCommand(),
 		a.actionCommand("freeze", "stop all processes of workers without their knowing", freezeLong, "froze", (*api.Client).Freeze),
 		a.actionCommand("thaw", "let frozen workers go on", thawLong, "thawed", (*api.Client).Thaw),
 		a.actionCommand("kill", "kill all processes of workers; their pool decides what follows", killLong, "killed", (*api.Client).Kill),

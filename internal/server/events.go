@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -138,7 +139,9 @@ func workerName(id supervise.WorkerID) string {
 func wireExit(e *spawn.Exit) *api.Exit {
 	out := &api.Exit{Code: e.Code, Core: e.Core, Text: e.String()}
 	if e.Signal != 0 {
-		out.Signal = unix.SignalName(e.Signal)
+		if out.Signal = unix.SignalName(e.Signal); out.Signal == "" { // a real-time signal
+			out.Signal = strconv.Itoa(int(e.Signal))
+		}
 	}
 	return out
 }
