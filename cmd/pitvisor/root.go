@@ -40,7 +40,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return printError(stderr, root.Execute())
+	code := printError(stderr, root.Execute())
+	lastWords()
+	return code
 }
 
 func (a *app) rootCommand() *cobra.Command {
