@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -285,8 +286,10 @@ func TestForeignHandsOnTheTree(t *testing.T) {
 		if errors.As(e.Failure, &start) && start.Cause == spawn.CauseCgroupFrozen {
 			continue // where there is no cgroup.kill it is frozen before it goes
 		}
-		// The pool goes before the leaf is made, or before the process is born in it.
-		if e.Failure.Cause != CauseLeaf && e.Failure.Cause != CauseExec || !errors.Is(e.Failure, cgroup.ErrGone) {
+		// The pool goes before the leaf is made, before that is opened (ErrNotExist), or
+		// before the process is born in it.
+		gone := errors.Is(e.Failure, cgroup.ErrGone) || errors.Is(e.Failure, fs.ErrNotExist)
+		if e.Failure.Cause != CauseLeaf && e.Failure.Cause != CauseExec || !gone {
 			t.Errorf("%s: want a leaf that is gone", eventText(e))
 		}
 	}
