@@ -55,7 +55,7 @@ func layers() map[string][]string {
 		"internal/nofile":   nil,
 		"internal/suggest":  nil,
 		"internal/server":   {"api", "supervise", "registry", "resource", "spawn", "cgroup", "pidfd", "internal/logfile", "internal/suggest", "internal/units"},
-		"internal/metrics":  {"supervise", "registry", "cgroup"},
+		"internal/metrics":  {"supervise", "registry", "cgroup", "internal/pressure"},
 		"linuxtest":         nil,
 		"cmd/pitvisor":      {"*"}, // all but linuxtest and programs
 	}

@@ -37,7 +37,18 @@ type Event struct {
 	WasSize   *int          `json:"was_size,omitempty"` // of "scaled": the old one
 	Error     string        `json:"error,omitempty"`    // what else is known of the cause
 
+	Pressure *Pressure `json:"pressure,omitempty"` // of "pressure" and "pressure-over"
+
 	Missing *Gap `json:"missing,omitempty"` // of "gap"
+}
+
+// Pressure is for how much of the time programs have waited for a resource.
+type Pressure struct {
+	Where    string   `json:"where"`    // "host" or "run": whose programs
+	Resource string   `json:"resource"` // "cpu", "memory" or "io"
+	Kind     string   `json:"kind"`     // "some" of them, or "full": all that had something to do
+	Share    float64  `json:"share"`    // of the time, 0 to 1
+	Over     Duration `json:"over_ns"`  // measured over so long
 }
 
 // Gap is a range of events that a stream can no longer tell.

@@ -49,6 +49,11 @@ type Pool struct {
 	Waits   string            `json:"waits,omitempty"`   // for which other pools, in words
 	Removed bool              `json:"removed,omitempty"` // goes when its workers are gone
 	Rollout *Rollout          `json:"rollout,omitempty"` // the one under way
+
+	Pressure string `json:"pressure,omitempty"` // what is done because a resource is short, in words
+	Held     int    `json:"held,omitempty"`     // starts that wait for it to be over
+	Frozen   int    `json:"frozen,omitempty"`   // workers that are frozen for it
+	Withheld int    `json:"withheld,omitempty"` // workers that are missing of size for it
 }
 
 // Rollout is the replacing of a pool's workers by new ones.
@@ -70,7 +75,8 @@ type Worker struct {
 	Start    uint64    `json:"start"`              // which start of it this is, or was last; 0 before the first
 	PID      int       `json:"pid,omitempty"`      // of the main process, for printing; absent when there is none
 	Port     int       `json:"port,omitempty"`     // that the readiness rule found
-	Frozen   bool      `json:"frozen,omitempty"`   // stopped by a call of freeze
+	Frozen   bool      `json:"frozen,omitempty"`   // stopped by a call of freeze, or because a resource is short
+	Held     bool      `json:"held,omitempty"`     // its start waits until a resource is not short any more
 	Stopped  bool      `json:"stopped,omitempty"`  // by a command; it comes back only by one
 	Surge    bool      `json:"surge,omitempty"`    // stands in while others of its pool are replaced
 	Leaving  bool      `json:"leaving,omitempty"`  // is being stopped for good
@@ -173,6 +179,7 @@ type Changed struct {
 	Removed  []string  `json:"removed,omitempty"`
 	Scaled   []string  `json:"scaled,omitempty"`
 	Updated  []string  `json:"updated,omitempty"` // have another configuration, for which no worker has to be replaced
+	Run      bool      `json:"run,omitempty"`     // what concerns all pools together has changed
 }
 
 // Done says what became of an [Action]: one line for each worker that was selected.

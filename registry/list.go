@@ -49,6 +49,7 @@ type WorkerView struct {
 	Processes []ProcessView `json:"processes,omitempty"`
 	Memory    *uint64       `json:"memory,omitempty"`
 	Age       time.Duration `json:"age_ns"`
+	Frozen    bool          `json:"frozen,omitempty"` // all of its processes, by whomever
 }
 
 // List describes every run below the root, the oldest first, and then what is there but is not ours.

@@ -103,6 +103,9 @@ func viewLeaf(pool string, leaf *cgroup.Dir) (WorkerView, int, bool) {
 	if !record.Started.IsZero() {
 		view.Age = max(0, time.Since(record.Started))
 	}
+	if events, err := leaf.Events(); err == nil {
+		view.Frozen = events.Frozen && events.Populated
+	}
 	for _, pid := range pids {
 		if p, ok := viewProcess(pid); ok {
 			view.Processes = append(view.Processes, p)

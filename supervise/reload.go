@@ -12,11 +12,12 @@ type Changes struct {
 	Scaled         []string    // have another size
 	Updated        []string    // have another spec, for which no worker has to be replaced
 	Rolling        []*Progress // whose workers are being replaced
+	Run            bool        // what concerns all pools together has changed
 }
 
 // Empty says that nothing was changed.
 func (c Changes) Empty() bool {
-	return len(c.Added)+len(c.Removed)+len(c.Scaled)+len(c.Updated)+len(c.Rolling) == 0
+	return len(c.Added)+len(c.Removed)+len(c.Scaled)+len(c.Updated)+len(c.Rolling) == 0 && !c.Run
 }
 
 // reloading is a reload that is being prepared.
@@ -49,6 +50,41 @@ type plan struct {
 func (s *Supervisor) Reload(ctx context.Context, specs []PoolSpec) (Changes, error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
+	return s.reloadPools(ctx, specs)
+}
+
+// ReloadAll is Reload, with another spec of the run as well. Limits of the run are
+// changed first, and changed back if the pools cannot be had.
+func (s *Supervisor) ReloadAll(ctx context.Context, run RunSpec, specs []PoolSpec) (Changes, error) {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	if err := run.validate(); err != nil {
+		return Changes{}, fmt.Errorf("check the run: %w", err)
+	}
+	before := s.runs // only who holds reload changes it
+	if reflect.DeepEqual(before.asked, run) {
+		return s.reloadPools(ctx, specs)
+	}
+	now, err := s.setRun(before, run)
+	if err != nil {
+		return Changes{}, err
+	}
+	changes, err := s.reloadPools(ctx, specs)
+	s.countAgain()
+	if err == nil {
+		err = s.ask(ctx, func() error {
+			s.runs, s.unsettled, changes.Run = now, true, true
+			s.tellRunDegraded()
+			return nil
+		})
+	}
+	if err != nil {
+		_, _ = s.setRun(now, before.asked) // it did hold before
+	}
+	return changes, err
+}
+
+func (s *Supervisor) reloadPools(ctx context.Context, specs []PoolSpec) (Changes, error) {
 	if err := validateAll(specs); err != nil {
 		return Changes{}, fmt.Errorf("check pools: %w", err)
 	}

@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/resource"
@@ -17,6 +18,7 @@ type RunSpec struct {
 
 // runSpec is a RunSpec in force.
 type runSpec struct {
+	asked    RunSpec
 	RunSpec          // without what this host cannot do, and filled
 	degraded []error // what is not in force
 }
@@ -36,7 +38,7 @@ func (r *RunSpec) validate() error {
 // setRun puts another spec of the run in the place of the one before. After an error that
 // one holds.
 func (s *Supervisor) setRun(before runSpec, spec RunSpec) (runSpec, error) {
-	now := runSpec{RunSpec: spec}
+	now := runSpec{asked: spec, RunSpec: spec}
 	err := s.limitRun(&before, &now)
 	if err == nil {
 		err = s.tryWatches(&now)
@@ -115,5 +117,17 @@ func setLimits(d *cgroup.Dir, l *resource.Limits, bestEffort bool) (degraded []e
 func (s *Supervisor) tellRunDegraded() {
 	for _, err := range s.runs.degraded {
 		s.emit(Event{Worker: WorkerID{Slot: -1}, Kind: EventDegraded, Err: err})
+	}
+}
+
+// countAgain lets the leaves count for limits that the run has now.
+func (s *Supervisor) countAgain() {
+	s.mu.Lock()
+	pools := slices.Clone(s.pools)
+	s.mu.Unlock()
+	for _, p := range pools {
+		p.use.RLock()
+		p.count(s.opts.Run) // of a pool that has gone meanwhile nothing can be read
+		p.use.RUnlock()
 	}
 }

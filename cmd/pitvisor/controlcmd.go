@@ -106,7 +106,10 @@ func printChanged(w io.Writer, c *api.Changed, done string, waited bool) {
 			fmt.Fprintf(w, "%s: %s\n", name, list.text)
 		}
 	}
-	if len(c.Workers)+len(c.Added)+len(c.Removed)+len(c.Scaled)+len(c.Updated)+len(c.Rollouts) == 0 {
+	if c.Run {
+		fmt.Fprintln(w, "[run]: changed")
+	}
+	if len(c.Workers)+len(c.Added)+len(c.Removed)+len(c.Scaled)+len(c.Updated)+len(c.Rollouts) == 0 && !c.Run {
 		fmt.Fprintln(w, "nothing has changed")
 	}
 	for _, r := range c.Rollouts {

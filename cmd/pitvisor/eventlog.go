@@ -75,7 +75,10 @@ func (e *eventLog) observe(ev supervise.Event) {
 
 // workerName is "pool/slot", or the pool where an event is about all of it.
 func workerName(id supervise.WorkerID) string {
-	if id.Slot < 0 {
+	switch {
+	case id.Slot < 0 && id.Pool == "":
+		return "run" // about all pools
+	case id.Slot < 0:
 		return id.Pool
 	}
 	return id.String()
@@ -124,7 +127,8 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 	case supervise.EventMain, supervise.EventReloading, supervise.EventReloaded:
 		return e.single(ev.Worker.Pool), saidText(ev), []any{"pid", ev.PID}
 	case supervise.EventScaled, supervise.EventRollout, supervise.EventRolledOut, supervise.EventRolloutStopped,
-		supervise.EventAdded, supervise.EventRemoved, supervise.EventWaiting:
+		supervise.EventAdded, supervise.EventRemoved, supervise.EventWaiting,
+		supervise.EventPressure, supervise.EventPressureOver, supervise.EventHeld, supervise.EventReleased, supervise.EventFrozen, supervise.EventThawed:
 		return describePool(ev)
 	}
 	return slog.LevelDebug, ev.Kind.String(), nil

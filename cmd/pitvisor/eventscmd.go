@@ -135,11 +135,11 @@ func (a *app) eventPrinter(asJSON bool) func(*api.Event) error {
 // eventStyle colours a kind of event.
 func eventStyle(kind string) style {
 	switch kind {
-	case "ready", "completed", "rolled-out":
+	case "ready", "completed", "rolled-out", "pressure-over", "starts-released", "thawed":
 		return styleGreen
 	case "start-failed", "exited", "gave-up", "blocked", "rollout-stopped", api.EventGap:
 		return styleRed
-	case "backoff", "escalated", "unhealthy", "degraded", "recycling", "waiting":
+	case "backoff", "escalated", "unhealthy", "degraded", "recycling", "waiting", "pressure", "starts-held", "frozen":
 		return styleYellow
 	}
 	return ""

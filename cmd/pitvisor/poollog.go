@@ -23,9 +23,24 @@ func describePool(ev supervise.Event) (slog.Level, string, []any) {
 	case supervise.EventRolloutStopped:
 		var failed *supervise.RolloutError
 		if errors.As(ev.Err, &failed) {
+			if failed.Worker.Slot < 0 {
+				return slog.LevelError, "stops replacing its workers, the others serve on: " + failed.Cause, append(rollout, elapsed...)
+			}
 			return slog.LevelError, fmt.Sprintf("stops replacing its workers, the others serve on: %v did not become ready: %s", failed.Worker, failed.Cause), append(rollout, elapsed...)
 		}
 		return slog.LevelInfo, "stops replacing its workers" + causeText(ev.Err), rollout
+	case supervise.EventPressure:
+		return slog.LevelWarn, "under pressure" + causeText(ev.Err), nil
+	case supervise.EventPressureOver:
+		return slog.LevelInfo, "no more pressure" + causeText(ev.Err), nil
+	case supervise.EventHeld:
+		return slog.LevelWarn, "starts are held" + causeText(ev.Err), nil
+	case supervise.EventReleased:
+		return slog.LevelInfo, "starts go on", nil
+	case supervise.EventFrozen:
+		return slog.LevelWarn, "workers are frozen" + causeText(ev.Err), nil
+	case supervise.EventThawed:
+		return slog.LevelInfo, "workers are thawed", nil
 	case supervise.EventAdded:
 		return slog.LevelInfo, "pool added", []any{"workers", ev.Size}
 	case supervise.EventRemoved:

@@ -127,7 +127,7 @@ func (p psPrinter) pool(pool registry.PoolView, lead, below string) {
 			ready++
 		}
 	}
-	p.row("", lead+pool.Name, "", fmt.Sprintf("%d/%d", ready, pool.Size), "", "", fmt.Sprint(procs), "")
+	p.row("", lead+pool.Name, "", fmt.Sprintf("%d/%d", ready, pool.Size), "", "", fmt.Sprint(procs), pool.Pressure)
 	rows := len(pool.Workers) + len(pool.Waiting)
 	for i, w := range pool.Workers {
 		p.worker(w, below+branch(i, rows), below+stem(i, rows))
@@ -149,7 +149,11 @@ func (p psPrinter) worker(w registry.WorkerView, lead, below string) {
 	if w.Port != 0 {
 		process += fmt.Sprintf(" port %d", w.Port)
 	}
-	p.row(stateStyle(api.State(w.State), w.Ready), lead+fmt.Sprintf("%s/%d", w.Pool, w.Slot), w.State, ready, p.age(w.Started), memory(w.Memory), fmt.Sprint(len(w.Processes)), process)
+	state := w.State
+	if w.Frozen {
+		state += " (frozen)"
+	}
+	p.row(stateStyle(api.State(w.State), w.Ready && !w.Frozen), lead+fmt.Sprintf("%s/%d", w.Pool, w.Slot), state, ready, p.age(w.Started), memory(w.Memory), fmt.Sprint(len(w.Processes)), process)
 	if !p.processes {
 		return
 	}

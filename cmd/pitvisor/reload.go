@@ -43,7 +43,7 @@ func (s *session) reload(ctx context.Context) (supervise.Changes, error) {
 	}
 	// Starts look there where they write to; those of the old pools still find theirs.
 	s.inForce.Store(withOld(cfg, old))
-	changes, err := s.sup.Reload(ctx, specs)
+	changes, err := s.sup.ReloadAll(ctx, cfg.Run, specs)
 	if err != nil {
 		s.inForce.Store(old)
 		return supervise.Changes{}, err
@@ -83,7 +83,9 @@ func (s *session) canReload(cfg *config.Config) error {
 func (s *session) warnOfSettings(d config.Difference) {
 	var keys []string
 	for _, c := range d.Settings {
-		keys = append(keys, c.Key)
+		if c.Effect == config.EffectRestart {
+			keys = append(keys, c.Key)
+		}
 	}
 	if len(keys) > 0 {
 		s.log.Warn("these settings hold from the next start of pitvisor on", "settings", strings.Join(keys, ", "))
@@ -141,12 +143,21 @@ func changesText(c supervise.Changes) string {
 		{"scaled", c.Scaled},
 		{"replacing the workers of", rolling},
 		{"changed without replacing workers", c.Updated},
+		{"changed", ofRun(c)},
 	} {
 		if len(part.pools) > 0 {
 			parts = append(parts, part.what+" "+strings.Join(part.pools, ", "))
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// ofRun names what concerns all pools, if it has changed.
+func ofRun(c supervise.Changes) []string {
+	if c.Run {
+		return []string{"[run]"}
+	}
+	return nil
 }
 
 // hasTerminal says whether this process has a controlling terminal, whose end is told

@@ -101,6 +101,8 @@ func poolCells(p *api.Pool) []cell {
 		note = "goes"
 	case p.Waits != "":
 		note = clean(p.Waits)
+	case p.Pressure != "":
+		note = clean(p.Pressure)
 	case p.Rollout != nil:
 		note = fmt.Sprintf("%s: %d left", p.Rollout.Reason, p.Rollout.Left)
 	}
@@ -116,7 +118,7 @@ func workerCells(w *api.Worker, p psPrinter) []cell {
 	for _, note := range []struct {
 		set  bool
 		text string
-	}{{w.Frozen, "frozen"}, {w.Stopped && w.State == api.StateDown, "by command"}, {w.Surge, "surge"}, {w.Leaving, "leaving"}, {w.Replaced, "to be replaced"}} {
+	}{{w.Frozen, "frozen"}, {w.Held, "held"}, {w.Stopped && w.State == api.StateDown, "by command"}, {w.Surge, "surge"}, {w.Leaving, "leaving"}, {w.Replaced, "to be replaced"}} {
 		if note.set {
 			state += " (" + note.text + ")"
 		}

@@ -242,7 +242,7 @@ func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 	s.show = newDisplay(s.app, s.cfg, show)
 	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
 	s.sup, err = supervise.New(supervise.Options{
-		Run: s.run, Pools: specs, Output: s.output(), Observe: s.observe, EventRing: heldEvents,
+		Run: s.run, Pools: specs, RunSpec: s.cfg.Run, Output: s.output(), Observe: s.observe, EventRing: heldEvents,
 	})
 	return s.sup, err
 }

@@ -38,6 +38,7 @@ type Config struct {
 	StateDir string   // where output and history are kept; "" means the usual place of the user
 	Log      Log
 	API      API
+	Run      supervise.RunSpec
 	Pools    []Pool // in the order of the files
 }
 

@@ -150,6 +150,9 @@ func settingComparisons() []comparison[Config] {
 		{"log.max_size", EffectRestart, func(c *Config) any { return c.Log.MaxSize }, true},
 		{"log.show", EffectRestart, func(c *Config) any { return c.Log.Show }, true},
 		{"log.rotate", EffectRestart, func(c *Config) any { return c.Log.Rotate }, false},
+		{"run.limits", EffectLive, func(c *Config) any { return c.Run.RunLimits }, false},
+		{"run.pressure", EffectLive, func(c *Config) any { return c.Run.Watch }, false},
+		{"run.limits_mode", EffectLive, func(c *Config) any { return limitsMode(c.Run.BestEffort) }, true},
 		{"log.keep", EffectRestart, func(c *Config) any { return c.Log.Keep }, true},
 	}
 }
@@ -183,6 +186,7 @@ func processComparisons() []comparison[Pool] {
 		{"labels", EffectLive, func(p *Pool) any { return p.Spec.Labels }, false},
 		{"rollout", EffectLive, func(p *Pool) any { return p.Spec.Rollout }, false},
 		{"recycle", EffectLive, func(p *Pool) any { return p.Spec.Recycle }, false},
+		{"pressure", EffectLive, func(p *Pool) any { return p.Spec.Pressure }, false},
 		{"pool_limits", EffectLive, func(p *Pool) any { return p.Spec.PoolLimits }, false},
 		{"limits_mode", EffectLive, func(p *Pool) any { return limitsMode(p.Spec.BestEffortLimits) }, true},
 	}
@@ -216,6 +220,7 @@ func lifeComparisons() []comparison[Pool] {
 		{"journal", EffectReplace, func(p *Pool) any { return p.Journal }, true},
 		{"stop_signal", EffectLive, func(p *Pool) any { return p.Spec.Stop.Signal }, true},
 		{"stop_grace", EffectLive, func(p *Pool) any { return p.Spec.Stop.Grace }, true},
+		{"drain", EffectLive, func(p *Pool) any { return p.Spec.Stop.Drain }, true},
 		{"stop_scope", EffectLive, func(p *Pool) any { return p.Spec.Stop.All }, false},
 	}
 }

@@ -126,6 +126,9 @@ func TestDiffSeesEveryKey(t *testing.T) {
 	for _, k := range tables.recycle {
 		look("recycle", k.Name, k.Example, "recycle")
 	}
+	for _, k := range tables.pressure {
+		look("", "", pressureLine(k, "[pool.web.pressure]\n"), "pressure")
+	}
 	for _, k := range tables.live {
 		text := k.Example
 		if k.Name == "grpc_service" {

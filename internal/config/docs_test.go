@@ -64,6 +64,15 @@ func TestExamplesAreAccepted(t *testing.T) {
 	for _, k := range tables.recycle {
 		accept(k.Name, valid+"[pool.web.recycle]\n"+k.Example+"\n")
 	}
+	for _, k := range tables.pressure {
+		accept(k.Name, valid+pressureLine(k, "[pool.web.pressure]\n"))
+	}
+	for _, k := range tables.runPressure {
+		accept(k.Name, valid+pressureLine(k, "[run.pressure]\n"))
+	}
+	for _, k := range tables.run {
+		accept(k.Name, valid+"[run]\n"+k.Example+"\n")
+	}
 	for _, k := range tables.live {
 		accept(k.Name, valid+"[pool.web.live]\n"+k.Example+"\n")
 	}
@@ -76,6 +85,24 @@ func TestExamplesAreAccepted(t *testing.T) {
 	for _, k := range tables.ready {
 		accept(k.Name, valid+"[pool.web.ready]\n"+k.Example+"\n")
 	}
+}
+
+// pressureLine is the example of a key, with what must stand beside it.
+func pressureLine(k key[*pressureDraft], table string) string {
+	text := table + k.Example + "\n"
+	if k.Name != "memory" {
+		text += "memory = 30\n"
+	}
+	action := map[string]string{"priority": "freeze", "min_size": "shrink"}[k.Name]
+	switch {
+	case table == "[run.pressure]\n", k.Name == "action":
+		return text
+	case k.Name == "min_size":
+		text = "size = 4\n" + text
+	case action == "":
+		action = "freeze"
+	}
+	return text + "action = \"" + action + "\"\n"
 }
 
 func reference() string {

@@ -169,6 +169,9 @@ func (d *decoder) effective(c *Config) *Effective {
 	addTable(d, e, nil, d.tables.top, true, Setting{Key: "name", Why: "the file's name", v: name})
 	addTable(d, e, []string{"log"}, d.tables.log, true)
 	addTable(d, e, []string{"api"}, d.tables.api, false)
+	addTable(d, e, []string{"run"}, d.tables.run, false)
+	addTable(d, e, []string{"run", "limits"}, d.tables.limits, false)
+	addTable(d, e, []string{"run", "pressure"}, d.tables.runPressure, len(c.Run.Watch) > 0)
 	for _, p := range c.Pools {
 		path := func(more ...string) []string { return append([]string{"pool", p.Spec.Name}, more...) }
 		addTable(d, e, path(), d.tables.pool, true, Setting{Key: "directory", Why: "the directory of " + filepath.Base(c.Path), v: dir})
@@ -182,6 +185,9 @@ func (d *decoder) effective(c *Config) *Effective {
 		addTable(d, e, path("rollout"), d.tables.rollout, false)
 		if p.Spec.Recycle != (supervise.Recycle{}) { // else nothing that is said of it has an effect
 			addTable(d, e, path("recycle"), d.tables.recycle, true)
+		}
+		if p.Spec.Pressure.Action != 0 {
+			addTable(d, e, path("pressure"), ofAction(d.tables.pressure, p.Spec.Pressure.Action), true)
 		}
 		if p.Live != nil {
 			addTable(d, e, path("live"), d.tables.live, len(d.settings["[pool."+p.Spec.Name+".live]"]) > 0)

@@ -153,6 +153,12 @@ func TestBuiltInValuesAreTrue(t *testing.T) {
 	for _, k := range tables.recycle {
 		same(k.builtIn(), valid+"recycle."+k.Name+" = %s\n")
 	}
+	for _, k := range tables.rollout {
+		same(k.builtIn(), valid+"rollout."+k.Name+" = %s\n")
+	}
+	for _, k := range tables.run {
+		same(k.builtIn(), valid+"[run]\n"+k.Name+" = %s\n")
+	}
 	for _, k := range tables.ready {
 		same(k.builtIn(), valid+"[pool.web.ready]\nfd = 3\n"+k.Name+" = %s\n")
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pitvisor/pitvisor/resource"
 	"github.com/pitvisor/pitvisor/spawn"
+	"github.com/pitvisor/pitvisor/supervise"
 )
 
 // tables are the keys of every table that a file may have. They are at once what
@@ -21,6 +22,11 @@ type tables struct {
 	live    []key[*liveDraft]
 	rollout []key[*rolloutDraft]
 	recycle []key[*recycleDraft]
+
+	pressure    []key[*pressureDraft]
+	run         []key[*supervise.RunSpec]
+	runPressure []key[*pressureDraft]
+
 	ready   []key[*readyDraft]
 	limits  []key[*resource.Limits]
 	rlimits []key[*[]spawn.Rlimit]
@@ -30,6 +36,7 @@ func newTables() tables {
 	return tables{
 		top: append(topKeys(), tableKeys()...), log: logKeys(), api: apiKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
 		limits: limitKeys(), rlimits: rlimitKeys(), live: liveKeys(), rollout: rolloutKeys(), recycle: recycleKeys(),
+		pressure: poolPressureKeys(), run: runKeys(), runPressure: pressureKeys([]string{"host", "run", "both"}),
 	}
 }
 
@@ -77,6 +84,7 @@ func tableKeys() []key[*Config] {
 			},
 		},
 		apiTable(),
+		runTable(),
 		{
 			Name: "defaults", Type: "table", Default: "", Meaning: "What the pools of this file have unless they say otherwise; see [defaults].",
 			Example: "[defaults]", alone: true,

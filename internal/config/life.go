@@ -159,6 +159,11 @@ func stopKeys() []key[*poolDraft] {
 			Meaning: "How long it may take to end before all its processes are killed; `\"0s\"` kills at once.",
 			Example: `stop_grace = "30s"`,
 		}, 0, maxWait, func(p *poolDraft, t time.Duration) { p.Spec.Stop.Grace = t }),
+		lasting(key[*poolDraft]{
+			Name: "drain", Default: "`\"0s\"`",
+			Meaning: "How long a worker that is to be stopped is left alone before it gets the stop signal. It is not ready any more meanwhile, so that who sends it work can send it elsewhere. Of no use where the supervisor holds the listening sockets.",
+			Example: `drain = "5s"`,
+		}, 0, maxWait, func(p *poolDraft, t time.Duration) { p.Spec.Stop.Drain = t }),
 		oneWord(key[*poolDraft]{
 			Name: "stop_scope", Default: "`\"main\"`",
 			Meaning: "Who gets the stop signal: the process that was started, or all processes of the worker.",

@@ -78,6 +78,9 @@ func (d *decoder) limits(t *table, place string, to *resource.Limits) {
 	flat := newTable(originInline, t.at)
 	d.flatten(t, "", flat)
 	decodeTable(d, flat, place, d.tables.limits, to)
+	if to.CPUIdle && to.CPUWeight != 0 {
+		d.add(t.at, "leave one of them out", "%s has cpu.weight and is idle, which the kernel refuses", place)
+	}
 	slices.SortFunc(to.IOMax, func(a, b resource.DiskLimit) int { return strings.Compare(a.Disk, b.Disk) })
 }
 

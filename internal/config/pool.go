@@ -31,6 +31,7 @@ type poolDraft struct {
 	ready       *readyDraft
 	live        *liveDraft
 	after       []dependency
+	minSize     *entry
 }
 
 func newPoolDraft(e *entry) *poolDraft {
@@ -56,6 +57,7 @@ func (d *decoder) pool(e *entry) Pool {
 	d.finishReady(p)
 	d.finishLive(p)
 	d.finishOutput(p)
+	d.finishPressure(p)
 	for _, dep := range p.after {
 		p.Spec.After = append(p.Spec.After, dep.Dependency)
 	}

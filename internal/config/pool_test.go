@@ -50,7 +50,8 @@ netns = true
 limits_mode = "best-effort"
 after = { db = "started", migrate = "completed" }
 labels = { tier = "front", "a/b" = "" }
-rollout = { max_surge = 2, max_unavailable = 1 }
+rollout = { max_surge = 2, max_unavailable = 1, min_ready = "5s", progress_deadline = "10min" }
+pressure = { where = "run", cpu = 90, memory = 20.5, memory_full = 5, io = 60, io_full = 30, for = "20s", calm = 0.8, calm_for = "1min", action = "shrink", min_size = 2 }
 recycle = { age = "1d", jitter = 0.3, memory = "2G", memory_every = "1min", count = 10_000 }
 restart = "on-failure"
 failure_limit = 7
@@ -61,6 +62,7 @@ journal = true
 stop_signal = "SIGINT"
 stop_grace = "1m30s"
 stop_scope = "all"
+drain = "5s"
 
 [pool.web.backoff]
 min = "200ms"
@@ -128,7 +130,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	p := c.Pools[0]
 	zeroFields(t, "PoolSpec", p.Spec, "Readiness", "Liveness", "Variant") // made of rules and outputs
 	zeroFields(t, "Command", p.Spec.Command)
-	zeroFields(t, "Limits", p.Spec.Limits)
+	zeroFields(t, "Limits", p.Spec.Limits, "CPUIdle") // excludes CPUWeight
 	zeroFields(t, "Rules", *p.Ready, "FileAuto")
 	i := func(n int) *int { return &n }
 	want := supervise.PoolSpec{
@@ -157,13 +159,18 @@ func TestEveryKeyArrives(t *testing.T) {
 		Restart:          supervise.RestartOnFailure,
 		Backoff:          supervise.Backoff{Min: 200 * time.Millisecond, Max: time.Hour, Factor: 3, Jitter: 0.5, Reset: 24 * time.Hour},
 		FailureLimit:     7,
-		Stop:             supervise.Stop{Signal: unix.SIGINT, Grace: 90 * time.Second, All: true},
+		Stop:             supervise.Stop{Signal: unix.SIGINT, Grace: 90 * time.Second, Drain: 5 * time.Second, All: true},
 		StartTimeout:     90 * time.Second,
 		Track:            supervise.TrackLeaf,
-		Rollout:          supervise.Rollout{MaxSurge: 2, MaxUnavailable: 1},
+		Rollout:          supervise.Rollout{MaxSurge: 2, MaxUnavailable: 1, MinReady: 5 * time.Second, Progress: 10 * time.Minute},
 		Recycle:          supervise.Recycle{Age: 24 * time.Hour, AgeJitter: 0.3, Memory: 2 << 30, MemoryEvery: time.Minute, Count: 10_000},
-		After:            []supervise.Dependency{{Pool: "db", Until: supervise.UntilStarted}, {Pool: "migrate", Until: supervise.UntilCompleted}},
-		Labels:           map[string]string{"tier": "front", "a/b": ""},
+		Pressure: supervise.PressurePolicy{
+			Action: supervise.PressureShrink, MinSize: 2, Pressure: supervise.Pressure{
+				Where: supervise.PressureOfRun, CPU: 0.9, Memory: 0.205, MemoryFull: 0.05, IO: 0.6, IOFull: 0.3, For: 20 * time.Second, Calm: 0.8, CalmFor: time.Minute,
+			},
+		},
+		After:  []supervise.Dependency{{Pool: "db", Until: supervise.UntilStarted}, {Pool: "migrate", Until: supervise.UntilCompleted}},
+		Labels: map[string]string{"tier": "front", "a/b": ""},
 	}
 	if !reflect.DeepEqual(p.Spec, want) {
 		t.Errorf("spec =\n%+v, want\n%+v", p.Spec, want)

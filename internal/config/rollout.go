@@ -44,11 +44,23 @@ func poolsTogetherKeys() []key[*poolDraft] {
 				}
 			},
 		},
+		{
+			Name: "pressure", Type: "table", Default: "nothing", Meaning: "What is done when a resource is short; see [pool.NAME.pressure].",
+			Example: `pressure = { memory = 20, action = "hold-starts" }`,
+			set: func(d *decoder, e *entry, p *poolDraft) {
+				if t, ok := d.subtable(e, `write it as a table: { memory = 20, action = "hold-starts" }`); ok {
+					d.pressure(t, p)
+				}
+			},
+		},
 	}
 }
 
 // rolloutDraft is a [pool.NAME.rollout] table while it is being read; nil is not set.
-type rolloutDraft struct{ surge, unavailable *int }
+type rolloutDraft struct {
+	surge, unavailable *int
+	minReady, progress time.Duration
+}
 
 func rolloutKeys() []key[*rolloutDraft] {
 	return []key[*rolloutDraft]{
@@ -60,6 +72,12 @@ func rolloutKeys() []key[*rolloutDraft] {
 			Name: "max_unavailable", Default: "0, or 1 if there may be none beyond `size`",
 			Meaning: "How many of `size` may be missing meanwhile. With `restart = \"never\"` the usual is 1, and none beyond `size`.", Example: `max_unavailable = 1`,
 		}, 0, maxPoolSize, func(r *rolloutDraft, n int) { r.unavailable = &n }),
+		lasting(key[*rolloutDraft]{
+			Name: "min_ready", Default: "`\"0s\"`", Meaning: "How long a new worker must stay ready before it counts and the next old one may go. One that does not stay has failed.", Example: `min_ready = "10s"`,
+		}, 0, maxWait, func(r *rolloutDraft, t time.Duration) { r.minReady = t }),
+		lasting(key[*rolloutDraft]{
+			Name: "progress_deadline", Default: "`\"infinity\"`", Meaning: "Within which time one more new worker must count. Otherwise the rollout stops and says so, and the old workers serve on. It stops anyway when a new worker has failed three times.", Example: `progress_deadline = "10min"`,
+		}, time.Second, 0, func(r *rolloutDraft, t time.Duration) { r.progress = t }),
 	}
 }
 
@@ -68,6 +86,7 @@ func (d *decoder) rollout(t *table, p *poolDraft) {
 	var r rolloutDraft
 	decodeTable(d, t, p.place[:len(p.place)-1]+".rollout]", d.tables.rollout, &r)
 	to := &p.Spec.Rollout
+	to.MinReady, to.Progress = r.minReady, r.progress
 	switch {
 	case r.surge != nil && r.unavailable != nil:
 		to.MaxSurge, to.MaxUnavailable = *r.surge, *r.unavailable

@@ -24,13 +24,13 @@ func Schema() ([]byte, error) {
 	limits := nestDotted(objectOf(t.limits, nil))
 	pool := objectOf(t.pool, map[string]schema{
 		"limits": ref("limits"), "pool_limits": ref("limits"), "rlimits": ref("rlimits"), "backoff": ref("backoff"), "ready": ref("ready"), "live": ref("live"),
-		"rollout": ref("rollout"), "recycle": ref("recycle"),
+		"rollout": ref("rollout"), "recycle": ref("recycle"), "pressure": ref("pressure"),
 	})
 	pools := schema{
 		"type": "object", "additionalProperties": ref("pool"),
 		"propertyNames": schema{"pattern": poolNamePattern},
 	}
-	root := objectOf(t.top, map[string]schema{"log": ref("log"), "api": ref("api"), "defaults": ref("pool"), "pool": pools})
+	root := objectOf(t.top, map[string]schema{"log": ref("log"), "api": ref("api"), "run": ref("run"), "defaults": ref("pool"), "pool": pools})
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["$id"] = schemaID
 	root["title"] = "pitvisor.toml"
@@ -38,6 +38,8 @@ func Schema() ([]byte, error) {
 	root["$defs"] = commonSchemas(schema{
 		"log": objectOf(t.log, nil), "api": objectOf(t.api, nil), "pool": pool, "limits": limits, "rlimits": objectOf(t.rlimits, nil),
 		"backoff": objectOf(t.backoff, nil), "ready": objectOf(t.ready, nil), "live": objectOf(t.live, nil), "rollout": objectOf(t.rollout, nil), "recycle": objectOf(t.recycle, nil),
+		"pressure": objectOf(t.pressure, nil), "run_pressure": objectOf(t.runPressure, nil),
+		"run": objectOf(t.run, map[string]schema{"limits": ref("limits"), "pressure": ref("run_pressure")}),
 	})
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

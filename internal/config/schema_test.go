@@ -67,7 +67,16 @@ func placed(visit func(name, text string)) {
 	for _, k := range tables.api {
 		visit(k.Name, "[api]\n"+k.Example+"\n")
 	}
+	for _, k := range tables.run {
+		visit(k.Name, "[run]\n"+k.Example+"\n")
+	}
+	for _, k := range tables.runPressure {
+		visit(k.Name, "[run.pressure]\n"+k.Example+"\n")
+	}
 	for _, at := range []string{"[defaults", "[pool.web"} {
+		for _, k := range tables.pressure {
+			visit(k.Name, at+".pressure]\n"+k.Example+"\n")
+		}
 		for _, k := range tables.pool {
 			visit(k.Name, at+"]\n"+k.Example+"\n")
 		}
@@ -120,6 +129,11 @@ func TestSchemaKnowsEveryType(t *testing.T) {
 	tables := newTables()
 	for _, k := range slices.Concat(tables.pool, tables.backoff) {
 		if k.schema == nil && typeSchema(k.Type) == nil && k.Type != "table" {
+			t.Errorf("%s has the type %q, which no schema is known for", k.Name, k.Type)
+		}
+	}
+	for _, k := range tables.pressure {
+		if k.schema == nil && typeSchema(k.Type) == nil {
 			t.Errorf("%s has the type %q, which no schema is known for", k.Name, k.Type)
 		}
 	}
@@ -193,6 +207,9 @@ func TestSchemaHasTheDecodersBounds(t *testing.T) {
 	for _, k := range tables.recycle {
 		look(k.Name, k.schema, valid+"[pool.web.recycle]\n")
 	}
+	for _, k := range tables.runPressure {
+		look(k.Name, k.schema, valid+"[run.pressure]\n")
+	}
 	for _, k := range tables.ready {
 		also := "fd = 3\n"
 		if k.Name == "fd" {
@@ -219,6 +236,7 @@ func TestSchemaRefusesWhatIsWrong(t *testing.T) {
 		"[pool.web.limits]\nMemoryMaxx = 1\n", "[pool.web.limits]\nmemory.maxx = 1\n", "[pool.web.limits]\nMemoryMax = 1.5\n", "[pool.web.limits]\nMemoryMax = [\"1G\"]\n",
 		"[pool.web.rlimits]\nnofile = [1]\n", "[pool.web.rlimits]\nnofile = -1\n", "[pool.web.ready]\nfd = 2\n", "[pool.web.ready]\nfile = false\n", "[pool.web.ready]\nport = 65536\n",
 		"[pool.web]\nafter = \"db\"\n", "[pool.web]\nafter = [\"d b\"]\n", "[pool.web]\nafter = { db = \"reddy\" }\n", "[pool.web]\nlabels = { \"a=b\" = \"\" }\n", "[pool.web.rollout]\nmax_surge = -1\n", "[pool.web.recycle]\ncount = 0\n",
+		"[pool.web.pressure]\nmemory = 0\n", "[pool.web.pressure]\nwhere = \"both\"\n", "[run.pressure]\nmin_size = 1\n", "[run.limits]\nmemory.maxx = 1\n", "[run]\nlimit = {}\n",
 		"[defaults]\nsize = 0\n", "[defaults.web]\nsize = 1\n", "[defaults]\ncommand = \"x\"\n",
 	} {
 		if wrong := v.validate(asJSON(t, text)); wrong == "" {

@@ -1,12 +1,14 @@
 package metrics
 
 import (
+	"os"
 	"strconv"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/internal/pressure"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/supervise"
 )
@@ -27,6 +29,7 @@ type descs struct {
 	size, ready, workers, processes, started *prometheus.Desc
 	memory, peak, cpu, poolOOM, poolPIDs     *prometheus.Desc
 	pressure, failures, poolMemory           *prometheus.Desc
+	ratio, held, frozen, withheld            *prometheus.Desc
 }
 
 func newDescs() descs {
@@ -43,6 +46,10 @@ func newDescs() descs {
 		poolMemory: desc("pool_memory_bytes", "Memory that the kernel charges to a pool's cgroup.", "pool"),
 		poolOOM:    desc("cgroup_oom_kills_total", "Processes of the pool that the kernel has killed for want of memory.", "pool"),
 		poolPIDs:   desc("pool_refused_forks_total", "Forks that the kernel refused in a pool because of a limit of processes.", "pool"),
+		ratio:      desc("pressure_ratio", "Share of the last ten seconds, 0 to 1, in which some or all programs of the host or the run waited for a resource.", "where", "resource", "kind"),
+		held:       desc("pool_held_starts", "Starts of the pool that wait until a resource is not short any more.", "pool"),
+		frozen:     desc("pool_frozen_workers", "Workers of the pool that are frozen because a resource is short.", "pool"),
+		withheld:   desc("pool_withheld_workers", "Workers that are missing of the pool's size because a resource is short.", "pool"),
 		pressure:   desc("cgroup_pressure_seconds_total", "Time in which some or all of a pool's processes waited for a resource.", "pool", "resource", "kind"),
 	}
 }
@@ -60,6 +67,7 @@ func (s *states) Collect(out chan<- prometheus.Metric) {
 	if pids, err := s.run.Dir().PIDsRecursive(); err == nil {
 		gauge(d.processes, float64(len(pids)))
 	}
+	s.ratios(&d, out)
 	counts := map[string]map[supervise.State]int{}
 	all := s.sup.Status()
 	for i := range all {
@@ -75,10 +83,33 @@ func (s *states) Collect(out chan<- prometheus.Metric) {
 	for _, p := range s.sup.Pools() {
 		gauge(d.size, float64(p.Size), p.Name)
 		gauge(d.ready, float64(p.Ready), p.Name)
+		gauge(d.held, float64(p.Held), p.Name)
+		gauge(d.frozen, float64(p.Frozen), p.Name)
+		gauge(d.withheld, float64(p.Withheld), p.Name)
 		for state := supervise.StateDown; state <= supervise.StateCompleted; state++ {
 			gauge(d.workers, float64(counts[p.Name][state]), p.Name, state.String())
 		}
 		s.pool(&d, p.Name, all, out)
+	}
+}
+
+// ratios is how much programs wait now.
+func (s *states) ratios(d *descs, out chan<- prometheus.Metric) {
+	for _, resource := range []string{"cpu", "io", "memory"} {
+		host, hostErr := os.ReadFile("/proc/pressure/" + resource)
+		run, runErr := s.run.Dir().ReadFile(resource + ".pressure")
+		for _, x := range []struct {
+			where string
+			text  []byte
+			err   error
+		}{{"host", host, hostErr}, {"run", run, runErr}} {
+			for _, full := range []bool{false, true} {
+				if line, ok := pressure.Parse(string(x.text), full); ok && x.err == nil {
+					kind := pressure.Source{Full: full}.Kind()
+					out <- prometheus.MustNewConstMetric(d.ratio, prometheus.GaugeValue, line.Average/100, x.where, resource, kind)
+				}
+			}
+		}
 	}
 }
 
@@ -93,7 +124,7 @@ func (s *states) pool(d *descs, name string, all []supervise.WorkerStatus, out c
 	number(out, d.poolOOM, prometheus.CounterValue, dir, "memory.events", "oom_kill", 1, name)
 	number(out, d.poolPIDs, prometheus.CounterValue, dir, "pids.events", "max", 1, name)
 	for _, resource := range []string{"cpu", "io", "memory"} {
-		pressure(out, d.pressure, dir, name, resource)
+		pressed(out, d.pressure, dir, name, resource)
 	}
 	for i := range all {
 		w := &all[i]
@@ -140,17 +171,16 @@ func number(out chan<- prometheus.Metric, desc *prometheus.Desc, kind prometheus
 	}
 }
 
-// pressure reads the totals of a pressure file, in microseconds.
-func pressure(out chan<- prometheus.Metric, desc *prometheus.Desc, dir *cgroup.Dir, pool, resource string) {
+// pressed reads the totals of a pressure file.
+func pressed(out chan<- prometheus.Metric, desc *prometheus.Desc, dir *cgroup.Dir, pool, resource string) {
 	data, err := dir.ReadFile(resource + ".pressure")
 	if err != nil {
 		return // the kernel counts none
 	}
-	for line := range strings.Lines(string(data)) {
-		kind, rest, _ := strings.Cut(line, " ")
-		_, total, ok := strings.Cut(strings.TrimSpace(rest), "total=")
-		if n, err := strconv.ParseUint(total, 10, 64); ok && err == nil {
-			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n)*1e-6, pool, resource, kind)
+	for _, full := range []bool{false, true} {
+		if line, ok := pressure.Parse(string(data), full); ok {
+			kind := pressure.Source{Full: full}.Kind()
+			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, line.Total.Seconds(), pool, resource, kind)
 		}
 	}
 }

@@ -205,6 +205,7 @@ func (s *Server) thaw(ctx context.Context, leaf *cgroup.Dir, w *supervise.Worker
 		return 0, err
 	}
 	s.note(w, false)
+	s.o.Supervisor.Spare(w.Worker, w.Start) // who thaws it by hand wants it to run
 	return count(leaf)
 }
 

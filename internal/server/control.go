@@ -152,7 +152,7 @@ func (s *Server) postReload(w http.ResponseWriter, c *call) error {
 		return commandError(err)
 	}
 	s.audit(c, "reload", nil, len(changes.Rolling))
-	out := &api.Changed{Added: changes.Added, Removed: changes.Removed, Scaled: changes.Scaled, Updated: changes.Updated}
+	out := &api.Changed{Added: changes.Added, Removed: changes.Removed, Scaled: changes.Scaled, Updated: changes.Updated, Run: changes.Run}
 	return s.answerRollouts(w, c, api.Selected{Wait: a.Wait, Timeout: a.Timeout}, out, changes.Rolling)
 }
 

@@ -58,7 +58,8 @@ func appendWorker(b []byte, w *supervise.WorkerStatus, frozen bool) []byte {
 		b = append(b, `,"port":`...)
 		b = strconv.AppendInt(b, int64(w.Port), 10)
 	}
-	b = appendFlag(b, "frozen", frozen)
+	b = appendFlag(b, "frozen", frozen || w.Frozen)
+	b = appendFlag(b, "held", w.Held)
 	b = appendFlag(b, "stopped", w.Stopped)
 	b = appendFlag(b, "surge", w.Surge)
 	b = appendFlag(b, "leaving", w.Leaving)

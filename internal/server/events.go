@@ -116,6 +116,9 @@ func wireEvent(e *supervise.Event) api.Event {
 	if e.Exit != nil {
 		w.Exit = wireExit(e.Exit)
 	}
+	if p := e.Pressure; p != nil {
+		w.Pressure = &api.Pressure{Where: p.Where.String(), Resource: p.Resource, Kind: p.Kind, Share: p.Share, Over: p.Over}
+	}
 	if f := e.Failure; f != nil {
 		w.Failure = &api.StartFailure{Phase: f.Phase.String(), Cause: f.Cause.String(), Elapsed: f.Elapsed, Stderr: f.Stderr}
 		if f.Err != nil {

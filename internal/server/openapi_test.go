@@ -95,6 +95,8 @@ func (s *schemas) of(t reflect.Type) object {
 		return object{"type": "boolean"}
 	case reflect.Int, reflect.Int64:
 		return object{"type": "integer", "format": "int64"}
+	case reflect.Float64:
+		return object{"type": "number"}
 	case reflect.Uint64:
 		return object{"type": "integer", "format": "uint64", "minimum": 0}
 	case reflect.Slice:

@@ -32,6 +32,7 @@ type Supervisor interface {
 	Kill(context.Context, supervise.Selector) ([]supervise.WorkerID, error)
 	Restart(context.Context, supervise.Selector) ([]*supervise.Progress, error)
 	Scale(ctx context.Context, pool string, size int) error
+	Spare(worker supervise.WorkerID, start uint64)
 	Wait(context.Context, supervise.Selector) error
 	Visit(id supervise.WorkerID, start uint64) (*supervise.Visit, error)
 }

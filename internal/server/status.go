@@ -77,6 +77,7 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 			continue
 		}
 		p.Size, p.Ready, p.Labels, p.Removed, p.Waits = k.Size, k.Ready, k.Labels, k.Removed, k.Waits
+		p.Pressure, p.Held, p.Frozen, p.Withheld = k.Pressure, k.Held, k.Frozen, k.Withheld
 		if k.Rollout != 0 {
 			p.Rollout = &api.Rollout{ID: k.Rollout, Reason: k.Reason.String(), Left: k.Left}
 		}
@@ -88,7 +89,7 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 func wireWorker(w *supervise.WorkerStatus, frozen bool) api.Worker {
 	return api.Worker{
 		Worker: w.Worker.String(), Pool: w.Worker.Pool, Slot: w.Worker.Slot, State: api.State(w.State.String()), Ready: w.Ready,
-		Start: w.Start, PID: w.PID, Port: w.Port, Frozen: frozen, Failures: w.Failures, Since: w.Since, Cause: w.Cause,
+		Start: w.Start, PID: w.PID, Port: w.Port, Frozen: frozen || w.Frozen, Held: w.Held, Failures: w.Failures, Since: w.Since, Cause: w.Cause,
 		Stopped: w.Stopped, Surge: w.Surge, Leaving: w.Leaving, Replaced: w.Replaced,
 	}
 }
