@@ -166,7 +166,7 @@ func (s *session) startAPI(sup *supervise.Supervisor) {
 	a := s.api
 	a.server = server.New(server.Options{
 		Run: s.run, Supervisor: sup, Log: s.log, Config: s.cfg.Path, Tier: hostTier(s.root.Dir),
-		Command: s.commandOf, History: s.readHistory, ReaderGID: a.reader, Token: a.token, Metrics: a.counts.Handler(s.run, sup), Reload: s.reloadAsked,
+		Command: s.commandOf, History: s.readHistory, ReaderGID: a.reader, Token: a.token, Metrics: a.counts.Handler(s.run, sup), Reload: s.reloadAsked, Logs: s.logDirKept(),
 	})
 	serve := func(l net.Listener) {
 		s.group.Go(func() {
@@ -190,6 +190,14 @@ func (s *session) startAPI(sup *supervise.Supervisor) {
 			}
 		})
 	}
+}
+
+// logDirKept is where the output of this run is, "" when no pool writes files.
+func (s *session) logDirKept() string {
+	if s.logs == nil {
+		return ""
+	}
+	return s.logDir
 }
 
 // stopAPI lets calls come to their end. Streams have ended with the supervisor.

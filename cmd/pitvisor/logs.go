@@ -21,7 +21,10 @@ SELECTOR is a pool, as in web, or a worker, as in web/3; both may be patterns,
 as in 'w*' or 'web/[0-3]'. Without one everything is shown.
 
 The files are read directly, those that were rotated and compressed too, so it
-works with and without a supervisor. A line of stderr has a ! after its worker,
+works with and without a supervisor. Who may not read them asks the supervisor, which
+tells members of its reading group and its workers what its own run has printed.
+
+A line of stderr has a ! after its worker,
 one of stdout a |. Times are those of writing, to about 20 milliseconds.
 
 Without --run it is about the runs that live, or the newest if none does. With
@@ -34,13 +37,14 @@ Exit codes:
     0   everything was shown
     1   something could not be read (stderr says what); the rest was shown
     2   wrong flags, or nothing fits the selectors
+    4   the files may not be read, and the supervisor does not tell either
   125   pitvisor itself could not work`
 
 type logsFlags struct {
 	follow, asJSON, raw, stamps bool
 	last                        int
 	since, until, stream, run   string
-	file                        string
+	file, socket                string
 }
 
 func (a *app) logsCommand() *cobra.Command {
@@ -67,6 +71,7 @@ func (a *app) logsCommand() *cobra.Command {
 	flags.BoolVarP(&f.stamps, "timestamps", "t", false, "print the time of each line")
 	flags.StringVar(&f.run, "run", "", "only this run: its ID or the beginning of it, the name of its configuration, or all")
 	flags.StringVar(&f.file, "config", "", "configuration whose state_dir is looked at")
+	flags.StringVar(&f.socket, "socket", "", "ask here if the files may not be read: path of a unix socket (default: found by way of the cgroup tree)")
 	cmd.MarkFlagsMutuallyExclusive("json", "raw")
 	cmd.MarkFlagsMutuallyExclusive("json", "timestamps")
 	cmd.MarkFlagsMutuallyExclusive("follow", "until")

@@ -27,10 +27,16 @@ type logReader struct {
 	pools  []string               // that were seen, for messages
 	fresh  []logfile.Source       // streams that were added and not read yet
 	failed bool
+	closed []error // files that may not be read, found before anything was shown
+	begun  bool    // something was shown, or will be
 }
 
 // report tells of something that can not be read. The rest is shown.
 func (l *logReader) report(err error) {
+	if !l.begun && errors.Is(err, fs.ErrPermission) {
+		l.closed = append(l.closed, err)
+		return
+	}
 	l.failed = true
 	fmt.Fprintf(l.app.stderr, "pitvisor: %s\n", err)
 }
@@ -58,6 +64,15 @@ func (l *logReader) show() error {
 	if len(l.fresh) == 0 && !l.flags.follow {
 		return l.nothing(all)
 	}
+	l.begun = true
+	if len(l.closed) > 0 {
+		if asked, err := l.ask(); asked {
+			return err
+		}
+		for _, err := range l.closed {
+			l.report(err)
+		}
+	}
 	l.fresh = nil
 	if l.query.Tail >= 0 {
 		l.merger.DrainTail(!l.flags.follow, l.line)
@@ -74,7 +89,7 @@ func (l *logReader) show() error {
 func (l *logReader) nothing(all []logfile.Run) error {
 	switch {
 	case len(all) == 0:
-		return failHint(exitUsage, fmt.Errorf("%w below %s", errNoOutput, l.root), l.whereHint())
+		return l.elsewhere(failHint(exitUsage, fmt.Errorf("%w below %s", errNoOutput, l.root), l.whereHint()))
 	case len(l.runs) == 0:
 		return failHint(exitUsage, fmt.Errorf("%w of a run %q below %s", errNoOutput, l.flags.run, l.root), "the newest is "+all[len(all)-1].ID)
 	case len(l.selectors) > 0 && len(l.pools) > 0:
@@ -89,9 +104,9 @@ func (l *logReader) nothing(all []logfile.Run) error {
 func (l *logReader) cannot(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return failHint(exitSelf, err, "read it as the user whose supervisor it is, or as root")
+		return l.denied(failHint(exitSelf, err, "read it as the user whose supervisor it is, or as root"))
 	case errors.Is(err, fs.ErrNotExist):
-		return failHint(exitUsage, err, l.whereHint())
+		return l.elsewhere(failHint(exitUsage, err, l.whereHint()))
 	}
 	return fail(exitSelf, err)
 }

@@ -46,7 +46,7 @@ func apiKeys() []key[*API] {
 		},
 		{
 			Name: "group", Type: "name or number", Default: "`\"pitvisor\"`, if there is such a group",
-			Meaning: "The group whose members may read: status, events, history, metrics.",
+			Meaning: "The group whose members may read: status, events, history, logs, metrics.",
 			Example: `group = "adm"`,
 			set:     func(_ *decoder, e *entry, a *API) { a.group = e },
 		},

@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	// mostExecs is how many commands may run inside workers at a time.
-	mostExecs = 256
+	// mostSessions is how many commands may run inside workers, and callers read lines, at
+	// a time.
+	mostSessions = 256
 	// mostOrder bounds what the caller of an exec may say at a time.
 	mostOrder = 4096
 	// handTime is how long the caller may take to hand over the files.
@@ -34,7 +35,8 @@ const (
 	mostStrings = 4096
 )
 
-// sessions are the commands that run inside workers.
+// sessions are calls that last: the commands that run inside workers, and readers of
+// lines.
 type sessions struct {
 	freeze sync.RWMutex // held by who freezes a worker, and exclusively by who starts a command: it would hang in a cgroup that is being frozen
 
@@ -52,8 +54,8 @@ func (s *sessions) enter(end context.CancelFunc) (leave func(), err error) {
 	if s.over {
 		return nil, conflict("", "the supervisor is stopping")
 	}
-	if len(s.end) >= mostExecs {
-		return nil, refuse(http.StatusServiceUnavailable, api.CodeTooMany, "end some", "%d commands run inside workers, at most %d", len(s.end), mostExecs)
+	if len(s.end) >= mostSessions {
+		return nil, refuse(http.StatusServiceUnavailable, api.CodeTooMany, "end some", "%d commands inside workers and readers of lines, at most %d", len(s.end), mostSessions)
 	}
 	s.n++
 	n := s.n
@@ -70,14 +72,19 @@ func (s *sessions) enter(end context.CancelFunc) (leave func(), err error) {
 	}, nil
 }
 
-// stop ends all of them, and waits.
-func (s *sessions) stop() {
+// cancel ends all of them, and lets no more begin.
+func (s *sessions) cancel() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.over = true
 	for _, end := range s.end {
 		end()
 	}
-	s.mu.Unlock()
+}
+
+// stop is cancel that waits for their end.
+func (s *sessions) stop() {
+	s.cancel()
 	s.group.Wait()
 }
 

@@ -352,7 +352,7 @@ func TestManyExecs(t *testing.T) {
 	r := begin(t, nil, sleepers(t, "web", 1))
 	r.ready()
 	var all []*ran
-	for range mostExecs {
+	for range mostSessions {
 		all = append(all, r.mustExec(context.Background(), api.Exec{Worker: "web/0"}, `exec sleep 600`))
 	}
 	var remote *api.Error

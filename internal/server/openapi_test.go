@@ -197,7 +197,7 @@ func (s *schemas) operation(r *route) object {
 		content[textLines] = object{"schema": s.of(reflect.TypeOf(r.reply)), "x-stream": "one object in a line, over the upgraded connection"}
 	case r.content == textLines:
 		content[textLines] = object{"schema": s.of(reflect.TypeOf(r.reply)), "x-stream": "one object in a line"}
-		content[r.also] = object{"schema": object{"type": "string"}, "x-stream": "the same objects as data, their numbers as id, their kinds as event"}
+		content[r.also] = object{"schema": object{"type": "string"}, "x-stream": "the same objects as data, their numbers as id, their kinds as event; of lines their times as id"}
 	case r.reply == nil:
 		content[r.content] = object{"schema": object{"type": "string"}}
 	default:
@@ -300,7 +300,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		`POST /v1/signal {"select":["web/0"],"signal":"CONT"}`, `POST /v1/signal {"select":["web/0"]}`, `POST /v1/freeze {"select":["web/0"]}`,
 		`POST /v1/thaw {"select":["web/0"]}`, `POST /v1/kill {"select":["web/1"]}`, `POST /v1/kill {"select":["web/9"]}`,
 		`POST /v1/stop {"select":["web/0"],"wait":true}`, `POST /v1/start {"select":["web/0"],"wait":true}`, `POST /v1/restart {"select":["web"]}`,
-		`POST /v1/scale {"pool":"web","size":1}`, `POST /v1/reload {}`, `POST /v1/exec {"worker":"web/0","command":["true"]}`,
+		`POST /v1/scale {"pool":"web","size":1}`, `POST /v1/reload {}`, `POST /v1/exec {"worker":"web/0","command":["true"]}`, "GET /v1/logs", "GET /v1/logs?n=x", "GET /v1/logs?select=none",
 	} {
 		method, rest, _ := strings.Cut(text, " ")
 		path, _, _ := strings.Cut(rest, " ")

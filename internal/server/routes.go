@@ -109,6 +109,19 @@ func table() []route {
 			},
 		},
 		{
+			method: "GET", path: "/v1/logs", access: accessRead, reply: api.LogLine{}, handle: (*Server).getLogs,
+			summary: "Lines that workers of this run have printed, nearly in the order of time, one JSON object in a line, or as server-sent events. The last object has end.",
+			content: textLines, also: textEvents, fails: []int{404, 409},
+			params: []param{
+				selectParam(),
+				{"stream", "string", "Only stdout or stderr.", false},
+				{"since", "string", "Only lines since then, as in 2026-11-29T14:05:30Z.", false},
+				{"until", "string", "Only lines before then. Not with follow.", false},
+				{"n", "integer", "Only the newest so many lines of all workers together, 0 to 1000.", false},
+				{"follow", "boolean", "true goes on with what is printed, until the supervisor ends. The header Last-Event-ID with the id (time) of the last line begins 30 seconds before it: leave out lines whose offset is not beyond the last one of their stream.", false},
+			},
+		},
+		{
 			method: "GET", path: "/v1/history", access: accessRead, reply: api.History{}, handle: (*Server).getHistory,
 			summary: "What is kept of starts, exits and their causes, of earlier runs too.",
 			params:  []param{selectParam(), {"limit", "integer", "The newest so many; without it all that are kept.", false}}, fails: []int{404},

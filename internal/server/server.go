@@ -48,6 +48,7 @@ type Options struct {
 	Command   func(pool string) (api.Command, bool)            // what a pool runs
 	History   func(n int) ([]api.Record, error)                // the newest n records, all when n is 0; nil means that none is kept
 	Reload    func(context.Context) (supervise.Changes, error) // reads the configuration again; nil means that it cannot be
+	Logs      string                                           // directory of the run's output, below that of all runs; "" means that there is none
 	Metrics   http.Handler                                     // nil means that there are none
 	ReaderGID uint32                                           // of the group that reads; 0 is none
 	Token     string                                           // what callers over TCP must have; "" refuses all of them
@@ -73,6 +74,7 @@ type Server struct {
 
 	self     api.Run
 	sessions sessions
+	readers  readers
 	lines    lines
 
 	mu     sync.Mutex                    // guards what follows
@@ -100,6 +102,7 @@ func New(o Options) *Server {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          stdlog.New(complaints{o.Log}, "", 0),
 	}
+	s.http.RegisterOnShutdown(s.sessions.cancel)
 	return s
 }
 

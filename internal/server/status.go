@@ -197,6 +197,16 @@ func (s *Server) getHistory(w http.ResponseWriter, c *call) error {
 	return answer(w, out)
 }
 
+// whole reads a whole number of the query from 0 to most.
+func (c *call) whole(name string, most int) (int, error) {
+	text := c.query.Get(name)
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > most {
+		return 0, badRequest("", "%s is %.40q, must be 0 to %d", name, text, most)
+	}
+	return n, nil
+}
+
 // number reads a whole number of the query; 0 when it is not given.
 func (c *call) number(name string) (int, error) {
 	text := c.query.Get(name)
