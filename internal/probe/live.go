@@ -13,14 +13,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pitvisor/pitvisor/cgroup"
-	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
 const (
 	defaultPeriod   = 10 * time.Second
 	defaultFailures = 3
+	minBeat         = time.Millisecond // the shortest interval that a worker may choose
+	notifyRule      = "sd_notify WATCHDOG=1"
 )
 
 // Live says when a ready worker is unwell and must be restarted. The rules are
@@ -30,7 +30,8 @@ const (
 // if it is the worker's own. The others are heartbeats, which must have come since
 // the check before: a line of Stdout or Stderr that matches, a change of File's
 // modification time, or with Notify WATCHDOG=1 from a process of the leaf; by
-// WATCHDOG=trigger a worker says at once that it is unwell. {port} is the port with
+// WATCHDOG=trigger a worker says at once that it is unwell, and by WATCHDOG_USEC= that its
+// heartbeats come at another interval than Period, or with 0 that none come. {port} is the port with
 // which the worker became ready, else Port plus the slot.
 //
 // FileAuto and FD are readiness rules only.
@@ -150,6 +151,7 @@ type vigil struct {
 	lines    map[string]*lineBeat // by stream
 	seen     map[string]uint64    // beats at the last check, by rule
 	modified time.Time            // of the file at the last check
+	own      bool                 // the worker has chosen the interval of its heartbeats
 	readers  sync.WaitGroup
 }
 
@@ -207,58 +209,6 @@ func (v *vigil) Close() error {
 	return nil
 }
 
-// Watch returns when the worker is unwell, or ctx is done.
-func (v *vigil) Watch(ctx context.Context, p *pidfd.Process, leaf *cgroup.Dir, ready supervise.ReadyInfo) error {
-	v.main, v.leaf, v.linePort = p, leaf, ready.Port
-	if !v.rules.any() {
-		<-ctx.Done() // it only counts
-		return context.Cause(ctx)
-	}
-	inner, cancel := context.WithCancel(ctx)
-	defer v.readers.Wait()
-	defer cancel()
-	v.follow(inner)
-	v.look()
-	timer := time.NewTimer(v.lv.live.Delay)
-	defer timer.Stop()
-	failures, successes := 0, 0
-	for {
-		select {
-		case <-timer.C:
-		case <-v.triggered():
-			return &UnwellError{Rule: "sd_notify", Checks: 1, Last: errors.New("the worker sent WATCHDOG=trigger")}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		rule, err := v.check(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err == nil:
-			if successes++; successes >= v.lv.live.Successes {
-				failures = 0
-			}
-		case v.gone() != nil:
-			<-ctx.Done() // that it has ended is seen by others
-			return context.Cause(ctx)
-		default:
-			successes = 0
-			if failures++; failures >= v.lv.live.Failures {
-				return &UnwellError{Rule: rule, Checks: failures, Last: err}
-			}
-		}
-		timer.Reset(v.lv.live.Period)
-	}
-}
-
-// triggered returns what tells that the worker calls itself unwell.
-func (v *vigil) triggered() <-chan struct{} {
-	if !v.rules.Notify {
-		return nil
-	}
-	return v.notify.trigger
-}
-
 // follow counts lines that match until ctx is done.
 func (v *vigil) follow(ctx context.Context) {
 	for stream, b := range v.lines {
@@ -287,7 +237,7 @@ func (v *vigil) check(ctx context.Context) (rule string, err error) {
 		rule string
 		do   func(context.Context) error
 	}{
-		{r.Notify, "sd_notify WATCHDOG=1", v.checkNotify},
+		{r.Notify && !v.own, notifyRule, v.checkNotify},
 		{r.File != "", "file " + r.File, v.checkFile},
 		{r.Stdout != nil, "stdout", func(context.Context) error { return v.checkLines("stdout") }},
 		{r.Stderr != nil, "stderr", func(context.Context) error { return v.checkLines("stderr") }},

@@ -159,14 +159,14 @@ func TestHeartbeatsBySdNotify(t *testing.T) {
 	ticker := time.NewTicker(beat / 6)
 	for range 60 {
 		<-ticker.C
-		n.hear("WATCHDOG=1")
+		n.hear(parseNotify([]byte("WATCHDOG=1")), nil)
 	}
 	ticker.Stop()
 	unwell(t, end(), 2, `^sd_notify WATCHDOG=1: no heartbeat since the check before, 2 checks in a row$`)
 	stop()
 	_, end = r.watch(supervise.ReadyInfo{})
-	n.hear("STATUS=ill\nWATCHDOG=trigger")
-	n.hear("WATCHDOG=trigger")
+	n.hear(parseNotify([]byte("STATUS=ill\nWATCHDOG=trigger")), nil)
+	n.hear(parseNotify([]byte("WATCHDOG=trigger")), nil)
 	unwell(t, end(), 1, `^sd_notify: the worker sent WATCHDOG=trigger$`)
 }
 
@@ -189,7 +189,8 @@ func TestCountsAreHandedOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := s.expect(r.info.Leaf, r.info.LeafID)
-	n.hear("X_PITVISOR_COUNT=12\nX_PITVISOR_COUNT=-1\nX_PITVISOR_COUNT=many\nX_PITVISOR_COUNT=13")
+	n.hear(parseNotify([]byte("X_PITVISOR_COUNT=11\nX_PITVISOR_COUNT=12\nX_PITVISOR_COUNT=-1")), nil)
+	n.hear(parseNotify([]byte("X_PITVISOR_COUNT=many\nX_PITVISOR_COUNT=13")), nil)
 	s.forget(r.info.LeafID)
 	if a, b := <-counts, <-counts; a != 12 || b != 13 || len(counts) > 0 {
 		t.Errorf("counts %d, %d and %d more; want 12 and 13", a, b, len(counts))
@@ -205,6 +206,31 @@ func TestCountsAreHandedOn(t *testing.T) {
 	}
 	if len(s.waiting) != 0 {
 		t.Errorf("%d starts are still expected, want none", len(s.waiting))
+	}
+}
+
+// TestHeartbeatsAtAnIntervalOfTheWorkersOwn: WATCHDOG_USEC= takes the place of the period.
+func TestHeartbeatsAtAnIntervalOfTheWorkersOwn(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	s := serveNotify(t)
+	r := watchOver(t, Live{Rules: Rules{Notify: true}, Failures: 1, Delay: time.Hour}, Deps{Notify: s}, supervise.Output{})
+	n := s.expect(r.info.Leaf, r.info.LeafID)
+	defer s.forget(r.info.LeafID)
+	_, end := r.watch(supervise.ReadyInfo{})
+	n.hear(parseNotify([]byte("WATCHDOG_USEC=20000")), nil)
+	unwell(t, end(), 1, `^sd_notify WATCHDOG=1: no heartbeat since the check before$`)
+
+	// And with 0 none is expected any more.
+	n.hear(parseNotify([]byte("WATCHDOG_USEC=0")), nil)
+	l := r.vigil.(*vigil)
+	l.lv.live.Delay = time.Millisecond
+	stop, end := r.watch(supervise.ReadyInfo{})
+	linuxtest.Wait(t, 10*time.Second, func() (bool, string) { return len(n.retimed) == 0, "the interval is not taken yet" })
+	timer := time.NewTimer(10 * beat)
+	<-timer.C
+	stop()
+	if err := end(); !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch() = %v, want no end of its own", err)
 	}
 }
 

@@ -27,6 +27,7 @@ func helperModes() linuxtest.Modes {
 		"hand-over": modeHandOver,
 		"sit":       modeSit,
 		"say":       modeSay,
+		"send":      modeSend,
 		"any":       modeListenAny,
 	}
 }

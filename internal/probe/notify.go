@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -21,8 +20,10 @@ import (
 
 const (
 	maxNotify   = 4096 // of one message; systemd's own limit
+	maxAncil    = 2048 // bytes of credentials, a pidfd and as many descriptors as a message may carry
 	maxForeign  = 4096 // cgroups remembered as nobody's
 	maxPathname = 107  // of a socket address
+	maxDrain    = 1024 // messages that are read at once for who must know them all
 )
 
 // NotifyServer receives the sd_notify messages of all workers on one socket.
@@ -35,8 +36,14 @@ const (
 // message is lost: a worker that reports through a short-lived helper needs the
 // helper to wait, as systemd-notify does by default since version 254.
 type NotifyServer struct {
-	conn *net.UnixConn
-	path string
+	conn  *net.UnixConn
+	raw   syscall.RawConn
+	path  string
+	store fdStore
+
+	reading sync.Mutex // held from the reading of a message to the end of its handling; guards what follows
+	buf     [maxNotify]byte
+	oob     [maxAncil]byte
 
 	mu      sync.Mutex // guards what follows
 	waiting map[uint64]*notice
@@ -44,24 +51,14 @@ type NotifyServer struct {
 	counts  NotifyCounts
 }
 
-// NotifyCounts counts messages by what became of them.
+// NotifyCounts counts messages by what became of them, and what in them was not taken.
 type NotifyCounts struct {
 	Received uint64
-	Ignored  uint64 // the sender is in no leaf that waits, or is not known
-}
-
-// notice is what one start said.
-type notice struct {
-	leaf  string
-	id    uint64
-	ready chan struct{} // closed at the first READY=1
-	users int           // who has asked for it; guarded by the server's mu
-
-	mu      sync.Mutex    // guards what follows
-	status  string        // the last STATUS=
-	beats   uint64        // WATCHDOG=1 so far
-	trigger chan struct{} // closed at the first WATCHDOG=trigger; nil when nobody cares
-	count   func(uint64)  // told of X_PITVISOR_COUNT=; nil when nobody cares
+	Ignored  uint64 // the sender is in no leaf that waits, or is not known; or it was too long
+	Unknown  uint64 // assignments whose name says nothing to us
+	Invalid  uint64 // assignments whose value is none of its name
+	Refused  uint64 // MAINPID= of a process that is not the worker's
+	Closed   uint64 // descriptors that were sent along and not kept
 }
 
 // NewNotifyServer listens on dir/notify. The directory is the caller's; it must
@@ -76,17 +73,21 @@ func NewNotifyServer(dir string) (*NotifyServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for notifications: %w", err)
 	}
+	s := &NotifyServer{
+		conn:    conn.(*net.UnixConn),
+		path:    path,
+		waiting: make(map[uint64]*notice),
+		foreign: make(map[uint64]bool),
+	}
 	// Anybody may send: what counts is decided by the sender's cgroup.
 	if err := os.Chmod(path, 0o666); err != nil {
 		_ = conn.Close() // nothing was received
 		return nil, fmt.Errorf("open the notification socket to all users: %w", errors.Join(err, os.Remove(path)))
 	}
-	return &NotifyServer{
-		conn:    conn.(*net.UnixConn),
-		path:    path,
-		waiting: make(map[uint64]*notice),
-		foreign: make(map[uint64]bool),
-	}, nil
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // passSender makes the kernel attach the sender to each message, before the
@@ -111,8 +112,10 @@ func (s *NotifyServer) Counts() NotifyCounts {
 	return s.counts
 }
 
-// Close removes the socket. It must not be called before Serve has returned.
+// Close removes the socket, and closes what workers have stored. It must not be called
+// before Serve has returned.
 func (s *NotifyServer) Close() error {
+	s.store.clear()
 	return errors.Join(s.conn.Close(), os.Remove(s.path))
 }
 
@@ -122,36 +125,82 @@ func (s *NotifyServer) Serve(ctx context.Context) error {
 		_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // fails only when closed already
 	})
 	defer stop()
-	buf := make([]byte, maxNotify)
-	oob := make([]byte, 2048) // credentials, a pidfd and as many descriptors as a message may carry
 	for {
-		n, oobn, _, _, err := s.conn.ReadMsgUnix(buf, oob)
-		switch {
+		var failed error
+		err := s.raw.Read(func(fd uintptr) bool {
+			more, err := s.readOne(int(fd))
+			failed = err
+			return more || err != nil
+		})
+		switch err = errors.Join(err, failed); {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
 			return fmt.Errorf("read a notification: %w", err)
 		}
-		s.handle(string(buf[:n]), oob[:oobn])
 	}
 }
 
-// handle gives one message to the start it is from.
-func (s *NotifyServer) handle(text string, oob []byte) {
+// drain handles the messages that are there. Who was told of a process's end calls it
+// first, to learn what that process had said.
+func (s *NotifyServer) drain() {
+	_ = s.raw.Control(func(fd uintptr) { // fails only when closed, and then nothing is said any more
+		for range maxDrain {
+			if more, err := s.readOne(int(fd)); !more || err != nil {
+				return
+			}
+		}
+	})
+}
+
+// readOne handles one message, if there is one.
+func (s *NotifyServer) readOne(fd int) (bool, error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	for {
+		n, oobn, flags, _, err := unix.Recvmsg(fd, s.buf[:], s.oob[:], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		switch err {
+		case nil:
+			s.handle(s.buf[:n], s.oob[:oobn], flags)
+			return true, nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false, nil
+		default:
+			return false, err
+		}
+	}
+}
+
+// handle gives one message to the start it is from. Whatever descriptors came along are
+// closed when it returns, unless they were stored: a sender that waits for that
+// (sd_notify_barrier) knows then that all it has sent so far was handled.
+func (s *NotifyServer) handle(text, oob []byte, flags int) {
+	from, fds := parseSender(oob)
 	var to *notice
-	if from := parseSender(oob); from != nil {
-		to = s.find(from)
+	if from != nil {
+		if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) == 0 { // else a part of it is missing
+			to = s.find(from)
+		}
 		_ = from.Close() // a pidfd; nothing to lose
 	}
+	var got heard
+	if to != nil {
+		got = to.hear(parseNotify(text), fds)
+	} else {
+		closeAll(fds)
+		got.closed = len(fds)
+	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.counts.Received++
 	if to == nil {
 		s.counts.Ignored++
 	}
-	s.mu.Unlock()
-	if to != nil {
-		to.hear(text)
-	}
+	s.counts.Unknown += uint64(got.unknown)
+	s.counts.Invalid += uint64(got.invalid)
+	s.counts.Refused += uint64(got.refused)
+	s.counts.Closed += uint64(got.closed)
 }
 
 // find returns the start whose leaf holds the sender, nil when there is none.
@@ -231,44 +280,4 @@ func (s *NotifyServer) forget(id uint64) {
 			delete(s.waiting, id)
 		}
 	}
-}
-
-// hear takes in one message. Only Serve's goroutine calls it.
-func (n *notice) hear(text string) {
-	for line := range strings.SplitSeq(text, "\n") {
-		if status, ok := strings.CutPrefix(line, "STATUS="); ok {
-			n.mu.Lock()
-			n.status = shorten(status)
-			n.mu.Unlock()
-		}
-		if line == "READY=1" && !n.isReady() {
-			close(n.ready)
-		}
-		n.hearLive(line)
-	}
-}
-
-func (n *notice) isReady() bool {
-	select {
-	case <-n.ready:
-		return true
-	default:
-		return false
-	}
-}
-
-// awaitNotify waits for READY=1 from a process of the leaf.
-func (a *attempt) awaitNotify(ctx context.Context) error {
-	select {
-	case <-a.notify.ready:
-		return nil
-	case <-ctx.Done():
-	}
-	a.notify.mu.Lock()
-	defer a.notify.mu.Unlock()
-	last := errors.New("no such message from the worker")
-	if a.notify.status != "" {
-		last = fmt.Errorf("no such message from the worker, its last status was %q", a.notify.status)
-	}
-	return notReady(ctx, "sd_notify READY=1", last)
 }

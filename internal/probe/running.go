@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/internal/procfs"
+	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -34,13 +35,21 @@ func (a *attempt) awaitRunning(ctx context.Context) error {
 	}
 }
 
+// mainProcess is the process that was started, or that the worker has named since.
+func (a *attempt) mainProcess() *pidfd.Process {
+	if named := a.notify.mainProcess(); named != nil {
+		return named
+	}
+	return a.main
+}
+
 // gone returns an error when the worker's life is its main process's and that
 // has exited.
 func (a *attempt) gone() error {
 	if a.deps.Track == supervise.TrackLeaf {
 		return nil
 	}
-	exited, err := a.main.Exited()
+	exited, err := a.mainProcess().Exited()
 	if err != nil {
 		return final(fmt.Errorf("look at the main process: %w", err))
 	}
@@ -54,7 +63,7 @@ func (a *attempt) gone() error {
 // where the worker is its whole leaf and the main process has ended as it
 // should, any process there. It is neither a zombie nor stopped.
 func (a *attempt) anchor() (*procfs.Process, error) {
-	p, err := procfs.OpenHeld(a.main)
+	p, err := procfs.OpenHeld(a.mainProcess())
 	switch {
 	case err == nil:
 		return p, a.awake(p)

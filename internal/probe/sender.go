@@ -10,14 +10,14 @@ import (
 )
 
 // parseSender returns the process that sent a message, as the kernel attached
-// it, or nil. Descriptors that somebody sent along are closed at once: nothing
-// is kept here, and a sender that waits for that (sd_notify_barrier) goes on.
-func parseSender(oob []byte) *pidfd.Process {
+// it, or nil, and the descriptors that were sent along, which are the caller's.
+func parseSender(oob []byte) (*pidfd.Process, []int) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return nil
+		return nil, nil // the kernel makes none like that
 	}
 	var creds *unix.Ucred
+	var sent []int
 	fd := -1
 	for _, m := range messages {
 		if m.Header.Level != unix.SOL_SOCKET {
@@ -25,7 +25,10 @@ func parseSender(oob []byte) *pidfd.Process {
 		}
 		switch m.Header.Type {
 		case unix.SCM_RIGHTS:
-			closeRights(&m)
+			if len(m.Data)%4 == 0 { // x/sys does not look
+				fds, _ := unix.ParseUnixRights(&m) // nil when it is none
+				sent = append(sent, fds...)
+			}
 		case unix.SCM_CREDENTIALS:
 			if len(m.Data) >= unix.SizeofUcred { // x/sys does not look
 				creds, _ = unix.ParseUnixCredentials(&m) // nil when it is none
@@ -40,9 +43,9 @@ func parseSender(oob []byte) *pidfd.Process {
 		creds = &unix.Ucred{}
 	}
 	if fd >= 0 {
-		return pidfd.FromFD(fd, int(creds.Pid))
+		return pidfd.FromFD(fd, int(creds.Pid)), sent
 	}
-	return openSender(creds)
+	return openSender(creds), sent
 }
 
 // openSender finds a sender by the number and the user that the kernel attached.
@@ -58,16 +61,6 @@ func openSender(creds *unix.Ucred) *pidfd.Process {
 		return nil
 	}
 	return p
-}
-
-func closeRights(m *unix.SocketControlMessage) {
-	fds, err := unix.ParseUnixRights(m)
-	if err != nil {
-		return
-	}
-	for _, fd := range fds {
-		_ = unix.Close(fd) // not ours; nothing to lose
-	}
 }
 
 // cgroupOf returns the id of the cgroup that holds the process, or held it when
