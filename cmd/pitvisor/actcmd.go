@@ -21,8 +21,8 @@ ends by itself, as far as its pool is concerned.
 ` + selectorHelp + askExits
 
 const freezeLong = `Stop all processes of workers, without their knowing; done when they have stopped. They keep
-what they have: memory, sockets, locks. A liveness rule will find a frozen worker unwell, and
-a stop reaches it when it is thawed or killed.
+what they have: memory, sockets, locks. A frozen worker is not checked for liveness, and a stop
+reaches it when it is thawed or killed.
 ` + selectorHelp + askExits
 
 const thawLong = `Let workers go on that were frozen.

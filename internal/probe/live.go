@@ -151,6 +151,7 @@ type vigil struct {
 	lines    map[string]*lineBeat // by stream
 	seen     map[string]uint64    // beats at the last check, by rule
 	modified time.Time            // of the file at the last check
+	frozen   bool                 // the worker was, when that was looked at last
 	own      bool                 // the worker has chosen the interval of its heartbeats
 	readers  sync.WaitGroup
 }

@@ -96,6 +96,30 @@ func TestExecLiveness(t *testing.T) {
 	r.mustBeAlone()
 }
 
+// TestFrozenWorkersAreNotChecked: nobody can answer who is frozen, and nobody is asked.
+func TestFrozenWorkersAreNotChecked(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	asked := filepath.Join(t.TempDir(), "asked")
+	for _, l := range []Live{{Rules: shell("echo >> " + asked + "; exit 1"), Failures: 1}, {Rules: Rules{File: asked}, Failures: 1}} {
+		r := watchOver(t, l, Deps{ExecEnv: []string{"PATH=/usr/bin:/bin"}}, supervise.Output{})
+		if err := r.leaf.Freeze(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, end := r.watch(supervise.ReadyInfo{})
+		frozen := time.NewTimer(10 * beat)
+		<-frozen.C
+		if text, err := os.ReadFile(asked); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a frozen worker was asked %d times, %v", strings.Count(string(text), "\n"), err)
+		}
+		if err := r.leaf.Thaw(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		unwell(t, end(), 1, ".")
+		_ = os.Remove(asked) // by the first rule
+		r.mustBeAlone()
+	}
+}
+
 // TestTCPLiveness: the answer of a stranger on the worker's port is none.
 func TestTCPLiveness(t *testing.T) {
 	linuxtest.NoLeaks(t)

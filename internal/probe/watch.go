@@ -38,6 +38,11 @@ func (v *vigil) watch(ctx context.Context) error {
 		s := &all
 		select {
 		case <-timer.C:
+			timer.Reset(v.lv.live.Period)
+			if v.asleep() {
+				v.rearm(beat)
+				continue
+			}
 			rule, err = v.check(ctx)
 			timer.Reset(v.lv.live.Period)
 		case <-v.retimed():
@@ -45,12 +50,19 @@ func (v *vigil) watch(ctx context.Context) error {
 			v.rearm(beat)
 			continue
 		case <-beat.C:
-			s, rule, err = &beats, notifyRule, v.checkNotify(ctx)
 			v.rearm(beat)
+			if v.asleep() {
+				timer.Reset(v.lv.live.Period)
+				continue
+			}
+			s, rule, err = &beats, notifyRule, v.checkNotify(ctx)
 		case <-v.triggered():
 			return &UnwellError{Rule: "sd_notify", Checks: 1, Last: errors.New("the worker sent WATCHDOG=trigger")}
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if err != nil && v.asleep() {
+			continue // it was frozen meanwhile
 		}
 		switch failures := s.add(err == nil, &v.lv.live); {
 		case ctx.Err() != nil:
@@ -62,6 +74,21 @@ func (v *vigil) watch(ctx context.Context) error {
 			return &UnwellError{Rule: rule, Checks: failures, Last: err}
 		}
 	}
+}
+
+// asleep says that a check would mean nothing: the worker is frozen, or was when that was
+// looked at last. Then the time for its heartbeats begins anew.
+func (v *vigil) asleep() bool {
+	events, err := v.leaf.Events()
+	was := v.frozen
+	v.frozen = err == nil && events.Frozen // a leaf that is gone is not frozen
+	if was && !v.frozen {
+		v.look()
+		for stream, b := range v.lines {
+			v.seen[stream] = b.beats.Load()
+		}
+	}
+	return was || v.frozen
 }
 
 // score is how the checks of a worker went.
@@ -82,6 +109,9 @@ func (s *score) add(held bool, l *Live) int {
 
 // rearm sets the timer for the next heartbeat where the worker has chosen its interval.
 func (v *vigil) rearm(beat *time.Timer) {
+	if !v.own {
+		return
+	}
 	if every := v.notify.interval(); every > 0 {
 		beat.Reset(max(every, minBeat))
 	} else {
