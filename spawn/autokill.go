@@ -152,11 +152,12 @@ func (b *birth) become(c *Cmd) {
 	b.must(unix.SYS_SETUID, uintptr(c.Credential.UID))
 }
 
-// setFiles makes the files the descriptors 0, 1, 2 and so on.
-func (b *birth) setFiles(files []uintptr) {
+// setFiles makes the files the descriptors 0, 1, 2 and so on. Others that are needed
+// afterwards are kept.
+func (b *birth) setFiles(files []uintptr, keep ...uintptr) {
 	files = slices.Clone(files)
 	free := uintptr(len(files))
-	for _, fd := range files {
+	for _, fd := range slices.Concat(files, keep) {
 		if fd != noFile {
 			free = max(free, fd+1)
 		}

@@ -113,13 +113,31 @@ func Candidates(name string, env []string) []string {
 type namespaces struct {
 	flags    int         // of setns, for the pidfd
 	children int         // the PID namespace for children, -1 when it is ours
+	process  int         // the pidfd, -1 when it is not needed
 	user     *Credential // as it is called there; nil: it stays
 }
 
 func (n *namespaces) close() {
-	if n.children >= 0 {
-		_ = unix.Close(n.children) // was only a way in
+	for _, fd := range []int{n.children, n.process} {
+		if fd >= 0 {
+			_ = unix.Close(fd) // was only a way in
+		}
 	}
+}
+
+// hold makes the ways in survive what becomes the descriptors below n of the process.
+func (n *namespaces) hold(process, below int) (err error) {
+	if n.flags != 0 {
+		if n.process, err = unix.FcntlInt(uintptr(process), unix.F_DUPFD_CLOEXEC, below); err != nil {
+			return err
+		}
+	}
+	if n.children < 0 || n.children >= below {
+		return nil
+	}
+	low := n.children
+	n.children, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, below)
+	return errors.Join(err, unix.Close(low))
 }
 
 // kinds are the namespaces that setns takes with a pidfd.
@@ -134,7 +152,7 @@ func kinds() map[string]int {
 // takes rights that not everybody has. What is read by the number of the process counts
 // only because the process is still there afterwards.
 func (b *Beside) apart() (*namespaces, error) {
-	n := &namespaces{children: -1}
+	n := &namespaces{children: -1, process: -1}
 	dir := "/proc/" + strconv.Itoa(b.Process.PID())
 	err := n.read(dir)
 	if err == nil && n.flags&unix.CLONE_NEWUSER != 0 {

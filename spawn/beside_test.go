@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -152,6 +153,14 @@ func TestBesideNamespaces(t *testing.T) {
 	}
 }
 
+// end kills who outlives unshare, and waits.
+func end(t *testing.T, p *pidfd.Process) {
+	t.Helper()
+	if err := errors.Join(p.Signal(unix.SIGKILL), p.Wait(context.Background())); err != nil {
+		t.Error(err)
+	}
+}
+
 func mustSelf(t *testing.T) *pidfd.Process {
 	t.Helper()
 	self, err := pidfd.Self()
@@ -192,6 +201,34 @@ func TestBesidePIDNamespace(t *testing.T) {
 	}
 }
 
+// TestBesideFilesKeepTheWayIn: the ways into the namespaces are descriptors, which those
+// of the command must not overwrite on their way, nor where they end.
+func TestBesideFilesKeepTheWayIn(t *testing.T) {
+	linuxtest.NeedRoot(t, "to make namespaces")
+	leaf, guest, main := besideRoom(t, "unshare", "-p", "-f", "--mount-proc", "sleep", "600")
+	inner := sleeper(t, leaf)
+	defer end(t, inner)
+	want := namespacesOf(t, inner, "pid")
+	out, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	// Descriptor 1 is below its place as stderr, so it is moved away first.
+	b := Beside{Cmd: Cmd{Leaf: guest, Path: "/bin/sh", Args: []string{"sh", "-c", listNamespaces}, Stdout: out, Stderr: os.Stdout}, Process: main.Handle()}
+	p, err := StartBeside(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if exit := wait(t, p); !exit.Success() {
+		t.Error(exit)
+	}
+	if got, err := os.ReadFile(out.Name()); err != nil || string(got) != want {
+		t.Errorf("said %q, %v, want %q", got, err, want)
+	}
+}
+
 // TestBesideUserNamespace: the user is who the other is in there, and keeps no group.
 func TestBesideUserNamespace(t *testing.T) {
 	linuxtest.NeedRoot(t, "to become another user")
@@ -208,7 +245,7 @@ func TestBesideUserNamespace(t *testing.T) {
 			user := &Credential{UID: 65533, GID: 65532, Groups: []uint32{65531}}
 			main := start(t, &Cmd{Path: path, Args: []string{"unshare", flags, "sleep", "600"}, Leaf: leaf, Credential: user})
 			inner := sleeper(t, leaf)
-			defer func() { _ = inner.Signal(unix.SIGKILL) }() // it outlives unshare
+			defer end(t, inner)
 			b := Beside{Cmd: Cmd{Leaf: newLeaf(t, leaf, "guest-1"), Credential: user}, Process: main.Handle()}
 			out := sayBeside(t, b, listNamespaces+`; id -u; id -g; grep ^Groups: /proc/self/status`)
 			want := namespacesOf(t, inner, "pid") + "0\n0\nGroups:\t65534 \n"

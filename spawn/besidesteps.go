@@ -36,6 +36,9 @@ type arrivalMemory struct {
 // startBeside starts the process: with clone3 into the leaf, and where it is to be in
 // another PID namespace, which only a child can be, by that child once more.
 func (b *Beside) startBeside(files []uintptr, ns *namespaces) (*Process, error) {
+	if err := ns.hold(b.Process.FD(), len(files)); err != nil {
+		return nil, b.fail(causeOf(err), "hold on to the namespaces", err)
+	}
 	a, err := newArrival(b, files, ns)
 	if err != nil {
 		return nil, b.fail(causeOf(err), "make room for the steps of the start", err)
@@ -147,7 +150,7 @@ func (a *arrival) settle(b *Beside, files []uintptr, ns *namespaces) {
 		a.must(unix.SYS_SETPGID, 0, 0)
 	case SessionKeep:
 	}
-	a.setFiles(files)
+	a.setFiles(files, uintptr(max(0, ns.process)), uintptr(max(0, ns.children)))
 	if b.Terminal {
 		a.at(besideTerminal)
 		a.must(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
@@ -220,7 +223,7 @@ func (a *arrival) enter(b *Beside, ns *namespaces) {
 		a.must(unix.SYS_SETNS, uintptr(ns.children), unix.CLONE_NEWPID)
 	}
 	if ns.flags != 0 {
-		a.must(unix.SYS_SETNS, uintptr(b.Process.FD()), uintptr(ns.flags))
+		a.must(unix.SYS_SETNS, uintptr(ns.process), uintptr(ns.flags))
 	}
 	if ns.children >= 0 && ns.flags&unix.CLONE_NEWUSER != 0 { // the right to it is in there
 		a.must(unix.SYS_SETNS, uintptr(ns.children), unix.CLONE_NEWPID)
