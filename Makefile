@@ -7,6 +7,7 @@
 # make test-container  the tests again in containers of several kinds
 # make test-systemd  the .deb and its units on Debians booted with systemd 252 and 257 in QEMU
 # make test-ns    what needs a systemd, with 252 and 257, in namespaces on this kernel
+# make test-all   the whole suite in all of these, for about an hour; .ci/run has a part of each
 #
 # Debian or Ubuntu with Go; what else is lacking is installed (as root) or named.
 
@@ -25,7 +26,7 @@ SYSTEMD = bookworm,trixie
 SYSTEMDTEST = ^Test(Booted|Cold)
 RACE = ./cgroup ./pidfd ./spawn ./registry ./history ./supervise ./internal/... ./linuxtest
 
-.PHONY: build run check fmt test test-vm test-delegated test-container test-ns test-systemd docs-kernels race fuzz bench cover soak packages packages-check clean
+.PHONY: build run check fmt test test-vm test-delegated test-container test-ns test-systemd test-all docs-kernels race fuzz bench cover soak packages packages-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/pitvisor ./cmd/front
@@ -76,6 +77,11 @@ test-container:
 	CGO_ENABLED=0 go build -o bin/ ./cmd/pitvisor-linuxtest
 	bin/pitvisor-linuxtest container -kind docker,writable,no-clone3 -skips scripts/container-skips -timeout 5m $(LANEBUILD) -json bin/container.json $(VMTEST) -- $(VMFLAGS)
 	bin/pitvisor-linuxtest container -kind clone3-eperm -skips scripts/container-skips -timeout 5m -json bin/container-eperm.json ./spawn ./linuxtest -- $(VMFLAGS)
+
+# One after the other; a lane that fails keeps no other from running. docs-kernels makes
+# the tables of what they have reported.
+test-all:
+	$(MAKE) --no-print-directory --keep-going -j1 test test-ns test-container test-delegated test-systemd test-vm VMONLY=
 
 # Puts what the lanes have reported into docs/kernels.md.
 docs-kernels:
