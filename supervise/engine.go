@@ -193,7 +193,7 @@ func (s *Supervisor) handle(m *message) {
 			c.port = uint16(m.in.port)
 			c.extra = c.extra.settle()
 		}
-	case inStart, inRestart, inUnwell, inTimer, inStop, inKill, inExtend, inStopping:
+	case inStart, inRestart, inUnwell, inTimer, inStop, inKill, inExtend, inStopping, inStruck:
 	}
 	s.step(m.i, m.in)
 	if m.in.kind == inSpawned || m.in.kind == inSpawnFailed {

@@ -106,7 +106,7 @@ type Event struct {
 	Worker WorkerID // Slot is -1 when it is about the whole pool
 	Start  uint64   // which start of the worker; 0 before the first
 	Kind   EventKind
-	Reason Reason // why it starts or stops: EventStarting, EventBackoff, EventStopping, EventEscalated, EventStopped, EventGaveUp, EventRecycling, EventRollout
+	Reason Reason // why it starts or stops, and ReasonCommand if a command of somebody ended it (Strike): EventExited, EventStarting, EventBackoff, EventStopping, EventEscalated, EventStopped, EventGaveUp, EventRecycling, EventRollout
 
 	From, To State
 	Ready    bool // after the event

@@ -62,19 +62,23 @@ import (
 // The main process is the one that was started, or the one that the worker has named
 // since; the machine does not see the difference.
 //
+// Somebody may strike the processes of a start: kill them or send them a signal by a
+// command that is none of ours. That is only remembered, while they live, and told as
+// the cause when they end by it.
+//
 // With TrackLeaf the end of the main process (exit 0, or any during a stop) is
 // not the end while the leaf is still populated; the end of the leaf is.
 //
-//	           spawned    spawn   ready   not-    unwell  exited   removed   blocked   timer     stop     kill     start     restart   extend  stopping
+//	           spawned    spawn   ready   not-    unwell  exited   removed   blocked   timer     stop     kill     start     restart   extend  stopping   struck
 //	                      failed          ready           empty
-//	down       -          -       -       -       -       -        -         -         -         down     down     starting  starting  -       -
-//	starting   up         next¹   -       -       -       note     -         -         -         note     note     note      note      -       -
-//	up         -          -       up      stop    stop³   remove²  -         -         stop⁴     stop     killing  -         stop      later⁵  stopping³
-//	stopping   -          -       -       -       -       remove²  -         -         killing   note     killing  note      note      later   -
-//	killing    -          -       -       -       -       remove   next      retry     remove    note     note     note      note      -       -
-//	backoff    -          -       -       -       -       -        -         -         starting  down     down     starting  starting  -       -
-//	failed     -          -       -       -       -       -        -         -         -         -        -        starting  starting  -       -
-//	completed  -          -       -       -       -       -        -         -         -         -        -        starting  starting  -       -
+//	down       -          -       -       -       -       -        -         -         -         down     down     starting  starting  -       -          -
+//	starting   up         next¹   -       -       -       note     -         -         -         note     note     note      note      -       -          -
+//	up         -          -       up      stop    stop³   remove²  -         -         stop⁴     stop     killing  -         stop      later⁵  stopping³  note
+//	stopping   -          -       -       -       -       remove²  -         -         killing   note     killing  note      note      later   -          note
+//	killing    -          -       -       -       -       remove   next      retry     remove    note     note     note      note      -       -          -
+//	backoff    -          -       -       -       -       -        -         -         starting  down     down     starting  starting  -       -          -
+//	failed     -          -       -       -       -       -        -         -         -         -        -        starting  starting  -       -          -
+//	completed  -          -       -       -       -       -        -         -         -         -        -        starting  starting  -       -          -
 //
 //	note    remembered, and acted on when the state allows
 //	stop    signal and stopping; with no grace, killing
@@ -142,6 +146,7 @@ type worker struct {
 	shown   State  // state after the last report
 	why     Reason // of the current or next start
 	stopWhy Reason // of the stop of this start; 0 is none
+	strike  *strike
 
 	ready      bool // may get work
 	wasReady   bool // this start became ready
@@ -182,6 +187,7 @@ const (
 	inRestart
 	inExtend   // the worker asks for more time
 	inStopping // the worker says that it is stopping
+	inStruck   // somebody kills or signals its processes
 )
 
 // input is something that happened to a worker. start must be set where the
@@ -200,6 +206,7 @@ type input struct {
 	ok       bool          // inExited, inRemoved: exit 0
 	port     int           // inReady
 	extend   time.Duration // inExtend: from now
+	strike   *strike       // inStruck
 	leftover int           // inRemoved, inBlocked
 	exit     *spawn.Exit   // inRemoved, inBlocked
 	failure  *StartFailure // inSpawnFailed, inNotReady; inRemoved, inBlocked: in case the start was not ready

@@ -235,7 +235,12 @@ func plantedBugs() map[string]stepFunc {
 		}),
 		"what is unwell completes":       spoil(func(_ *policy, w *worker, in *input) { w.unwell = false }),
 		"the age of an old start counts": spoil(func(p *policy, w *worker, in *input) { p.age /= 4 }),
-		"an exit is taken for our stop":  drop(func(w, _ worker, a action) bool { return a.kind == EventExited }),
+		"who has killed is forgotten": spoil(func(_ *policy, w *worker, in *input) {
+			if in.kind == inRemoved {
+				w.strike = nil
+			}
+		}),
+		"an exit is taken for our stop": drop(func(w, _ worker, a action) bool { return a.kind == EventExited }),
 	}
 }
 

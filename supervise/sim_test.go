@@ -44,6 +44,7 @@ type simSlot struct {
 	code      int
 	hit       uint64 // the start that was killed last
 	unwell    uint64 // the start that was unwell last
+	struck    uint64 // the start that somebody has killed last
 	answering bool   // a spawner or a remover is at work and will answer
 	stopped   bool
 	pardon    bool // a command has asked for the next start: it need not wait

@@ -71,6 +71,7 @@ func (s *sim) live(c *simSlot, start uint64) {
 		c.others = 3
 	}
 	s.talk(c, start)
+	s.struck(c, start)
 	if s.chance(6) {
 		c.deep = true
 		s.after(s.within(20*time.Second), func() {
@@ -100,6 +101,23 @@ func (s *sim) talk(c *simSlot, start uint64) {
 		if !s.chance(30) {
 			s.after(s.within(8*time.Second), func() { s.die(c, start, s.rnd.IntN(2)) })
 		}
+	})
+}
+
+// struck lets somebody kill the leaf at some time, who says so first.
+func (s *sim) struck(c *simSlot, start uint64) {
+	if !s.chance(10) {
+		return
+	}
+	s.after(s.within(time.Minute), func() {
+		if c.leaf != start || c.w.start != start {
+			return
+		}
+		if c.w.lives() {
+			c.struck = start
+		}
+		s.send(c, input{kind: inStruck, start: start, strike: &strike{kill: true, by: "sim", at: s.now}})
+		s.after(s.within(20*time.Millisecond), func() { s.killed(c, start) })
 	})
 }
 
@@ -334,6 +352,9 @@ func (s *sim) report(c *simSlot, a action) {
 	case EventExited:
 		if c.stopped && c.goneAt == 0 {
 			s.fault("slot %d: exit told for a process that we stopped", c.n)
+		}
+		if struck := c.struck == a.start; struck != (a.why == ReasonCommand) || struck != (a.err != nil) {
+			s.fault("slot %d: start %d was struck: %v, and is told with %v, %v", c.n, a.start, struck, a.why, a.err)
 		}
 	case EventStarting, EventUp, EventBackoff, EventStopping, EventEscalated, EventStopped,
 		EventGaveUp, EventDegraded:

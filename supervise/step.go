@@ -21,7 +21,7 @@ func (p *policy) step(w worker, in input, out []action) (worker, []action) {
 	case inKill:
 		t.wantNoWait = true
 		t.onStop()
-	case inSpawned, inSpawnFailed, inReady, inNotReady, inUnwell, inExited, inEmpty, inRemoved, inBlocked, inExtend, inStopping:
+	case inSpawned, inSpawnFailed, inReady, inNotReady, inUnwell, inExited, inEmpty, inRemoved, inBlocked, inExtend, inStopping, inStruck:
 		if in.start == w.start {
 			t.onStart()
 		}
@@ -42,6 +42,12 @@ type turn struct {
 
 // onStart takes what belongs to the current start.
 func (t *turn) onStart() {
+	if t.in.kind == inStruck {
+		if t.lives() {
+			t.strike = t.in.strike
+		}
+		return
+	}
 	switch t.state {
 	case StateStarting:
 		t.onStarting()
@@ -337,8 +343,11 @@ func (t *turn) endOfReady() {
 		return
 	}
 	t.why = ReasonExited
-	if t.unwell {
+	switch {
+	case t.unwell:
 		t.why = ReasonUnhealthy
+	case t.strike.hit(t.in.exit):
+		t.why = ReasonCommand
 	}
 	t.fail(t.backoff)
 }

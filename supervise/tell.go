@@ -25,15 +25,22 @@ func (t *turn) tellEnd() {
 		return
 	}
 	t.toldEnd = true
+	cause := t.strike.cause(t.in.exit, t.goneAt)
 	if !t.told {
+		if t.in.failure != nil && t.in.failure.Err == nil {
+			t.in.failure.Err = cause
+		}
 		t.tellFailure(t.in.failure)
 		return
 	}
 	if t.wasReady && !t.byUs && !t.completes() && !t.leftClean() {
-		t.report(action{
-			kind: EventExited, exit: t.in.exit, leftover: t.in.leftover,
-			elapsed: t.goneAt - t.upAt, err: t.in.why,
-		})
+		a := action{kind: EventExited, exit: t.in.exit, leftover: t.in.leftover, elapsed: t.goneAt - t.upAt, err: t.in.why}
+		if t.strike.hit(t.in.exit) {
+			a.why, a.err = ReasonCommand, cause
+		} else if a.err == nil {
+			a.err = cause
+		}
+		t.report(a)
 	}
 }
 

@@ -17,7 +17,7 @@ is refused: it may be another process's by now.
 `
 
 const signalLong = `Send a signal to the main process of workers, through its pidfd. A worker that ends by it
-ends by itself, as far as its pool is concerned.
+ends by itself, as far as its pool is concerned; the cause names who has sent it.
 ` + selectorHelp + askExits
 
 const freezeLong = `Stop all processes of workers, without their knowing; done when they have stopped. They keep

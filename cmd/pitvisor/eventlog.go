@@ -98,7 +98,7 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 		}
 		return level, "start failed: " + failureText(ev.Failure), failureAttrs(ev)
 	case supervise.EventExited:
-		return slog.LevelWarn, "exited by itself: " + exitText(ev) + causeText(ev.Err), exitAttrs(ev)
+		return slog.LevelWarn, exitedText(ev) + causeText(ev.Err), exitAttrs(ev)
 	case supervise.EventBackoff:
 		level := slog.LevelDebug
 		if ev.Delay >= time.Second {
@@ -386,4 +386,11 @@ func leftText(all []supervise.WorkerStatus) string {
 		text += ": " + strings.Join(names[:min(3, len(names))], ", ")
 	}
 	return text
+}
+
+func exitedText(ev supervise.Event) string {
+	if ev.Reason == supervise.ReasonCommand {
+		return "ended by a command: " + exitText(ev)
+	}
+	return "exited by itself: " + exitText(ev)
 }

@@ -38,7 +38,10 @@ func (s *Server) postSignal(w http.ResponseWriter, c *call) error {
 		return badRequest("write a name such as HUP, or a number", "signal is %.40q", a.Signal)
 	}
 	text := fmt.Sprintf("signal %s", unix.SignalName(sig))
-	return s.act(w, c, text, a.Select, func(_ context.Context, leaf *cgroup.Dir, w *supervise.WorkerStatus) (int, error) {
+	return s.act(w, c, text, a.Select, func(ctx context.Context, leaf *cgroup.Dir, w *supervise.WorkerStatus) (int, error) {
+		if err := s.o.Supervisor.Strike(ctx, w.Worker, w.Start, sig, false, c.who()); err != nil {
+			return 0, err
+		}
 		if a.All {
 			return leaf.Signal(sig)
 		}
@@ -67,7 +70,12 @@ func (s *Server) postKill(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.act(w, c, "kill", a.Select, kill)
+	return s.act(w, c, "kill", a.Select, func(ctx context.Context, leaf *cgroup.Dir, w *supervise.WorkerStatus) (int, error) {
+		if err := s.o.Supervisor.Strike(ctx, w.Worker, w.Start, unix.SIGKILL, true, c.who()); err != nil {
+			return 0, err
+		}
+		return kill(leaf)
+	})
 }
 
 // plainAction reads an action that takes no signal.
@@ -220,7 +228,7 @@ func (s *Server) note(w *supervise.WorkerStatus, frozen bool) {
 	}
 }
 
-func kill(_ context.Context, leaf *cgroup.Dir, _ *supervise.WorkerStatus) (int, error) {
+func kill(leaf *cgroup.Dir) (int, error) {
 	n, err := count(leaf)
 	if err != nil {
 		return 0, err

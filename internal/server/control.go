@@ -233,6 +233,14 @@ func commandError(err error) error {
 	return err
 }
 
+// who names the caller for people.
+func (c *call) who() string {
+	if c.caller.UID == overTCP {
+		return "who has the token"
+	}
+	return fmt.Sprintf("uid %d", c.caller.UID)
+}
+
 // audit notes who has changed what.
 func (s *Server) audit(c *call, what string, selected []string, n int) {
 	s.o.Log.Info("api: "+what, "select", selected, "count", n, "by", fmt.Sprintf("%s uid %d pid %d", c.caller.Role, c.caller.UID, c.caller.PID))

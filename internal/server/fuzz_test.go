@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/supervise"
 )
@@ -47,6 +49,10 @@ func (stub) Restart(context.Context, supervise.Selector) ([]*supervise.Progress,
 
 func (stub) Visit(supervise.WorkerID, uint64) (*supervise.Visit, error) {
 	return nil, supervise.ErrNoProcess
+}
+
+func (stub) Strike(context.Context, supervise.WorkerID, uint64, unix.Signal, bool, string) error {
+	return nil
 }
 func (stub) Scale(context.Context, string, int) error       { return nil }
 func (stub) Wait(context.Context, supervise.Selector) error { return nil }

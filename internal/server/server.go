@@ -15,6 +15,8 @@ import (
 
 	stdlog "log"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/supervise"
@@ -34,6 +36,7 @@ type Supervisor interface {
 	Scale(ctx context.Context, pool string, size int) error
 	Spare(worker supervise.WorkerID, start uint64)
 	Wait(context.Context, supervise.Selector) error
+	Strike(ctx context.Context, id supervise.WorkerID, start uint64, sig unix.Signal, kill bool, by string) error
 	Visit(id supervise.WorkerID, start uint64) (*supervise.Visit, error)
 }
 
