@@ -275,6 +275,7 @@ func signalText(sig unix.Signal) string {
 // observe takes the supervisor's events.
 func (s *session) observe(e supervise.Event) {
 	s.api.counts.Observe(e)
+	s.dropStored(&e)
 	s.events.observe(e)
 }
 

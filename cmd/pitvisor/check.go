@@ -59,6 +59,7 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "validate a configuration without starting anything",
 		Long: "Validate a configuration and its drop-ins: every error with its file, line and column, all of\n" +
 			"them at once; of more than 100 the rest is counted. With --json they are printed on stdout.\n" +
+			"A socket whose address somebody has at the moment is a note, as it may be the pitvisor that runs.\n" +
 			"Exit code 0 when it is good, 2 when it is not.",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return a.check(f, asJSON) },
@@ -90,6 +91,7 @@ type checked struct {
 	Files  []string       `json:"files,omitempty"`
 	Pools  []checkedPool  `json:"pools,omitempty"`
 	Errors []checkedError `json:"errors,omitempty"`
+	Notes  []string       `json:"notes,omitempty"` // what is good, and could not be done now
 }
 
 func (a *app) check(f sourceFlags, asJSON bool) error {
@@ -104,8 +106,12 @@ func (a *app) check(f sourceFlags, asJSON bool) error {
 		argv := append([]string{p.Spec.Command.Path}, p.Spec.Command.Args[min(1, len(p.Spec.Command.Args)):]...)
 		out.Pools = append(out.Pools, checkedPool{Name: p.Spec.Name, Size: p.Spec.Size, Command: argv})
 	}
+	out.Notes = checkSockets(cfg)
 	if asJSON {
 		return a.printJSON(out)
+	}
+	for _, note := range out.Notes {
+		fmt.Fprintf(a.stderr, "%s: note: %s\n", f.file, note)
 	}
 	fmt.Fprintf(a.stdout, "%s%s: good: %d pools, %d workers\n", f.file, andDropIns(cfg.Files), len(cfg.Pools), workers)
 	return nil

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/internal/config"
-	"github.com/pitvisor/pitvisor/internal/probe"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -30,15 +29,20 @@ func (s *session) reload(ctx context.Context) (supervise.Changes, error) {
 	if err := s.canReload(cfg); err != nil {
 		return supervise.Changes{}, err
 	}
-	if usesNotify(cfg) && s.notify == nil {
-		if s.notify, err = probe.NewNotifyServer(s.runtime.path); err != nil {
-			return supervise.Changes{}, fmt.Errorf("listen for sd_notify messages: %w", err)
-		}
-		s.onClose(s.notify.Close)
+	fresh, err := s.listen(cfg)
+	if err != nil {
+		return supervise.Changes{}, err
+	}
+	if fresh {
 		s.serveNotify(s.ctx)
 	}
-	specs, err := s.specs(cfg)
+	open, err := s.sockets.Prepare(cfg.Sockets)
 	if err != nil {
+		return supervise.Changes{}, err
+	}
+	specs, err := s.specs(cfg, open)
+	if err != nil {
+		open.Undo()
 		return supervise.Changes{}, err
 	}
 	// Starts look there where they write to; those of the old pools still find theirs.
@@ -46,8 +50,10 @@ func (s *session) reload(ctx context.Context) (supervise.Changes, error) {
 	changes, err := s.sup.ReloadAll(ctx, cfg.Run, specs)
 	if err != nil {
 		s.inForce.Store(old)
+		open.Undo()
 		return supervise.Changes{}, err
 	}
+	s.takeSockets(open, changes.Rolling)
 	s.inForce.Store(cfg)
 	s.warnOfSettings(config.Diff(old, cfg))
 	return changes, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/internal/runverb"
+	"github.com/pitvisor/pitvisor/internal/sockets"
 	"github.com/pitvisor/pitvisor/internal/userscope"
 	"github.com/pitvisor/pitvisor/registry"
 )
@@ -23,6 +24,7 @@ type app struct {
 	stateDir       string
 	runtimeDir     string
 	color          string
+	passed         sockets.Passed // by who has started us
 }
 
 const rootLong = `pitvisor keeps pools of workers on Linux.

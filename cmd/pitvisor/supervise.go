@@ -22,6 +22,7 @@ import (
 	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/internal/home"
 	"github.com/pitvisor/pitvisor/internal/probe"
+	"github.com/pitvisor/pitvisor/internal/sockets"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/spawn"
 	"github.com/pitvisor/pitvisor/supervise"
@@ -39,6 +40,9 @@ type session struct {
 	ctx     context.Context // of what runs until the session ends
 
 	reloading sync.Mutex // held by reload
+	sockets   *sockets.Set
+	opened    *sockets.Change                    // what it has at the start
+	stores    atomic.Pointer[probe.NotifyServer] // notify, for who observes
 	files     *probe.FileWatcher
 	signals   chan os.Signal // taken by handleSignals
 
@@ -64,7 +68,7 @@ type session struct {
 }
 
 func (a *app) superviseConfig(cfg *config.Config, again func() (*config.Config, error), show string, log *slog.Logger) (err error) {
-	s := &session{app: a, log: log, cfg: cfg, again: again, files: probe.NewFileWatcher(), signals: make(chan os.Signal, 8)}
+	s := &session{app: a, sockets: sockets.NewSet(a.passed), log: log, cfg: cfg, again: again, files: probe.NewFileWatcher(), signals: make(chan os.Signal, 8)}
 	s.inForce.Store(cfg)
 	// From here on a stop is orderly, also one that comes before the start is done.
 	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
@@ -174,11 +178,11 @@ func (s *session) openState() error {
 			return err
 		}
 	}
-	if usesNotify(s.cfg) {
-		if s.notify, err = probe.NewNotifyServer(s.runtime.path); err != nil {
-			return fmt.Errorf("listen for sd_notify messages: %w", err)
-		}
-		s.onClose(s.notify.Close)
+	if _, err = s.listen(s.cfg); err != nil {
+		return err
+	}
+	if s.opened, err = s.openSockets(); err != nil {
+		return err
 	}
 	s.records = filepath.Join(state, "history.db")
 	s.history = history.Open(s.records, func(err error) {
@@ -235,7 +239,7 @@ func (s *session) prune(logs, runtime string) {
 
 // supervisor builds the pools' specs with their probes and outputs.
 func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
-	specs, err := s.specs(s.cfg)
+	specs, err := s.specs(s.cfg, s.opened)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +252,7 @@ func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 }
 
 // specs completes the specs of a configuration with their probes.
-func (s *session) specs(cfg *config.Config) ([]supervise.PoolSpec, error) {
+func (s *session) specs(cfg *config.Config, open *sockets.Change) ([]supervise.PoolSpec, error) {
 	specs := make([]supervise.PoolSpec, 0, len(cfg.Pools))
 	for _, p := range cfg.Pools {
 		spec := p.Spec
@@ -259,6 +263,9 @@ func (s *session) specs(cfg *config.Config) ([]supervise.PoolSpec, error) {
 			ExecEnv: spec.Command.Env, ExecDir: spec.Command.Dir, ExecCredential: spec.Command.Credential,
 		}
 		var err error
+		if spec.Inherit, err = s.inherits(&p, open); err != nil {
+			return nil, err
+		}
 		if p.Ready != nil {
 			if spec.Readiness, err = probe.New(*p.Ready, deps); err != nil {
 				return nil, fail(exitUsage, fmt.Errorf("readiness of pool %s: %w", p.Spec.Name, err))
@@ -272,11 +279,6 @@ func (s *session) specs(cfg *config.Config) ([]supervise.PoolSpec, error) {
 		specs = append(specs, spec)
 	}
 	return specs, nil
-}
-
-// count hands on what a worker has counted.
-func (s *session) count(info supervise.StartInfo, n uint64) {
-	s.sup.Count(info.Worker, info.Start, n)
 }
 
 // follow shows the workers' output, and sends it to the journal. Its goroutines are not of the group: a
@@ -321,14 +323,6 @@ func (s *session) startHelpers(ctx context.Context) {
 	}
 }
 
-func (s *session) serveNotify(ctx context.Context) {
-	s.group.Go(func() {
-		if err := s.notify.Serve(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error("sd_notify messages of workers are no longer read: " + err.Error())
-		}
-	})
-}
-
 // sweepStale removes what dead owners left, beside the starts.
 func (s *session) sweepStale(ctx context.Context) {
 	result, err := s.reg.Sweep(ctx, registry.SweepOptions{Observe: func(e registry.SweepEvent) {
@@ -349,15 +343,6 @@ func (s *session) sweepStale(ctx context.Context) {
 func usesFiles(cfg *config.Config) bool {
 	for _, p := range cfg.Pools {
 		if p.Output != "none" {
-			return true
-		}
-	}
-	return false
-}
-
-func usesNotify(cfg *config.Config) bool {
-	for _, p := range cfg.Pools {
-		if p.Ready != nil && p.Ready.Notify || p.Live != nil && (p.Live.Rules.Notify || p.Live.Count) {
 			return true
 		}
 	}

@@ -63,6 +63,8 @@ func (a *app) upCommand() *cobra.Command {
 }
 
 func (a *app) up(f upFlags) error {
+	a.passed = passedOn()
+	defer closePassed(a.passed)
 	spawn.KeepInherited() // workers get what their pool says
 	// A crash ends by ABRT. By itself Go exits with 2, which would say that the
 	// configuration is wrong and that no restart can help.

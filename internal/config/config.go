@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/internal/probe"
+	"github.com/pitvisor/pitvisor/internal/sockets"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -38,6 +39,7 @@ type Config struct {
 	StateDir string   // where output and history are kept; "" means the usual place of the user
 	Log      Log
 	API      API
+	Sockets  []sockets.Spec
 	Run      supervise.RunSpec
 	Pools    []Pool // in the order of the files
 }
@@ -76,6 +78,10 @@ type Pool struct {
 	Output string             // OutputFile, OutputPipe or OutputNone
 
 	Journal bool // output goes to systemd's journal as well
+
+	Sockets []string // names of Config.Sockets that each worker inherits
+	Notify  bool     // sd_notify is listened to even where no rule needs it
+	Store   int      // descriptors that each worker may store
 }
 
 // The values of Pool.Output.

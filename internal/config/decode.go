@@ -27,6 +27,7 @@ type decoder struct {
 	inherited    []string     // what a pool gets of environ unless it says no; shared, never written to
 	workers      int          // of all pools so far
 	dependencies []dependency // between pools
+	socketUses   []*socketUse // by pools
 	truncated    bool         // a file was not understood to its end, so nothing is said about what is missing
 }
 

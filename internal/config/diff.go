@@ -141,6 +141,7 @@ func settingComparisons() []comparison[Config] {
 	return []comparison[Config]{
 		{"name", EffectRestart, func(c *Config) any { return c.Name }, true},
 		{"state_dir", EffectRestart, func(c *Config) any { return c.StateDir }, true},
+		{"socket", EffectLive, func(c *Config) any { return c.Sockets }, false},
 		{"api.socket", EffectRestart, func(c *Config) any { return [2]any{c.API.Socket, c.API.Off} }, false},
 		{"api.group", EffectRestart, group, false},
 		{"api.tcp", EffectRestart, func(c *Config) any { return c.API.TCP }, true},
@@ -182,6 +183,9 @@ func processComparisons() []comparison[Pool] {
 		{"netns", EffectReplace, func(p *Pool) any { return p.Spec.Command.NetNS }, true},
 		{"rlimits", EffectReplace, func(p *Pool) any { return p.Spec.Command.Rlimits }, false},
 		{"limits", EffectLive, func(p *Pool) any { return p.Spec.Limits }, false},
+		{"sockets", EffectReplace, func(p *Pool) any { return p.Sockets }, false},
+		{"notify", EffectReplace, func(p *Pool) any { return p.Notify }, true},
+		{"fd_store", EffectReplace, func(p *Pool) any { return p.Store }, true},
 		{"after", EffectLive, func(p *Pool) any { return inAnyOrder(p.Spec.After) }, false},
 		{"labels", EffectLive, func(p *Pool) any { return p.Spec.Labels }, false},
 		{"rollout", EffectLive, func(p *Pool) any { return p.Spec.Rollout }, false},

@@ -48,6 +48,13 @@ func TestExamplesAreAccepted(t *testing.T) {
 	for _, k := range tables.api {
 		accept(k.Name, valid+"[api]\n"+k.Example+"\n")
 	}
+	for _, k := range tables.socket {
+		text := "listen = \"/run/x.sock\"\n"
+		if k.Name == "listen" || k.Name == "fd" {
+			text = ""
+		}
+		accept(k.Name, valid+"[socket.web]\n"+text+k.Example+"\n")
+	}
 	for _, k := range tables.pool {
 		text := valid
 		if k.Name == "command" {

@@ -169,6 +169,9 @@ func (d *decoder) effective(c *Config) *Effective {
 	addTable(d, e, nil, d.tables.top, true, Setting{Key: "name", Why: "the file's name", v: name})
 	addTable(d, e, []string{"log"}, d.tables.log, true)
 	addTable(d, e, []string{"api"}, d.tables.api, false)
+	for _, s := range c.Sockets {
+		addTable(d, e, []string{"socket", s.Name}, d.tables.socket, false)
+	}
 	addTable(d, e, []string{"run"}, d.tables.run, false)
 	addTable(d, e, []string{"run", "limits"}, d.tables.limits, false)
 	addTable(d, e, []string{"run", "pressure"}, d.tables.runPressure, len(c.Run.Watch) > 0)

@@ -17,6 +17,7 @@ type tables struct {
 	top     []key[*Config]
 	log     []key[*Log]
 	api     []key[*API]
+	socket  []key[*socketDraft]
 	pool    []key[*poolDraft]
 	backoff []key[*poolDraft]
 	live    []key[*liveDraft]
@@ -34,7 +35,7 @@ type tables struct {
 
 func newTables() tables {
 	return tables{
-		top: append(topKeys(), tableKeys()...), log: logKeys(), api: apiKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
+		top: append(topKeys(), tableKeys()...), log: logKeys(), api: apiKeys(), socket: socketKeys(), pool: poolKeys(), backoff: backoffKeys(), ready: readyKeys(),
 		limits: limitKeys(), rlimits: rlimitKeys(), live: liveKeys(), rollout: rolloutKeys(), recycle: recycleKeys(),
 		pressure: poolPressureKeys(), run: runKeys(), runPressure: pressureKeys([]string{"host", "run", "both"}),
 	}
@@ -84,6 +85,7 @@ func tableKeys() []key[*Config] {
 			},
 		},
 		apiTable(),
+		socketTable(),
 		runTable(),
 		{
 			Name: "defaults", Type: "table", Default: "", Meaning: "What the pools of this file have unless they say otherwise; see [defaults].",
@@ -144,6 +146,7 @@ func oneOfType(words []string) string {
 // decodeFile fills c from the tree of the whole file.
 func (d *decoder) decodeFile(root *table, c *Config) {
 	decodeTable(d, root, wholeFile, d.tables.top, c)
+	d.finishSockets(c)
 	if !d.truncated && root.byName["pool"] == nil {
 		d.add(root.at, `begin with [pool.NAME] and a command = ["..."]`, "no [pool.NAME] table")
 	}
@@ -179,24 +182,27 @@ func (d *decoder) pools(t *table, c *Config) {
 }
 
 // poolName refuses a name that cannot be a directory, a label and a word in a command line alike.
-func (d *decoder) poolName(e *entry) bool {
+func (d *decoder) poolName(e *entry) bool { return d.nameOfTable(e, "pool") }
+
+// nameOfTable refuses a bad name of a pool or a socket.
+func (d *decoder) nameOfTable(e *entry, what string) bool {
 	const hint = `write a name such as "web" or "web-2"`
 	if len(e.name) > maxPoolNameLen {
-		d.add(e.at, hint, "pool name %s is too long: at most %d bytes", quoted(e.name), maxPoolNameLen)
+		d.add(e.at, hint, "%s name %s is too long: at most %d bytes", what, quoted(e.name), maxPoolNameLen)
 		return false
 	}
 	if e.name == "" {
-		d.add(e.at, hint, "pool name is empty")
+		d.add(e.at, hint, "%s name is empty", what)
 		return false
 	}
 	for i, r := range e.name {
 		switch {
 		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', i > 0 && (r == '-' || r == '_'):
 		case r >= 'A' && r <= 'Z':
-			d.add(e.at, fmt.Sprintf("write %q", strings.ToLower(e.name)), "pool name %s has a capital letter", quoted(e.name))
+			d.add(e.at, fmt.Sprintf("write %q", strings.ToLower(e.name)), "%s name %s has a capital letter", what, quoted(e.name))
 			return false
 		default:
-			d.add(e.at, hint, "pool name %s has %q at character %d: allowed are a-z, 0-9, and after the first also - and _", quoted(e.name), r, i+1)
+			d.add(e.at, hint, "%s name %s has %q at character %d: allowed are a-z, 0-9, and after the first also - and _", what, quoted(e.name), r, i+1)
 			return false
 		}
 	}

@@ -31,6 +31,7 @@ type poolDraft struct {
 	ready       *readyDraft
 	live        *liveDraft
 	after       []dependency
+	sockets     []*value
 	minSize     *entry
 }
 
@@ -57,6 +58,7 @@ func (d *decoder) pool(e *entry) Pool {
 	d.finishReady(p)
 	d.finishLive(p)
 	d.finishOutput(p)
+	d.finishInherit(p)
 	d.finishPressure(p)
 	for _, dep := range p.after {
 		p.Spec.After = append(p.Spec.After, dep.Dependency)
@@ -120,7 +122,7 @@ func (d *decoder) program(name *value, env []string) string {
 // poolKeys are the keys of [pool.NAME], in the order of the reference.
 func poolKeys() []key[*poolDraft] {
 	var all []key[*poolDraft]
-	for _, part := range [][]key[*poolDraft]{commandKeys(), envKeys(), identityKeys(), processKeys(), confinementKeys(), limitTableKeys(), poolsTogetherKeys(), restartKeys(), lifeKeys(), stopKeys()} {
+	for _, part := range [][]key[*poolDraft]{commandKeys(), envKeys(), identityKeys(), processKeys(), confinementKeys(), limitTableKeys(), inheritKeys(), poolsTogetherKeys(), restartKeys(), lifeKeys(), stopKeys()} {
 		all = append(all, part...)
 	}
 	return all

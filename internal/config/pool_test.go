@@ -128,7 +128,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		t.Errorf("config = %+v", c)
 	}
 	p := c.Pools[0]
-	zeroFields(t, "PoolSpec", p.Spec, "Readiness", "Liveness", "Variant") // made of rules and outputs
+	zeroFields(t, "PoolSpec", p.Spec, "Readiness", "Liveness", "Variant", "Inherit") // made of rules and outputs
 	zeroFields(t, "Command", p.Spec.Command)
 	zeroFields(t, "Limits", p.Spec.Limits, "CPUIdle") // excludes CPUWeight
 	zeroFields(t, "Rules", *p.Ready, "FileAuto")

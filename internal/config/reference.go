@@ -52,6 +52,7 @@ port = 8000
 			section("[api]", "The socket that `pitvisor status` and other programs use: docs/api.md.", t.api),
 			section("[run]", "", t.run),
 			section("[run.pressure]", "Of what is set here events tell, and nothing follows: see docs/pressure.md.", t.runPressure),
+			section("[socket.NAME]", "A listening socket that the supervisor owns, so that a restart of workers drops no connection. NAME is as that of a pool, and is what workers find in `LISTEN_FDNAMES`. How they are kept, and what to do in a worker: docs/sockets.md.", t.socket),
 			{Title: "[defaults]", Intro: defaultsText},
 			section("[pool.NAME]", "A pool is a number of workers that run the same command. NAME is up to 63 of a-z, 0-9, `_` and `-`, and begins with a letter or a digit.", t.pool),
 			section("[pool.NAME.backoff]", "How long to wait before a worker is started again.", t.backoff),

@@ -26,17 +26,13 @@ func Schema() ([]byte, error) {
 		"limits": ref("limits"), "pool_limits": ref("limits"), "rlimits": ref("rlimits"), "backoff": ref("backoff"), "ready": ref("ready"), "live": ref("live"),
 		"rollout": ref("rollout"), "recycle": ref("recycle"), "pressure": ref("pressure"),
 	})
-	pools := schema{
-		"type": "object", "additionalProperties": ref("pool"),
-		"propertyNames": schema{"pattern": poolNamePattern},
-	}
-	root := objectOf(t.top, map[string]schema{"log": ref("log"), "api": ref("api"), "run": ref("run"), "defaults": ref("pool"), "pool": pools})
+	root := objectOf(t.top, map[string]schema{"log": ref("log"), "api": ref("api"), "socket": tablesOf("socket"), "run": ref("run"), "defaults": ref("pool"), "pool": tablesOf("pool")})
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["$id"] = schemaID
 	root["title"] = "pitvisor.toml"
 	root["description"] = "A configuration of pitvisor, or a drop-in of one."
 	root["$defs"] = commonSchemas(schema{
-		"log": objectOf(t.log, nil), "api": objectOf(t.api, nil), "pool": pool, "limits": limits, "rlimits": objectOf(t.rlimits, nil),
+		"log": objectOf(t.log, nil), "api": objectOf(t.api, nil), "socket": objectOf(t.socket, nil), "pool": pool, "limits": limits, "rlimits": objectOf(t.rlimits, nil),
 		"backoff": objectOf(t.backoff, nil), "ready": objectOf(t.ready, nil), "live": objectOf(t.live, nil), "rollout": objectOf(t.rollout, nil), "recycle": objectOf(t.recycle, nil),
 		"pressure": objectOf(t.pressure, nil), "run_pressure": objectOf(t.runPressure, nil),
 		"run": objectOf(t.run, map[string]schema{"limits": ref("limits"), "pressure": ref("run_pressure")}),
@@ -47,6 +43,11 @@ func Schema() ([]byte, error) {
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(root)
 	return b.Bytes(), err
+}
+
+// tablesOf is a table of tables with names.
+func tablesOf(name string) schema {
+	return schema{"type": "object", "additionalProperties": ref(name), "propertyNames": schema{"pattern": poolNamePattern}}
 }
 
 func ref(name string) schema { return schema{"$ref": "#/$defs/" + name} }

@@ -86,7 +86,7 @@ func (a *attempt) madeHere(l sockdiag.Socket) (bool, error) {
 func (a *attempt) taken(l sockdiag.Socket) error {
 	name, known := a.strangers[l.Inode]
 	if !known {
-		if name = findHolder(l.Inode); name == "" {
+		if name = sockdiag.Holder(l.Inode); name == "" {
 			name = fmt.Sprintf("a process of uid %d that is hidden from us", l.UID)
 		}
 		if a.strangers == nil {

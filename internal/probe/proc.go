@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/internal/procfs"
@@ -62,30 +61,4 @@ func stillIn(p *procfs.Process, leaf *cgroup.Dir) bool {
 	}
 	_, err = p.State()
 	return err == nil
-}
-
-// findHolder names a process anywhere on the machine that has the socket open,
-// "" when none can be seen. For messages only.
-func findHolder(inode uint64) string {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return ""
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		p, err := procfs.Open(pid)
-		if err != nil {
-			continue
-		}
-		found, _ := hasSockets(p, []uint64{inode})
-		name := p.String()
-		p.Close()
-		if len(found) > 0 {
-			return name
-		}
-	}
-	return ""
 }
