@@ -118,6 +118,9 @@ type VisitCommand struct {
 // and inherited sockets add, the directory, user and groups, umask, nice, OOM score,
 // resource limits and no_new_privs.
 func (v *Visit) Exec(c VisitCommand) (*spawn.Process, error) {
+	if err := v.company(); err != nil {
+		return nil, err
+	}
 	w := &v.command
 	b := spawn.Beside{Process: v.beside, Terminal: c.Terminal, Cmd: spawn.Cmd{
 		Path: c.Args[0], Args: c.Args, Env: slices.Concat(without(v.env, c.Env), c.Env), Dir: w.Dir, Leaf: v.guest,
@@ -134,6 +137,32 @@ func (v *Visit) Exec(c VisitCommand) (*spawn.Process, error) {
 	v.s.gate.RLock()
 	defer v.s.gate.RUnlock()
 	return spawn.StartBeside(&b)
+}
+
+// company makes sure that the visit is beside a process that is there: with TrackLeaf a
+// worker lives on without its main process, in any other of its own.
+func (v *Visit) company() error {
+	if exited, err := v.beside.Exited(); err != nil || !exited || !v.tracked {
+		return err
+	}
+	pids, err := v.leaf.Residents()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		p, err := pidfd.Open(pid)
+		if err != nil {
+			continue // it has just ended
+		}
+		// What is held and still listed is no stranger with its number.
+		if again, err := v.leaf.Residents(); err == nil && slices.Contains(again, pid) {
+			old := v.beside
+			v.beside = p
+			return old.Close()
+		}
+		_ = p.Close() // a pidfd; nothing to lose
+	}
+	return nil // the start says that nobody is there
 }
 
 // giveTerminal lets the user of a command open its terminal by name, as login does. It

@@ -142,7 +142,13 @@ func TestVisitOfALeaf(t *testing.T) {
 			spec := sh("web", 1, script)
 			spec.Track, spec.Restart = TrackLeaf, RestartNever
 			r := begin(t, spec)
-			r.await("ready", 1, kind(EventReady))
+			main := r.await("ready", 1, kind(EventReady))[0].PID
+			if name == "daemon first" {
+				linuxtest.Wait(t, patience, func() (bool, string) {
+					_, there := linuxtest.Identify(main)
+					return !there, "the main process is still there"
+				})
+			}
 			v := r.visit(WorkerID{"web", 0})
 			p, out := r.guest(v, `echo here; exec sleep 600`)
 			if line, err := bufio.NewReader(out).ReadString('\n'); line != "here\n" {
