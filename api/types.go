@@ -75,7 +75,7 @@ type Worker struct {
 	Start    uint64    `json:"start"`              // which start of it this is, or was last; 0 before the first
 	PID      int       `json:"pid,omitempty"`      // of the main process, for printing; absent when there is none
 	Port     int       `json:"port,omitempty"`     // that the readiness rule found
-	Frozen   bool      `json:"frozen,omitempty"`   // stopped by a call of freeze, or because a resource is short
+	Frozen   bool      `json:"frozen,omitempty"`   // all its processes are stopped, by whomever
 	Held     bool      `json:"held,omitempty"`     // its start waits until a resource is not short any more
 	Stopped  bool      `json:"stopped,omitempty"`  // by a command; it comes back only by one
 	Surge    bool      `json:"surge,omitempty"`    // stands in while others of its pool are replaced

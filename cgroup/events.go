@@ -26,6 +26,19 @@ func (d *Dir) Events() (Events, error) {
 	return parseEvents(string(b)), nil
 }
 
+// ChildEvents is Events of a child, which need not be opened for it.
+func (d *Dir) ChildEvents(name string) (Events, error) {
+	if err := checkName(name); err != nil {
+		return Events{}, d.wrap("read cgroup.events of a child", err)
+	}
+	var buf [64]byte
+	b, err := readAt(d.fd, name+"/cgroup.events", buf[:0])
+	if err != nil {
+		return Events{}, d.wrap("read cgroup.events of "+name, err)
+	}
+	return parseEvents(string(b)), nil
+}
+
 func parseEvents(s string) Events {
 	var e Events
 	for line := range strings.Lines(s) {

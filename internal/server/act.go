@@ -204,7 +204,7 @@ func (s *Server) freeze(ctx context.Context, leaf *cgroup.Dir, w *supervise.Work
 		_ = leaf.Thaw(context.WithoutCancel(ctx)) // half frozen is worse than not
 		return 0, err
 	}
-	s.note(w, true)
+	s.frost.note(w, true)
 	return count(leaf)
 }
 
@@ -212,20 +212,9 @@ func (s *Server) thaw(ctx context.Context, leaf *cgroup.Dir, w *supervise.Worker
 	if err := leaf.Thaw(ctx); err != nil {
 		return 0, err
 	}
-	s.note(w, false)
+	s.frost.note(w, false)
 	s.o.Supervisor.Spare(w.Worker, w.Start) // who thaws it by hand wants it to run
 	return count(leaf)
-}
-
-// note remembers what was frozen, for the status.
-func (s *Server) note(w *supervise.WorkerStatus, frozen bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if frozen {
-		s.frozen[w.Worker] = w.Start
-	} else {
-		delete(s.frozen, w.Worker)
-	}
 }
 
 func kill(leaf *cgroup.Dir) (int, error) {

@@ -26,11 +26,12 @@ func (s *Server) appendStatus(b []byte, seq uint64, workers []supervise.WorkerSt
 	b = append(b, `,"pools":`...)
 	b = appendJSON(b, s.sumUp(workers, everybody))
 	b = append(b, `,"workers":[`...)
+	cold := s.look(workers)
 	for i := range workers {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendWorker(b, &workers[i], s.isFrozen(&workers[i]))
+		b = appendWorker(b, &workers[i], cold.holds(&workers[i]))
 	}
 	return append(b, "]}\n"...)
 }

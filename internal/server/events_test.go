@@ -352,7 +352,7 @@ func TestStatusIsEncodedAsJSON(t *testing.T) {
 			}
 		}
 	}
-	if s.isFrozen(&supervise.WorkerStatus{}) {
+	if s.look([]supervise.WorkerStatus{{}}).holds(&supervise.WorkerStatus{}) {
 		t.Error("nothing is frozen")
 	}
 }

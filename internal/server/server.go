@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	stdlog "log"
@@ -80,8 +79,7 @@ type Server struct {
 	readers  readers
 	lines    lines
 
-	mu     sync.Mutex                    // guards what follows
-	frozen map[supervise.WorkerID]uint64 // the start that was frozen
+	frost frost
 }
 
 // New makes a server. It serves nothing yet.
@@ -90,7 +88,6 @@ func New(o Options) *Server {
 	s := &Server{
 		o:      o,
 		gate:   newGate(func(uid int) bool { return uid == 0 || uid == own }),
-		frozen: map[supervise.WorkerID]uint64{},
 		routes: table(),
 		slow:   slowTime,
 		self:   wireRun(&o),

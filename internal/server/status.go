@@ -94,13 +94,6 @@ func wireWorker(w *supervise.WorkerStatus, frozen bool) api.Worker {
 	}
 }
 
-// isFrozen says whether a start was frozen by a call.
-func (s *Server) isFrozen(w *supervise.WorkerStatus) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.frozen) > 0 && s.frozen[w.Worker] == w.Start && w.Start != 0
-}
-
 // find returns the worker that a path names.
 func (s *Server) find(pool, slot string) (*supervise.WorkerStatus, error) {
 	n, err := strconv.Atoi(slot)
@@ -124,7 +117,8 @@ func (s *Server) getWorker(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	out := api.Inspection{Worker: wireWorker(worker, s.isFrozen(worker)), Events: s.lastEvents(worker.Worker, inspectedEvents)}
+	one := []supervise.WorkerStatus{*worker}
+	out := api.Inspection{Worker: wireWorker(worker, s.look(one).holds(worker)), Events: s.lastEvents(worker.Worker, inspectedEvents)}
 	if command, ok := s.o.Command(worker.Worker.Pool); ok {
 		out.Command = command
 	}

@@ -52,18 +52,18 @@ func TestCommandIsTheCause(t *testing.T) {
 		do           func()
 		reason, text string
 	}{
-		{func() { signal("TERM", false) }, "command", "by a command of "+me},
-		{func() { signal("KILL", true) }, "command", "by a command of "+me},
+		{func() { signal("TERM", false) }, "command", "by a command of " + me},
+		{func() { signal("KILL", true) }, "command", "by a command of " + me},
 		{func() {
 			signal("URG", false) // ends nobody
 			r.kill()
-		}, "", "after SIGURG by a command of "+me},
+		}, "", "after SIGURG by a command of " + me},
 		{r.kill, "", ""},
 		{func() {
 			if _, err := r.Kill(r.ctx(), api.Action{Select: []string{"web/0"}}); err != nil {
 				t.Fatal(err)
 			}
-		}, "command", "killed by a command of "+me},
+		}, "command", "killed by a command of " + me},
 	} {
 		status := r.ready()
 		c.do()
