@@ -183,7 +183,7 @@ func TestSetIdle(t *testing.T) {
 	linuxtest.NeedCgroup2(t, "cpu")
 	linuxtest.NeedKernel(t, 5, 15, "cpu.idle")
 	wantNil(t, "Set", Set(d, Limits{CPUIdle: true}))
-	wantFiles(t, d, map[string]string{"cpu.idle": "1", "cpu.weight": "0"})
+	wantFiles(t, d, map[string]string{"cpu.idle": "1"})
 	wantErr(t, "Set", Set(d, Limits{CPUWeight: 50}), unix.EINVAL)
 	wantNil(t, "WriteFile", d.WriteFile("cpu.idle", "0"))
 	wantNil(t, "Set", Set(d, Limits{CPUWeight: 50}))
