@@ -3,6 +3,7 @@ package capture
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 )
 
@@ -56,6 +57,38 @@ func FuzzLines(f *testing.F) {
 		}
 		if tail := st.Tail(5); len(tail) != 0 {
 			t.Errorf("stderr = %q", tail)
+		}
+	})
+}
+
+// FuzzPipedLines is FuzzLines for a worker that writes to pipes.
+func FuzzPipedLines(f *testing.F) {
+	f.Add([]byte("one\ntwo"), uint16(2), uint8(1))
+	f.Add([]byte("\n\n\xff\x00\n"), uint16(1), uint8(0))
+	f.Add(bytes.Repeat([]byte("x"), 100), uint16(7), uint8(200)) // long lines
+	f.Add([]byte{}, uint16(0), uint8(0))
+	s := open(f, Options{MaxSize: 64 << 20})
+	n := 0
+	f.Fuzz(func(t *testing.T, data []byte, piece uint16, times uint8) {
+		n++
+		st := startPiped(t, s, n%10, uint64(n))
+		data = bytes.Repeat(data, 1+int(times)*10)[:min(len(data)*(1+int(times)*10), 1<<20)]
+		for rest := data; len(rest) > 0; {
+			size := min(len(rest), max(1+int(piece), len(data)/500))
+			write(t, st.Stdout, string(rest[:size]))
+			rest = rest[size:]
+		}
+		_, _ = st.Stdout.Close(), st.Stderr.Close() // what is written is with the store
+		st.Done()
+		var all []byte
+		for line := range st.Lines(context.Background(), Stdout) {
+			if len(line) > maxLine || strings.ContainsRune(line, '\n') {
+				t.Errorf("line of %d bytes", len(line))
+			}
+			all = append(all, line...)
+		}
+		if want := bytes.ReplaceAll(data, []byte("\n"), nil); !bytes.Equal(all, want) {
+			t.Errorf("%d bytes came out of %d", len(all), len(want))
 		}
 	})
 }
