@@ -91,7 +91,11 @@ func (s *Supervisor) hold(o startOrder) {
 		p.heldStarts = kept
 	}
 	p.heldStarts = append(p.heldStarts, o)
+	s.noteSize(p)
 }
+
+// isHeld says that the start of a worker waits for the pressure to be over.
+func (c *slot) isHeld() bool { return c.queued && c.pool.press.holds() }
 
 // isHeld says whether a start is still wanted.
 func (s *Supervisor) isHeld(o startOrder) bool {

@@ -128,6 +128,9 @@ func (s *Supervisor) land(i int32) {
 	switch {
 	case c.queued && c.told:
 		c.queued = false
+		if c.pool.press.holds() {
+			s.noteSize(c.pool)
+		}
 		s.inbox.post(message{i: i, in: input{
 			kind: inSpawnFailed, start: c.start, failure: failed(PhasePrepare, CauseCanceled, errStopped),
 		}})

@@ -3,8 +3,11 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/registry"
@@ -77,7 +80,7 @@ func lift(d *cgroup.Dir, before, now resource.Limits) error {
 		{before.Mems != "" && now.Mems == "", "cpuset.mems", "\n"},
 	} {
 		if f.dropped {
-			errs = append(errs, d.WriteFile(f.file, f.value))
+			errs = append(errs, liftFile(d, f.file, f.value))
 		}
 	}
 	for _, disk := range before.IOMax {
@@ -86,6 +89,21 @@ func lift(d *cgroup.Dir, before, now resource.Limits) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// liftFile writes what lifts a limit. Older kernels (5.10, 6.1) let no cpuset be empty in which
+// there are processes: that gets all there are.
+func liftFile(d *cgroup.Dir, file, value string) error {
+	err := d.WriteFile(file, value)
+	all := map[string]string{"cpuset.cpus": "/sys/devices/system/cpu/possible", "cpuset.mems": "/sys/devices/system/node/has_memory"}[file]
+	if all == "" || !errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	text, readErr := os.ReadFile(all)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	return d.WriteFile(file, strings.TrimSpace(string(text)))
 }
 
 // disks are the numbers of the disks that have limits, with a space around each.

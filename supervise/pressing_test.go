@@ -119,6 +119,14 @@ func TestHoldStarts(t *testing.T) {
 	if got := w.Status(); !got[0].Held || got[0].State != StateStarting || got[2].Held || !got[2].Ready {
 		t.Errorf("workers %+v, want web/0 held and web/2 ready", got)
 	}
+	linuxtest.Wait(t, patience, func() (bool, string) { // what ps reads
+		runs, err := w.registry.List(t.Context())
+		if err != nil || len(runs) != 1 || len(runs[0].Pools) != 1 {
+			return false, fmt.Sprint(runs, err)
+		}
+		p := runs[0].Pools[0]
+		return p.Size == 3 && strings.HasPrefix(p.Pressure, "starts are held: ") && len(p.Waiting) == 2 && p.Waiting[0].Cause == "held", fmt.Sprintf("%+v", p)
+	})
 	// Who is stopped meanwhile does not come back.
 	one, _ := ParseSelector("web/1")
 	if _, err := w.Stop(t.Context(), one); err != nil {

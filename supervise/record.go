@@ -88,15 +88,19 @@ func (s *Supervisor) recordPool(p *pool) {
 	s.mu.Lock()
 	p.recording = false
 	rec := registry.Pool{Name: p.name, Size: p.wanted, Pressure: p.pressureWords()}
+	waiting := p.waiting + s.heldNow(p)
 	for _, i := range p.slots {
-		if len(rec.Waiting) >= min(p.waiting, maxWaiting) {
+		if len(rec.Waiting) >= min(waiting, maxWaiting) {
 			break
 		}
-		if c := &s.slots[i]; waits(c.state) {
+		switch c := &s.slots[i]; {
+		case c.isHeld():
+			rec.Waiting = append(rec.Waiting, registry.Slot{Slot: int(c.n), State: c.state.String(), Cause: "held"})
+		case waits(c.state):
 			rec.Waiting = append(rec.Waiting, registry.Slot{Slot: int(c.n), State: c.state.String(), Cause: c.cause})
 		}
 	}
-	rec.Omitted = p.waiting - len(rec.Waiting)
+	rec.Omitted = waiting - len(rec.Waiting)
 	s.mu.Unlock()
 	p.setRecord(rec)
 }

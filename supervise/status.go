@@ -16,7 +16,7 @@ func (s *Supervisor) Status() []WorkerStatus {
 			w := s.status(i)
 			w.Surge, w.Leaving, w.Stopped = m.role == roleSurge, m.role == roleLeaving, m.parked
 			w.Replaced = m.mark != markNone
-			w.Frozen, w.Held = s.slots[i].frozen, p.press.holds() && s.slots[i].queued
+			w.Frozen, w.Held = s.slots[i].frozen, s.slots[i].isHeld()
 			all = append(all, w)
 		})
 	}
