@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 	linuxtest.Main(m, linuxtest.Modes{
 		"pitvisor":      func(args []string) int { return run(args, os.Stdout, os.Stderr) },
 		"journal-world": journalWorld,
+		"web":           modeWeb,
 	})
 }
 
@@ -153,13 +154,19 @@ func (w *world) up(config string, args ...string) *upProc {
 
 func startUp(tb testing.TB, argv []string) *upProc {
 	tb.Helper()
+	return startUpWith(tb, argv)
+}
+
+// startUpWith passes files on, from descriptor 3.
+func startUpWith(tb testing.TB, argv []string, files ...*os.File) *upProc {
+	tb.Helper()
 	u := &upProc{tb: tb, exited: make(chan struct{}), more: make(chan struct{})}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	fd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &fd, Setsid: true}
 	outR, outW := pipe(tb)
 	errR, errW := pipe(tb)
-	cmd.Stdout, cmd.Stderr = outW, errW
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outW, errW, files
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
