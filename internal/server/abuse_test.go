@@ -42,6 +42,13 @@ func randomCalls(rnd *rand.Rand, n int) []string {
 		func() string { return `POST /v1/scale {"pool":"web","size":` + strconv.Itoa(rnd.IntN(5)) + `}` },
 		func() string { return `POST /v1/start {"select":[` + target() + `],"wait":true,"timeout_ns":1000000}` },
 		func() string { return "POST /v1/kill {" },
+		func() string {
+			return "GET /v1/logs?n=" + strconv.Itoa(rnd.IntN(20)) + "&select=" + strings.Trim(target(), `"`)
+		},
+		func() string {
+			return `POST /v1/exec {"worker":` + strings.Split(target(), ",")[0] + `,"command":["true"]}`
+		},
+		func() string { return `POST /v1/reload {}` },
 	}
 	calls := make([]string, n)
 	for i := range calls {
@@ -50,12 +57,12 @@ func randomCalls(rnd *rand.Rand, n int) []string {
 	return calls
 }
 
-// apiCalls is how many calls TestRandomCalls makes; PITVISOR_API_CALLS=10000 for the
-// long one.
+// apiCalls is how many calls TestRandomCalls makes; PITVISOR_API_CALLS says another
+// number.
 func apiCalls(t *testing.T) int {
 	text := os.Getenv("PITVISOR_API_CALLS")
 	if text == "" {
-		return 400
+		return linuxtest.Times(10_000, 400)
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
@@ -82,8 +89,23 @@ func TestRandomCalls(t *testing.T) {
 		Name: "crash", Size: 3, Command: supervise.Command{Path: argv[0], Args: argv},
 		Backoff: supervise.Backoff{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond},
 	}
-	r := begin(t, func(o *Options) { o.ReaderGID = readers }, sleepers(t, "web", 3), crash)
+	specs := func(n int) []supervise.PoolSpec {
+		web := sleepers(t, "web", 3)
+		web.Command.Env = []string{fmt.Sprintf("ROUND=%d", n/20)} // now and then everybody is replaced
+		web.Labels = map[string]string{"round": strconv.Itoa(n)}
+		return []supervise.PoolSpec{web, crash}
+	}
+	_, logs := withPaper(t)
+	var r *rig
+	r = begin(t, func(o *Options) {
+		logs(o)
+		o.ReaderGID = readers
+		o.Reload = func(ctx context.Context) (supervise.Changes, error) { return r.sup.Reload(ctx, specs(0)) }
+	}, specs(0)...)
+	r.server.slow = time.Second
 	r.ready("web")
+	before := heap(t)
+	bad := stir(r, specs)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	n := apiCalls(t)
@@ -111,6 +133,7 @@ func TestRandomCalls(t *testing.T) {
 		})
 	}
 	group.Wait()
+	bad.calm()
 	for _, text := range []string{`POST /v1/thaw {"select":["*"]}`, `POST /v1/scale {"pool":"web","size":3}`, `POST /v1/start {"select":["*"]}`} {
 		if got := r.call(text); got.Status != 200 {
 			t.Errorf("%s = %+v", text, got)
@@ -127,6 +150,14 @@ func TestRandomCalls(t *testing.T) {
 		left := r.server.lines.readers
 		return left == 0 && r.server.lines.ring == nil, fmt.Sprintf("%d streams are left", left)
 	})
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		n := r.server.readers.Load()
+		return n == 0, fmt.Sprintf("%d readers of lines are left", n)
+	})
+	r.quiet()
+	if after := heap(t); after > before+64<<20 {
+		t.Errorf("the heap has %d MiB, had %d", after>>20, before>>20)
+	}
 }
 
 // checkRandom holds one answer against what may come.

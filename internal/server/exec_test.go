@@ -25,6 +25,7 @@ type ran struct {
 	*api.Running
 	in       *os.File
 	out, err *bufio.Reader
+	files    [3]*os.File // of ours
 }
 
 // exec runs a script inside a worker.
@@ -50,10 +51,13 @@ func (r *rig) exec(ctx context.Context, e api.Exec, script string) (*ran, error)
 		_ = f.Close()
 	}
 	if err != nil {
+		for _, f := range ours {
+			_ = f.Close()
+		}
 		return nil, err
 	}
 	r.Cleanup(func() { _ = running.Close() })
-	return &ran{running, ours[0], bufio.NewReader(ours[1]), bufio.NewReader(ours[2])}, nil
+	return &ran{running, ours[0], bufio.NewReader(ours[1]), bufio.NewReader(ours[2]), ours}, nil
 }
 
 func (r *rig) mustExec(ctx context.Context, e api.Exec, script string) *ran {
