@@ -84,6 +84,12 @@ type Worker struct {
 	Failures int       `json:"failures"`           // in a row
 	Since    time.Time `json:"since"`              // when it got into its state
 	Cause    string    `json:"cause,omitempty"`    // of its last failure
+
+	// What it says of itself by sd_notify.
+	Status    string `json:"status,omitempty"`    // STATUS=
+	Errno     int    `json:"errno,omitempty"`     // ERRNO=
+	Reloading bool   `json:"reloading,omitempty"` // RELOADING=1, and no READY=1 since
+	Announced bool   `json:"announced,omitempty"` // STOPPING=1
 }
 
 // Inspection is everything there is to know of one worker.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,10 @@ func (a *app) inspection(in *api.Inspection, now time.Time) string {
 	t.add(cell{"state", styleDim}, cell{fmt.Sprintf("%s, %s, for %s", w.State, ready, psPrinter{now: now}.age(w.Since)), stateStyle(w.State, w.Ready)})
 	line("start", fmt.Sprintf("%d, %d failures in a row", w.Start, w.Failures))
 	line("cause", w.Cause)
+	line("status", w.Status)
+	if w.Errno != 0 {
+		line("error", syscall.Errno(w.Errno).Error())
+	}
 	if w.Port != 0 {
 		line("port", fmt.Sprint(w.Port))
 	}

@@ -118,7 +118,7 @@ func workerCells(w *api.Worker, p psPrinter) []cell {
 	for _, note := range []struct {
 		set  bool
 		text string
-	}{{w.Frozen, "frozen"}, {w.Held, "held"}, {w.Stopped && w.State == api.StateDown, "by command"}, {w.Surge, "surge"}, {w.Leaving, "leaving"}, {w.Replaced, "to be replaced"}} {
+	}{{w.Frozen, "frozen"}, {w.Held, "held"}, {w.Stopped && w.State == api.StateDown, "by command"}, {w.Surge, "surge"}, {w.Leaving, "leaving"}, {w.Replaced, "to be replaced"}, {w.Reloading, "reloading"}, {w.Announced, "by itself"}} {
 		if note.set {
 			state += " (" + note.text + ")"
 		}
@@ -126,6 +126,10 @@ func workerCells(w *api.Worker, p psPrinter) []cell {
 	cause := styleDim
 	if w.Failures > 0 {
 		cause = styleRed
+	}
+	words := w.Cause
+	if w.Status != "" && w.Ready { // then the cause is one of before
+		words = w.Status
 	}
 	return []cell{
 		{w.Worker, ""},
@@ -136,6 +140,6 @@ func workerCells(w *api.Worker, p psPrinter) []cell {
 		{numberOr(w.PID), ""},
 		{numberOr(w.Port), ""},
 		{numberOr(w.Failures), cause},
-		{clean(w.Cause), cause},
+		{clean(words), cause},
 	}
 }

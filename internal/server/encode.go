@@ -74,7 +74,21 @@ func appendWorker(b []byte, w *supervise.WorkerStatus, frozen bool) []byte {
 		b = append(b, `,"cause":`...)
 		b = appendJSON(b, w.Cause)
 	}
-	return append(b, '}')
+	return append(appendSaid(b, w), '}')
+}
+
+// appendSaid appends what a worker says of itself.
+func appendSaid(b []byte, w *supervise.WorkerStatus) []byte {
+	if w.Text != "" {
+		b = append(b, `,"status":`...)
+		b = appendJSON(b, w.Text)
+	}
+	if w.Errno != 0 {
+		b = append(b, `,"errno":`...)
+		b = strconv.AppendInt(b, int64(w.Errno), 10)
+	}
+	b = appendFlag(b, "reloading", w.Reloading)
+	return appendFlag(b, "announced", w.Announced)
 }
 
 // appendFlag appends what is told only if it is so.

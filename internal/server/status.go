@@ -91,6 +91,7 @@ func wireWorker(w *supervise.WorkerStatus, frozen bool) api.Worker {
 		Worker: w.Worker.String(), Pool: w.Worker.Pool, Slot: w.Worker.Slot, State: api.State(w.State.String()), Ready: w.Ready,
 		Start: w.Start, PID: w.PID, Port: w.Port, Frozen: frozen || w.Frozen, Held: w.Held, Failures: w.Failures, Since: w.Since, Cause: w.Cause,
 		Stopped: w.Stopped, Surge: w.Surge, Leaving: w.Leaving, Replaced: w.Replaced,
+		Status: w.Text, Errno: w.Errno, Reloading: w.Reloading, Announced: w.Announced,
 	}
 }
 
