@@ -121,14 +121,14 @@ func TestBesidePlain(t *testing.T) {
 func TestBesideSettings(t *testing.T) {
 	linuxtest.NeedRoot(t, "to become another user")
 	_, guest, other := besideRoom(t, "sleep", "600")
-	score, nice := 7, 3 // lower ones need more than every root has
+	score, nice := 7, 19 // lower ones need more than every root has
 	b := Beside{Process: other.Handle(), Cmd: Cmd{
 		Leaf: guest, OOMScoreAdj: &score, Nice: &nice, NoNewPrivs: true,
 		Credential: &Credential{UID: 65533, GID: 65532, Groups: []uint32{65531}},
 		Rlimits:    []Rlimit{{unix.RLIMIT_NOFILE, 77, 88}, {unix.RLIMIT_CORE, 0, 0}},
 	}}
 	out := sayBeside(t, b, `id -u; id -G; cat /proc/self/oom_score_adj; nice; ulimit -n; ulimit -Hn; grep -E 'CapEff|NoNewPrivs' /proc/self/status`)
-	want := "65533\n65532 65531\n7\n3\n77\n88\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n"
+	want := "65533\n65532 65531\n7\n19\n77\n88\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n"
 	if out != want {
 		t.Errorf("said %q, want %q", out, want)
 	}
@@ -140,7 +140,7 @@ func TestBesideSettings(t *testing.T) {
 
 // TestBesideNamespaces: each kind, alone and together.
 func TestBesideNamespaces(t *testing.T) {
-	linuxtest.NeedRoot(t, "to make namespaces")
+	linuxtest.NeedAdmin(t, "to make namespaces")
 	for _, flags := range []string{"-n", "-m", "-u", "-i", "-C", "-nmuiC"} {
 		t.Run(flags, func(t *testing.T) {
 			leaf, guest, _ := besideRoom(t, "unshare", flags, "sleep", "600")
@@ -174,7 +174,7 @@ func mustSelf(t *testing.T) *pidfd.Process {
 // TestBesidePIDNamespace: the command is where the children of the other are, it is our
 // child, and it ends with that namespace.
 func TestBesidePIDNamespace(t *testing.T) {
-	linuxtest.NeedRoot(t, "to make namespaces")
+	linuxtest.NeedAdmin(t, "to make namespaces")
 	leaf, guest, main := besideRoom(t, "unshare", "-p", "-f", "--mount-proc", "sleep", "600")
 	inner := sleeper(t, leaf)
 	b := Beside{Cmd: Cmd{Leaf: guest}, Process: main.Handle()}
@@ -204,7 +204,7 @@ func TestBesidePIDNamespace(t *testing.T) {
 // TestBesideFilesKeepTheWayIn: the ways into the namespaces are descriptors, which those
 // of the command must not overwrite on their way, nor where they end.
 func TestBesideFilesKeepTheWayIn(t *testing.T) {
-	linuxtest.NeedRoot(t, "to make namespaces")
+	linuxtest.NeedAdmin(t, "to make namespaces")
 	leaf, guest, main := besideRoom(t, "unshare", "-p", "-f", "--mount-proc", "sleep", "600")
 	inner := sleeper(t, leaf)
 	defer end(t, inner)
@@ -231,7 +231,7 @@ func TestBesideFilesKeepTheWayIn(t *testing.T) {
 
 // TestBesideUserNamespace: the user is who the other is in there, and keeps no group.
 func TestBesideUserNamespace(t *testing.T) {
-	linuxtest.NeedRoot(t, "to become another user")
+	linuxtest.NeedAdmin(t, "to make namespaces")
 	for _, flags := range []string{"-Ur", "-Urmn", "-Urpf"} {
 		t.Run(flags, func(t *testing.T) {
 			linuxtest.NeedCommand(t, "unshare")
@@ -264,6 +264,52 @@ func TestBesideUserNamespace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBesideOwnUserNamespace: what an ordinary user has made an ordinary user can enter.
+func TestBesideOwnUserNamespace(t *testing.T) {
+	for _, flags := range []string{"-Ur", "-Urmnui", "-Urmpf"} {
+		t.Run(flags, func(t *testing.T) {
+			leaf, guest, main := besideRoom(t, "unshare", flags, "sleep", "600")
+			needStarted(t, main)
+			inner := sleeper(t, leaf)
+			defer endInner(t, inner)
+			b := Beside{Cmd: Cmd{Leaf: guest}, Process: main.Handle()}
+			out := sayBeside(t, b, `id -u; echo $$; kill -0 1 2>/dev/null && echo first; true`)
+			lines := strings.Split(out, "\n")
+			if lines[0] != "0" {
+				t.Errorf("said %q", out)
+			}
+			if strings.Contains(flags, "p") && (len(lines[1]) > 3 || lines[2] != "first") {
+				t.Errorf("in the PID namespace: said %q", out)
+			}
+		})
+	}
+}
+
+// endInner ends what outlives unshare -f.
+func endInner(t *testing.T, p *pidfd.Process) {
+	t.Helper()
+	_ = p.Signal(unix.SIGKILL) // it may have ended
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	if err := p.Wait(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// needStarted skips the test where an ordinary user gets no user namespace: unshare has
+// ended then.
+func needStarted(t *testing.T, unshare *Process) {
+	t.Helper()
+	linuxtest.Wait(t, within, func() (bool, string) {
+		if _, err := unshare.Reap(); err == nil {
+			linuxtest.Skip(t, "needs user namespaces of ordinary users")
+		}
+		user, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", unshare.PID()))
+		own, ownErr := os.Readlink("/proc/self/ns/user")
+		return err == nil && ownErr == nil && user != own, "unshare has not made its namespaces yet"
+	})
 }
 
 func causeIs(err error) Cause {
