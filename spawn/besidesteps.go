@@ -55,6 +55,9 @@ func (b *Beside) startBeside(files []uintptr, ns *namespaces) (*Process, error) 
 	pid, err := a.Clone3(a.first, &a.args)
 	syscall.ForkLock.Unlock()
 	if err != nil {
+		if (err == unix.EPERM || err == unix.ENOSYS) && Clone3Refused() {
+			return nil, b.fail(CauseNamespace, "a sandbox (seccomp) refuses clone3, without which this cannot be done", err)
+		}
 		return nil, b.diagnose(err)
 	}
 	first := &Process{handle: pidfd.FromFD(int(a.fd), pid), executed: a.executing != 0}
