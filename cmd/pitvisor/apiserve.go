@@ -49,6 +49,7 @@ type apiSession struct {
 func (s *session) openAPI(runtime string) error {
 	a := &apiSession{counts: metrics.New(version(), goruntime.Version())}
 	s.api = a
+	s.countNotify()
 	c := &s.cfg.API
 	a.reader = readerGroup(c)
 	if !c.Off {

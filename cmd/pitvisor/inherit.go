@@ -7,6 +7,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/internal/metrics"
 	"github.com/pitvisor/pitvisor/internal/probe"
 	"github.com/pitvisor/pitvisor/internal/sockets"
 	"github.com/pitvisor/pitvisor/supervise"
@@ -74,6 +75,26 @@ func (s *session) inherits(p *config.Pool, change *sockets.Change) ([]supervise.
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// countNotify shows what has become of the messages that came. There may be no server yet.
+func (s *session) countNotify() {
+	read := func(get func(probe.NotifyCounts) uint64) func() uint64 {
+		return func() uint64 {
+			if server := s.stores.Load(); server != nil {
+				return get(server.Counts())
+			}
+			return 0
+		}
+	}
+	s.api.counts.CountNotify(
+		metrics.Count{Result: "received", Read: read(func(c probe.NotifyCounts) uint64 { return c.Received })},
+		metrics.Count{Result: "ignored", Read: read(func(c probe.NotifyCounts) uint64 { return c.Ignored })},
+		metrics.Count{Result: "unknown_name", Read: read(func(c probe.NotifyCounts) uint64 { return c.Unknown })},
+		metrics.Count{Result: "invalid_value", Read: read(func(c probe.NotifyCounts) uint64 { return c.Invalid })},
+		metrics.Count{Result: "refused_process", Read: read(func(c probe.NotifyCounts) uint64 { return c.Refused })},
+		metrics.Count{Result: "closed_descriptor", Read: read(func(c probe.NotifyCounts) uint64 { return c.Closed })},
+	)
 }
 
 // talks says whether workers of a pool are listened to.

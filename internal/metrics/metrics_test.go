@@ -194,3 +194,26 @@ func BenchmarkObserve(b *testing.B) {
 		m.Observe(e)
 	}
 }
+
+// TestNotifyIsCounted: each result is a line of its own, read when somebody asks.
+func TestNotifyIsCounted(t *testing.T) {
+	m := New("1", "go")
+	n := uint64(0)
+	m.CountNotify(Count{"received", func() uint64 { return n }}, Count{"ignored", func() uint64 { return 0 }})
+	n = 7
+	families, err := m.all.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == "pitvisor_notify_messages_total" {
+			for _, one := range f.GetMetric() {
+				got[one.GetLabel()[0].GetValue()] = one.GetCounter().GetValue()
+			}
+		}
+	}
+	if len(got) != 2 || got["received"] != 7 || got["ignored"] != 0 {
+		t.Errorf("counts %v, want 7 received and 0 ignored", got)
+	}
+}
