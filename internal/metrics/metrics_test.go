@@ -164,6 +164,45 @@ func (never) Wait(ctx context.Context, _ *pidfd.Process, _ *cgroup.Dir) (supervi
 	return supervise.ReadyInfo{}, context.Cause(ctx)
 }
 
+// short is a supervisor that does what pools do under pressure.
+type short struct{}
+
+func (short) Status() []supervise.WorkerStatus { return nil }
+func (short) Pools() []supervise.PoolStatus {
+	return []supervise.PoolStatus{{Name: "web", Size: 9, Ready: 4, Held: 2, Frozen: 4, Withheld: 3, Pressure: "frozen: of something"}}
+}
+
+func TestPressureInNumbers(t *testing.T) {
+	root, err := cgroup.Open(linuxtest.Cgroup(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	run, err := registry.New(root).Create(registry.Spec{Kind: "up", Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = run.Close(context.Background()) }() // empty
+	w := httptest.NewRecorder()
+	New("", "").Handler(run, short{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	got := parse(t, w.Body.String())
+	expect(t, got, map[string]float64{
+		`pitvisor_pool_size{pool="web"}`: 9, `pitvisor_pool_held_starts{pool="web"}`: 2,
+		`pitvisor_pool_frozen_workers{pool="web"}`: 4, `pitvisor_pool_withheld_workers{pool="web"}`: 3,
+	})
+	if _, err := run.Dir().ReadFile("cpu.pressure"); err != nil {
+		linuxtest.Skip(t, "needs the kernel's pressure stall information")
+	}
+	for _, name := range []string{
+		`pitvisor_pressure_ratio{kind="some",resource="memory",where="host"}`, `pitvisor_pressure_ratio{kind="full",resource="io",where="run"}`,
+		`pitvisor_pressure_ratio{kind="some",resource="cpu",where="run"}`,
+	} {
+		if share, ok := got[name]; !ok || share < 0 || share > 1 {
+			t.Errorf("%s = %v, %v", name, share, ok)
+		}
+	}
+}
+
 func TestSweeps(t *testing.T) {
 	m := New("", "")
 	m.Swept(registry.SweepEvent{Result: registry.ResultSwept, Processes: 3, Elapsed: time.Second})

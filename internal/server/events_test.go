@@ -342,7 +342,7 @@ func TestStatusIsEncodedAsJSON(t *testing.T) {
 	for _, w := range []supervise.WorkerStatus{
 		{Worker: supervise.WorkerID{Pool: "web", Slot: 3}, State: supervise.StateUp, Ready: true, Start: 4, PID: 5, Failures: 6, Port: 7, Since: time.Unix(8, 9)},
 		{Worker: supervise.WorkerID{Pool: "a_b-1"}, State: supervise.StateBackoff, Since: time.Unix(8, 0).UTC(), Cause: "exited: \"<x>\"\n\u2028 \xff"},
-		{Worker: supervise.WorkerID{Pool: "web"}, Surge: true, Leaving: true, Stopped: true, Replaced: true},
+		{Worker: supervise.WorkerID{Pool: "web"}, Surge: true, Leaving: true, Stopped: true, Replaced: true, Frozen: true, Held: true},
 		{Worker: supervise.WorkerID{Pool: "web"}, Text: "half \"way\"", Errno: 2, Reloading: true, Announced: true},
 		{},
 	} {
