@@ -3,6 +3,8 @@ package cgroup
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 	"testing"
 	"time"
 
@@ -41,6 +43,22 @@ func TestKillOfAThreadedCgroup(t *testing.T) {
 	p.Wait(t, waitTime)
 	sleeper(t, leaf)
 	wantNil(t, "Destroy", domain.Destroy(within(t, waitTime), "leaf", leaf.ID()))
+}
+
+// Of the top cgroup of a delegated tree only some files are the user's: neither
+// cgroup.kill nor cgroup.freeze. (Root may write them all the same.)
+func TestKillWithoutTheFilesForIt(t *testing.T) {
+	top := child(t, testDir(t), "top")
+	for _, file := range []string{"cgroup.kill", "cgroup.freeze"} {
+		if err := os.Chmod(top.Path()+"/"+file, 0o444); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	p := sleeper(t, top)
+	wantNil(t, "Kill", top.Kill())
+	if got := p.Wait(t, waitTime).Signal(); got != unix.SIGKILL {
+		t.Errorf("it ended by %v", got)
+	}
 }
 
 // The way of kernels without cgroup.kill, against processes that fork all the time.

@@ -51,7 +51,15 @@ type world struct {
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	dir := tb.TempDir()
+	dir, err := os.MkdirTemp("", "w") // TempDir has the test's name in it, and paths of sockets must be short
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Error(err)
+		}
+	})
 	w := &world{
 		tb: tb, root: linuxtest.Cgroup(tb), dir: dir,
 		state: filepath.Join(dir, "state"), runtime: filepath.Join(dir, "rt"),
