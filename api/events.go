@@ -31,7 +31,7 @@ type Event struct {
 	Escalated bool          `json:"escalated,omitempty"` // the stop needed the kill
 	Leftover  int           `json:"leftover,omitempty"`  // processes that the main process left; they were killed
 	Elapsed   Duration      `json:"elapsed_ns,omitempty"`
-	Delay     Duration      `json:"delay_ns,omitempty"` // of "backoff": until the next start
+	Delay     Duration      `json:"delay_ns,omitempty"` // of "backoff": until the next start; of "stopping": until the signal
 	Rollout   uint64        `json:"rollout,omitempty"`  // of "rollout" and what ends it: which of the pool
 	Size      *int          `json:"size,omitempty"`     // of "scaled": the new one
 	WasSize   *int          `json:"was_size,omitempty"` // of "scaled": the old one

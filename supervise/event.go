@@ -123,7 +123,7 @@ type Event struct {
 	// EventUnhealthy since it was ready; for EventStopped since the stop began; for
 	// EventReloaded since the reload began.
 	Elapsed time.Duration
-	Delay   time.Duration // EventBackoff: until the next start
+	Delay   time.Duration // EventBackoff: until the next start; EventStopping: until the signal, while the worker drains
 
 	Rollout       uint64 // which rollout of the pool, from 1; EventRollout, EventRolledOut, EventRolloutStopped
 	Size, WasSize int    // EventScaled

@@ -172,7 +172,8 @@ func eventText(e *api.Event) string {
 		text string
 	}{
 		{e.Reason != "", "(" + e.Reason + ")"},
-		{e.Delay != 0, "next start in " + e.Delay.Round(time.Millisecond).String()},
+		{e.Delay != 0 && e.Kind == "stopping", "signal in " + e.Delay.Round(time.Millisecond).String()},
+		{e.Delay != 0 && e.Kind != "stopping", "next start in " + e.Delay.Round(time.Millisecond).String()},
 		{e.Escalated, "killed after its grace"},
 		{e.Leftover > 0, fmt.Sprintf("%d left-over processes killed", e.Leftover)},
 		{e.Elapsed != 0, "after " + e.Elapsed.Round(time.Millisecond).String()},
