@@ -73,6 +73,21 @@ func testUserRuns(t *testing.T, a ann) {
 	if out, code := a.login("pitvisor run -- sh -c 'kill -SEGV $$'"); code != 139 {
 		t.Errorf("a run that ends by SEGV = %d: %s", code, out)
 	}
+	// Her systemd hands down memory and pids.
+	out, code := a.login("pitvisor run --limit memory.max=24M --report /home/ann/oom.json -- tail /dev/zero")
+	if report := read(t, "/home/ann/oom.json"); code != 137 || !strings.Contains(report, `"oom_kills": 1`) {
+		t.Errorf("a run that takes too much memory = %d: %s\n%s", code, out, report)
+	}
+	// Two at a time are in scopes of their own, and end by themselves.
+	out = a.must("for i in 1 2; do pitvisor run -- sh -c 'cat /proc/self/cgroup; : >$HOME/in$0; until test -e $HOME/in1 && test -e $HOME/in2; do sleep 0.1; done' $i & done; wait")
+	if lines := strings.Fields(out); len(lines) != 2 || lines[0] == lines[1] || strings.Count(out, ".scope/") != 2 {
+		t.Errorf("two runs say %q, want two scopes", out)
+	}
+	// Where no systemd of hers is to be reached that is said, with ways out.
+	out, code = a.login("XDG_RUNTIME_DIR= DBUS_SESSION_BUS_ADDRESS=unix:path=/no/bus pitvisor run -- true")
+	if code != 125 || !strings.Contains(out, "pitvisor: hint: ") {
+		t.Errorf("a run without her systemd = %d: %s", code, out)
+	}
 }
 
 // testUserPools: her service keeps her pools, also when she is not logged in.
