@@ -279,6 +279,9 @@ func (c *crew) changed(n int, ch change, now time.Duration) {
 		c.fail(n, nil, now)
 		return
 	}
+	if m.mark == markMoving && ch.up && !ch.ready {
+		c.roll.movedAt = now // its program runs, or the old one is about to end
+	}
 	if m.mark == markMoving && (ch.ready && m.due == 0 || ch.done || ch.parked) {
 		c.unmark(m)
 		c.roll.movedAt = now

@@ -81,7 +81,8 @@ import (
 //	completed  -          -       -       -       -       -        -         -         -         -        -        starting  starting  -       -          -
 //
 //	note    remembered, and acted on when the state allows
-//	stop    signal and stopping; with no grace, killing
+//	stop    signal and stopping, or stopping and the signal at the next timer (drain);
+//	        with no grace, killing
 //	remove  killing, with the removal under way
 //	retry   killing, with a timer for the next removal
 //	later   the timer, if it is later so

@@ -29,10 +29,8 @@ func describePool(ev supervise.Event) (slog.Level, string, []any) {
 			return slog.LevelError, fmt.Sprintf("stops replacing its workers, the others serve on: %v did not become ready: %s", failed.Worker, failed.Cause), append(rollout, elapsed...)
 		}
 		return slog.LevelInfo, "stops replacing its workers" + causeText(ev.Err), rollout
-	case supervise.EventPressure:
-		return slog.LevelWarn, "under pressure" + causeText(ev.Err), nil
-	case supervise.EventPressureOver:
-		return slog.LevelInfo, "no more pressure" + causeText(ev.Err), nil
+	case supervise.EventPressure, supervise.EventPressureOver:
+		return describePressure(ev)
 	case supervise.EventHeld:
 		return slog.LevelWarn, "starts are held" + causeText(ev.Err), nil
 	case supervise.EventReleased:
@@ -70,4 +68,16 @@ func (e *eventLog) keepPools(ev supervise.Event) {
 		}
 	default:
 	}
+}
+
+// describePressure is loud about the run only: of a pool is told what it does about it.
+func describePressure(ev supervise.Event) (slog.Level, string, []any) {
+	level, text := slog.LevelWarn, "under pressure"
+	if ev.Kind == supervise.EventPressureOver {
+		level, text = slog.LevelInfo, "no more pressure"
+	}
+	if ev.Worker.Pool != "" {
+		level = slog.LevelDebug
+	}
+	return level, text + causeText(ev.Err), nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/internal/exit"
+	"github.com/pitvisor/pitvisor/internal/pressure"
 	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/registry"
 	"github.com/pitvisor/pitvisor/spawn"
@@ -101,6 +102,8 @@ func (d *diagnosis) tryScratch(root cgroup.Root) (kill bool) {
 	try("start inside a cgroup", way, true, func() error { return tryStart(root.Dir, dir) })
 	try("guardian", "a run ends when its pitvisor is killed", true, func() error { return tryGuardian(root.Dir, dir) })
 	try("freeze", "stop a whole cgroup to look at it", false, func() error { return freezeThaw(ctx, dir) })
+	try("pressure of a run", "tell when its programs wait for memory, processors or disks", false, func() error { return tryPressure(dir) })
+	try("pressure of the host", "the same of all programs", false, func() error { return tryPressure(nil) })
 	kill = try("cgroup.kill", "kill a whole cgroup with one write", false, func() error {
 		if _, err := os.Stat(filepath.Join(dir.Path(), "cgroup.kill")); err != nil {
 			return fmt.Errorf("%w: pitvisor freezes and signals every member instead", err)
@@ -111,6 +114,15 @@ func (d *diagnosis) tryScratch(root cgroup.Root) (kill bool) {
 		return root.Dir.Destroy(ctx, name, dir.ID())
 	})
 	return kill
+}
+
+// tryPressure sets a trigger; nil means the host.
+func tryPressure(dir *cgroup.Dir) error {
+	t, err := pressure.Open(dir, pressure.Source{Resource: "memory"}, pressure.Rule{Above: 0.5})
+	if err != nil {
+		return err
+	}
+	return t.Close()
 }
 
 func freezeThaw(ctx context.Context, dir *cgroup.Dir) error {

@@ -76,7 +76,7 @@ func rolloutKeys() []key[*rolloutDraft] {
 			Name: "min_ready", Default: "`\"0s\"`", Meaning: "How long a new worker must stay ready before it counts and the next old one may go. One that does not stay has failed.", Example: `min_ready = "10s"`,
 		}, 0, maxWait, func(r *rolloutDraft, t time.Duration) { r.minReady = t }),
 		lasting(key[*rolloutDraft]{
-			Name: "progress_deadline", Default: "`\"infinity\"`", Meaning: "Within which time one more new worker must count. Otherwise the rollout stops and says so, and the old workers serve on. It stops anyway when a new worker has failed three times.", Example: `progress_deadline = "10min"`,
+			Name: "progress_deadline", Default: "`\"infinity\"`", Meaning: "Within which time one more new worker must count. Otherwise the rollout stops and says so, and the old workers serve on. The stop of an old worker counts, too, so it should be longer than `drain` and `stop_grace` together. It stops anyway when a new worker has failed three times.", Example: `progress_deadline = "10min"`,
 		}, time.Second, 0, func(r *rolloutDraft, t time.Duration) { r.progress = t }),
 	}
 }
