@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	// mostReaders bounds who reads lines at a time: each has an inotify descriptor and
+	// mostReaders bounds who reads lines at a time: each has an inotify descriptor, of which a
+	// user often has 128, and
 	// some KiB for each stream.
-	mostReaders = 32
+	mostReaders = 16
 	// mostTail bounds the lines that are held back to be the newest ones. A line has at
 	// most 64 KiB.
 	mostTail = 1000
@@ -74,7 +75,7 @@ func (s *Server) getLogs(w http.ResponseWriter, c *call) error {
 	}
 	defer leave()
 	l := &logs{
-		stream: &stream{w: w, rc: http.NewResponseController(w), slow: s.slow, events: wantsEvents(c.r)},
+		stream: &stream{w: w, rc: http.NewResponseController(w), slow: s.slow, from: &s.buffers, events: wantsEvents(c.r)},
 		server: s, query: q, labels: s.labels(), fits: make([]bool, len(q.selected)),
 		run: logfile.OpenRun(filepath.Dir(s.o.Logs), filepath.Base(s.o.Logs)),
 	}
@@ -82,11 +83,13 @@ func (s *Server) getLogs(w http.ResponseWriter, c *call) error {
 	l.trouble = func(err error) { s.o.Log.Warn("api: logs: " + err.Error()) }
 	l.merger = logfile.NewMerger(q.Query, l.trouble)
 	defer l.merger.Close()
+	defer func() {
+		if l.watch != nil {
+			_ = l.watch.Close() // a second time if it has ended
+		}
+	}()
 	if err := l.open(); err != nil {
 		return err
-	}
-	if l.watch != nil {
-		defer func() { _ = l.watch.Close() }() // a second time if it has ended
 	}
 	if err := l.begin(w); err != nil {
 		return err
@@ -337,6 +340,7 @@ func (l *logs) line(it logfile.Item) bool {
 }
 
 func (l *logs) addLine(out *api.LogLine) {
+	l.room()
 	if l.events {
 		l.buf = append(l.buf, "id: "...)
 		l.buf = out.Time.AppendFormat(l.buf, time.RFC3339Nano)

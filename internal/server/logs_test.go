@@ -110,6 +110,7 @@ func TestLogs(t *testing.T) {
 func (r *rig) follow(ctx context.Context, o api.LogOptions) (lines <-chan string, end <-chan error) {
 	out, done := make(chan string, 1000), make(chan error, 1)
 	go func() {
+		defer close(done)
 		for l, err := range r.Logs(ctx, o) {
 			if err != nil {
 				done <- err
@@ -117,16 +118,22 @@ func (r *rig) follow(ctx context.Context, o api.LogOptions) (lines <-chan string
 			}
 			out <- fmt.Sprintf("%s %s", l.Worker(), l.Text())
 		}
-		done <- nil
 	}()
 	return out, done
 }
 
-func (r *rig) next(lines <-chan string, want string) {
+func (r *rig) next(lines <-chan string, end <-chan error, want string) {
 	r.Helper()
 	select {
 	case got := <-lines:
 		if got != want {
+			r.Errorf("line %q, want %q", got, want)
+		}
+	case err := <-end: // what came before is in the channel
+		if len(lines) == 0 || err != nil {
+			r.Fatalf("the stream has ended: %v, want %q", err, want)
+		}
+		if got := <-lines; got != want {
 			r.Errorf("line %q, want %q", got, want)
 		}
 	case <-time.After(patience):
@@ -142,18 +149,18 @@ func TestLogsFollow(t *testing.T) {
 	r.ready()
 	p.print("web/0", "stdout", "old\nlast\n")
 	lines, end := r.follow(context.Background(), api.LogOptions{Follow: true, Tail: 1})
-	r.next(lines, "web/0 last")
+	r.next(lines, end, "web/0 last")
 	for i := range 5 {
 		p.print("web/0", "stdout", fmt.Sprintf("line %d\n", i))
-		r.next(lines, fmt.Sprintf("web/0 line %d", i))
+		r.next(lines, end, fmt.Sprintf("web/0 line %d", i))
 		p.print(fmt.Sprintf("new/%d", i), "stderr", "hello\n")
-		r.next(lines, fmt.Sprintf("new/%d hello", i))
+		r.next(lines, end, fmt.Sprintf("new/%d hello", i))
 	}
 	p.print("web/0", "stdout", "without an end")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r.server.Shutdown(ctx)
-	r.next(lines, "web/0 without an end")
+	r.next(lines, end, "web/0 without an end")
 	if err := <-end; err != nil {
 		t.Errorf("ended with %v", err)
 	}
@@ -182,7 +189,7 @@ func TestLogsResume(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen[string(l.Text())]++
-			if n++; n == 7 || len(seen) == all {
+			if n++; n == 40 || len(seen) == all {
 				break
 			}
 		}
@@ -238,7 +245,7 @@ func TestLogsRights(t *testing.T) {
 	var ends []<-chan error
 	for range mostReaders {
 		lines, end := r.follow(ctx, api.LogOptions{Follow: true})
-		r.next(lines, "web/0 secret")
+		r.next(lines, end, "web/0 secret")
 		ends = append(ends, end)
 	}
 	refused(t, r.call("GET /v1/logs"), 503, api.CodeTooMany)

@@ -77,6 +77,7 @@ type Server struct {
 	self     api.Run
 	sessions sessions
 	readers  readers
+	buffers  buffers
 	lines    lines
 
 	frost frost

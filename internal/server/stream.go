@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pitvisor/pitvisor/api"
@@ -32,9 +33,42 @@ type stream struct {
 	w      http.ResponseWriter
 	rc     *http.ResponseController
 	slow   time.Duration
-	events bool // server-sent events, not lines
-	buf    []byte
+	from   *buffers
+	events bool        // server-sent events, not lines
+	buf    []byte      // what is to be written; nil between two times, as most streams idle
 	timer  *time.Timer // of pause
+}
+
+// buffers are what streams work with while there is something to tell. A thousand of
+// them that idle hold none, and the collector has none to look through.
+type buffers struct {
+	events, texts sync.Pool
+}
+
+func (b *buffers) takeEvents() *[]supervise.Event {
+	if buf, ok := b.events.Get().(*[]supervise.Event); ok {
+		return buf
+	}
+	buf := make([]supervise.Event, batchEvents)
+	return &buf
+}
+
+func (b *buffers) giveEvents(buf *[]supervise.Event) {
+	clear(*buf) // what they point to
+	b.events.Put(buf)
+}
+
+func (b *buffers) takeText() []byte {
+	if buf, ok := b.texts.Get().(*[]byte); ok {
+		return (*buf)[:0]
+	}
+	return make([]byte, 0, 2*batchBytes)
+}
+
+func (b *buffers) giveText(buf []byte) {
+	if cap(buf) <= 4*batchBytes { // a burst must not stay in memory
+		b.texts.Put(&buf)
+	}
 }
 
 func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
@@ -42,7 +76,7 @@ func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	st := &stream{w: w, rc: http.NewResponseController(w), slow: s.slow, events: wantsEvents(c.r)}
+	st := &stream{w: w, rc: http.NewResponseController(w), slow: s.slow, from: &s.buffers, events: wantsEvents(c.r)}
 	w.Header().Set("Content-Type", textLines)
 	if st.events {
 		w.Header().Set("Content-Type", textEvents)
@@ -64,31 +98,15 @@ func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
 
 // tell writes events until there are no more, or nobody reads them.
 func (s *Server) tell(st *stream, c *call, since uint64, want *filter, follow bool) {
-	buf := make([]supervise.Event, batchEvents)
 	for began := true; ; began = false {
-		n, lost, more := s.o.Supervisor.EventsAfter(since, buf)
-		if lost > 0 {
-			gap := api.Gap{From: since + 1, To: since + lost}
-			st.add(gapEvent(&gap))
-			if !began { // too slow: it has to ask again
-				_ = st.flush() // it may be gone
-				return
-			}
-		}
-		for i := range buf[:n] {
-			e := &buf[i]
-			if want.holds(e) {
-				st.addText(e.Seq, e.Kind.String(), s.lines.text(e))
-			}
-			since = e.Seq
-		}
-		if n == len(buf) && len(st.buf) < batchBytes {
+		n, lost, more := s.gather(st, &since, want, began)
+		if n == batchEvents && len(st.buf) < batchBytes {
 			continue
 		}
-		if more == nil && follow {
+		if more == nil && follow && (lost == 0 || began) {
 			st.add(api.Event{Seq: since, At: time.Now(), Kind: api.EventEnd, Slot: -1})
 		}
-		if st.flush() != nil || n < len(buf) && (more == nil || !follow) {
+		if st.flush() != nil || lost > 0 && !began || n < batchEvents && (more == nil || !follow) {
 			return
 		}
 		if n > 0 {
@@ -103,6 +121,29 @@ func (s *Server) tell(st *stream, c *call, since uint64, want *filter, follow bo
 			return
 		}
 	}
+}
+
+// gather adds the next events. A stream that has begun and is told of a gap was too slow:
+// nothing follows, and it has to ask again.
+func (s *Server) gather(st *stream, since *uint64, want *filter, began bool) (n int, lost uint64, more <-chan struct{}) {
+	held := s.buffers.takeEvents()
+	defer s.buffers.giveEvents(held)
+	buf := *held
+	n, lost, more = s.o.Supervisor.EventsAfter(*since, buf)
+	if lost > 0 {
+		st.add(gapEvent(&api.Gap{From: *since + 1, To: *since + lost}))
+		if !began {
+			return 0, lost, more
+		}
+	}
+	for i := range buf[:n] {
+		e := &buf[i]
+		if want.holds(e) {
+			st.addText(e.Seq, e.Kind.String(), s.lines.text(e))
+		}
+		*since = e.Seq
+	}
+	return n, lost, more
 }
 
 // pause lets events gather when there are many streams.
@@ -144,6 +185,7 @@ func (s *Server) rest() time.Duration {
 func (st *stream) add(e api.Event) { st.addText(e.Seq, e.Kind, appendJSON(nil, e)) }
 
 func (st *stream) addText(seq uint64, kind string, text []byte) {
+	st.room()
 	if st.events {
 		st.buf = append(st.buf, "id: "...)
 		st.buf = strconv.AppendUint(st.buf, seq, 10)
@@ -155,6 +197,13 @@ func (st *stream) addText(seq uint64, kind string, text []byte) {
 	} else {
 		st.buf = append(st.buf, text...)
 		st.buf = append(st.buf, '\n')
+	}
+}
+
+// room takes a buffer to add to.
+func (st *stream) room() {
+	if st.buf == nil {
+		st.buf = st.from.takeText()
 	}
 }
 
@@ -171,10 +220,10 @@ func (st *stream) flush() error {
 	if err := st.rc.Flush(); err != nil {
 		return err
 	}
-	if cap(st.buf) > 4*batchBytes {
-		st.buf = nil // a burst must not stay in memory
+	if st.buf != nil {
+		st.from.giveText(st.buf)
+		st.buf = nil
 	}
-	st.buf = st.buf[:0]
 	return st.rc.SetWriteDeadline(time.Time{}) // an idle stream has no timer
 }
 
