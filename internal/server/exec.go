@@ -24,13 +24,13 @@ import (
 const (
 	// mostSessions is how many commands may run inside workers, and callers read lines, at
 	// a time.
-	mostSessions = 256
+	mostSessions = 64
 	// mostOrder bounds what the caller of an exec may say at a time.
 	mostOrder = 4096
 	// handTime is how long the caller may take to hand over the files.
 	handTime = 10 * time.Second
 	// leaveTime bounds the end of what a command has left.
-	leaveTime = 10 * time.Second
+	leaveTime = time.Minute
 	// mostStrings bounds what a command is given; the body has a bound of its own.
 	mostStrings = 4096
 )
