@@ -10,7 +10,7 @@ import (
 func limitsOf(d *cgroup.Dir) map[string]string {
 	usual := map[string]string{
 		"memory.max": "max", "memory.high": "max", "memory.low": "0", "memory.min": "0", "memory.swap.max": "max", "memory.oom.group": "0",
-		"pids.max": "max", "cpu.max": "max 100000", "cpu.weight": "100", "cpuset.cpus": "", "cpuset.mems": "", "io.weight": "default 100", "io.max": "",
+		"pids.max": "max", "cpu.max": "max 100000", "cpu.weight": "100", "cpu.idle": "0", "cpuset.cpus": "", "cpuset.mems": "", "io.weight": "default 100", "io.max": "",
 	}
 	var found map[string]string
 	for file, begin := range usual {
