@@ -390,3 +390,18 @@ func TestRealPressure(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Memory that the kernel has to take back all the time is pressure as well.
+func TestRealMemoryPressure(t *testing.T) {
+	needPressure(t)
+	linuxtest.NeedCgroup2(t, "memory")
+	hog := helper(t, "hog", 1, "alloc", "24")
+	hog.Limits.MemoryHigh = 16 << 20
+	hog.Stop.Grace = 0
+	r := newRig(t, Options{Pools: []PoolSpec{hog}, RunSpec: RunSpec{Watch: []Pressure{{Where: PressureOfRun, Memory: 0.1, For: 2 * time.Second, CalmFor: 2 * time.Second}}}})
+	r.begin()
+	e := r.await("pressure", 1, kind(EventPressure))[0]
+	if p := e.Pressure; p == nil || p.Resource != "memory" || p.Where != PressureOfRun || p.Share < 0.1 || e.Worker.Pool != "" {
+		t.Errorf("pressure: %s, %+v", eventText(e), p)
+	}
+}
