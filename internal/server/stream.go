@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -139,7 +140,7 @@ func (s *Server) gather(st *stream, since *uint64, want *filter, began bool) (n 
 	for i := range buf[:n] {
 		e := &buf[i]
 		if want.holds(e) {
-			st.addText(e.Seq, e.Kind.String(), s.lines.text(e))
+			st.addText(e.Seq, e.Kind, s.lines.text(e))
 		}
 		*since = e.Seq
 	}
@@ -182,15 +183,20 @@ func (s *Server) rest() time.Duration {
 }
 
 // add appends an event that is about the stream.
-func (st *stream) add(e api.Event) { st.addText(e.Seq, e.Kind, appendJSON(nil, e)) }
+func (st *stream) add(e api.Event) { st.addText(e.Seq, word(e.Kind), appendJSON(nil, e)) }
 
-func (st *stream) addText(seq uint64, kind string, text []byte) {
+// word is a kind of event that only streams have.
+type word string
+
+func (w word) String() string { return string(w) }
+
+func (st *stream) addText(seq uint64, kind fmt.Stringer, text []byte) {
 	st.room()
 	if st.events {
 		st.buf = append(st.buf, "id: "...)
 		st.buf = strconv.AppendUint(st.buf, seq, 10)
 		st.buf = append(st.buf, "\nevent: "...)
-		st.buf = append(st.buf, kind...)
+		st.buf = append(st.buf, kind.String()...)
 		st.buf = append(st.buf, "\ndata: "...)
 		st.buf = append(st.buf, text...)
 		st.buf = append(st.buf, "\n\n"...)
