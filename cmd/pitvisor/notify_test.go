@@ -25,10 +25,10 @@ func talker(t *testing.T, more, do string, args ...string) string {
 	return "[pool.web]\ncommand = [" + quoteAll(append([]string{"python3", script, do}, args...)) + "]\nready.notify = true\n" + more
 }
 
-// worker asks how web/0 is.
-func (w *world) worker() api.Worker {
+// worker asks how a worker is.
+func (w *world) worker(name string) api.Worker {
 	w.tb.Helper()
-	out, stderr, code := w.tool("inspect", "--json", "web/0")
+	out, stderr, code := w.tool("inspect", "--json", name)
 	var in api.Inspection
 	if err := json.Unmarshal([]byte(out), &in); err != nil || code != exitOK {
 		w.tb.Fatalf("inspect = %d, %v\n%s%s", code, err, out, stderr)
@@ -123,7 +123,7 @@ func TestMainPID(t *testing.T) {
 	u := w.up(w.config(talker(t, "", "daemonise")))
 	u.ready("web/0")
 	u.waitLog("another main process", func(log []logLine) bool { return u.times("web/0", "has another main process")(log) == 1 })
-	if now := w.worker(); now.State != api.StateUp || now.Start != 1 || now.Status != "on my own" || now.PID == 0 {
+	if now := w.worker("web/0"); now.State != api.StateUp || now.Start != 1 || now.Status != "on my own" || now.PID == 0 {
 		t.Errorf("worker %+v, want up in its first start, with its words", now)
 	}
 	u.send(unix.SIGTERM)
@@ -162,8 +162,8 @@ func TestReloadingBySdNotify(t *testing.T) {
 	if _, stderr, code := w.tool("signal", "HUP", "web/0"); code != exitOK {
 		t.Fatalf("signal = %d\n%s", code, stderr)
 	}
-	linuxtest.Wait(t, patience, func() (bool, string) { return w.worker().Reloading, "it is not shown" })
-	if now := w.worker(); now.Status != "reading" || now.Errno != 2 || !now.Ready {
+	linuxtest.Wait(t, patience, func() (bool, string) { return w.worker("web/0").Reloading, "it is not shown" })
+	if now := w.worker("web/0"); now.Status != "reading" || now.Errno != 2 || !now.Ready {
 		t.Errorf("worker %+v, want its words, its error, and that it is ready", now)
 	}
 	out, stderr, code := w.tool("status", "web/0")
@@ -174,7 +174,7 @@ func TestReloadingBySdNotify(t *testing.T) {
 		t.Fatalf("signal = %d\n%s", code, stderr)
 	}
 	u.waitLog("has reloaded", func(log []logLine) bool { return u.times("web/0", "has reloaded")(log) == 1 })
-	if now := w.worker(); now.Reloading || now.Status != "read" {
+	if now := w.worker("web/0"); now.Reloading || now.Status != "read" {
 		t.Errorf("worker %+v, want that the reload is over", now)
 	}
 	u.send(unix.SIGTERM)
