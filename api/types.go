@@ -112,10 +112,11 @@ type Command struct {
 	Restart      string   `json:"restart"`     // "always", "on-failure" or "never"
 	StopSignal   string   `json:"stop_signal"` // as in "SIGTERM"
 	StopGrace    Duration `json:"stop_grace_ns"`
-	StartTimeout Duration `json:"start_timeout_ns"` // 0 is for ever
-	FailureLimit int      `json:"failure_limit"`    // 0 is none
-	HasReadiness bool     `json:"has_readiness"`    // false: ready as soon as the program runs
-	Track        string   `json:"track"`            // "main" or "leaf"
+	Drain        Duration `json:"drain_ns,omitempty"` // from the end of being ready to the stop signal
+	StartTimeout Duration `json:"start_timeout_ns"`   // 0 is for ever
+	FailureLimit int      `json:"failure_limit"`      // 0 is none
+	HasReadiness bool     `json:"has_readiness"`      // false: ready as soon as the program runs
+	Track        string   `json:"track"`              // "main" or "leaf"
 }
 
 // Leaf is the cgroup of one start, with what it has used so far. Numbers that this

@@ -228,7 +228,7 @@ func (s *session) commandOf(pool string) (api.Command, bool) {
 func wireCommand(spec *supervise.PoolSpec) api.Command {
 	c := api.Command{
 		Path: spec.Command.Path, Args: spec.Command.Args, Directory: spec.Command.Dir, Restart: spec.Restart.String(),
-		StopSignal: signalText(spec.Stop.Signal), StopGrace: spec.Stop.Grace, StartTimeout: spec.StartTimeout,
+		StopSignal: signalText(spec.Stop.Signal), StopGrace: spec.Stop.Grace, Drain: spec.Stop.Drain, StartTimeout: spec.StartTimeout,
 		FailureLimit: spec.FailureLimit, Track: spec.Track.String(),
 	}
 	if c.Args == nil {

@@ -76,6 +76,9 @@ func (a *app) inspection(in *api.Inspection, now time.Time) string {
 		line("user", fmt.Sprintf("uid %d gid %d", *c.UID, *c.GID))
 	}
 	line("restart", c.Restart)
+	if c.Drain > 0 {
+		line("drain", fmt.Sprintf("not ready for %s, then the stop", c.Drain))
+	}
 	line("stop", fmt.Sprintf("%s, then after %s the kill", c.StopSignal, c.StopGrace))
 	leafLines(in.Leaf, line)
 	for _, p := range in.Processes {
