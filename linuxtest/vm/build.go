@@ -56,12 +56,12 @@ const built = ".linuxtest/built"
 // their module, so that tests find what lies beside them: each runs in its
 // package's directory. Packages without tests are left out.
 func (c Cache) Tests(ctx context.Context, spec TestSpec) (*Payload, error) {
-	dir, done, err := c.open()
+	dir, done, err := c.payload("tests")
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	tree := filepath.Join(dir, "tmp", "payload", "tree")
+	tree := filepath.Join(dir, "tree")
 	spec.arch = "amd64"
 	c.log("building test binaries")
 	p := Payload{}
@@ -151,12 +151,12 @@ func (c Cache) Program(ctx context.Context, path string, args []string, limit ti
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	dir, done, err := c.open()
+	dir, done, err := c.payload("program")
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	tree := filepath.Join(dir, "tmp", "payload", "tree")
+	tree := filepath.Join(dir, "tree")
 	if err := os.MkdirAll(tree, 0o755); err != nil {
 		return nil, err
 	}

@@ -26,25 +26,55 @@ func (c Cache) log(format string, args ...any) {
 	}
 }
 
-// open makes the cache's directory, waits until nobody else fills it, and
-// removes what a killed process left half done. The caller calls the function
-// that it returns.
-func (c Cache) open() (dir string, done func(), err error) {
-	dir = c.Dir
+// dir is the cache's directory, which it makes.
+func (c Cache) dir() (string, error) {
+	dir := c.Dir
 	if dir == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {
-			return "", nil, fmt.Errorf("find the cache directory: %w", err)
+			return "", fmt.Errorf("find the cache directory: %w", err)
 		}
 		dir = filepath.Join(base, "pitvisor-linuxtest")
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// once has something made unless it is there, which nobody has to wait for: installing a
+// system takes minutes. It waits until nobody else fills the cache.
+func (c Cache) once(dir string, there func() bool, made func() error) error {
+	if there() {
+		return nil
+	}
+	_, done, err := lockTemp(dir, "")
+	if err != nil {
+		return err
+	}
+	defer done()
+	if there() {
+		return nil
+	}
+	return made()
+}
+
+// payload waits until nobody else makes what is called so, and returns an empty directory
+// for it. The caller calls the function that it returns.
+func (c Cache) payload(name string) (tmp string, done func(), err error) {
+	dir, err := c.dir()
+	if err != nil {
 		return "", nil, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", nil, err
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	tmp, done, err = lockTemp(dir, "-"+name)
+	return filepath.Join(tmp, "payload"), done, err
+}
+
+// lockTemp makes the directory for what is not finished, without what a killed process
+// has left there. The holder of its lock is the only one who has anything in it.
+func lockTemp(dir, suffix string) (tmp string, done func(), err error) {
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"+suffix), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return "", nil, err
 	}
@@ -52,12 +82,12 @@ func (c Cache) open() (dir string, done func(), err error) {
 		_ = lock.Close() // the other error tells more
 		return "", nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	// The holder of the lock is the only one who has a directory in there.
-	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
+	tmp = filepath.Join(dir, "tmp"+suffix)
+	if err := os.RemoveAll(tmp); err != nil {
 		_ = lock.Close() // the other error tells more
 		return "", nil, err
 	}
-	return dir, func() { _ = lock.Close() }, os.MkdirAll(filepath.Join(dir, "tmp"), 0o755)
+	return tmp, func() { _ = lock.Close() }, os.MkdirAll(tmp, 0o755)
 }
 
 // load reads what save wrote, if it is young enough.

@@ -80,22 +80,23 @@ func (c Cache) Kernel(ctx context.Context, name string) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, done, err := c.open()
+	dir, err := c.dir()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
 	record := filepath.Join(dir, "kernel-"+suite+".json")
-	var k Kernel
-	if c.load(record, &k) && exists(k.Image) {
-		k.Name = name
-		return &k, nil
-	}
-	made, err := c.makeKernel(ctx, dir, name, suite)
+	k := &Kernel{}
+	err = c.once(dir, func() bool { return c.load(record, k) && exists(k.Image) }, func() error {
+		if k, err = c.makeKernel(ctx, dir, name, suite); err != nil {
+			return fmt.Errorf("prepare the kernel %s: %w", name, err)
+		}
+		return save(record, k)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("prepare the kernel %s: %w", name, err)
+		return nil, err
 	}
-	return made, save(record, made)
+	k.Name = name
+	return k, nil
 }
 
 func (c Cache) makeKernel(ctx context.Context, dir, name, suite string) (*Kernel, error) {

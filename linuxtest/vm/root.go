@@ -31,25 +31,23 @@ func base() []string {
 // depend on. They are unpacked, not installed: no maintainer's script runs, which
 // takes seconds instead of a minute and is enough for programs.
 func (c Cache) Root(ctx context.Context, packages ...string) (*Root, error) {
-	dir, done, err := c.open()
+	dir, err := c.dir()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
 	packages = append(base(), packages...)
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
 	key := fmt.Sprintf("%x", sha256.Sum256([]byte(rootSuite+rootScript+strings.Join(packages, " "))))[:12]
 	record := filepath.Join(dir, "root-"+key+".json")
-	var r Root
-	if c.load(record, &r) && exists(r.Image) {
-		return &r, nil
-	}
-	made, err := c.makeRoot(ctx, dir, packages)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the root file system: %w", err)
-	}
-	return made, save(record, made)
+	r := &Root{}
+	err = c.once(dir, func() bool { return c.load(record, r) && exists(r.Image) }, func() error {
+		if r, err = c.makeRoot(ctx, dir, packages); err != nil {
+			return fmt.Errorf("prepare the root file system: %w", err)
+		}
+		return save(record, r)
+	})
+	return r, err
 }
 
 func (c Cache) makeRoot(ctx context.Context, dir string, packages []string) (*Root, error) {

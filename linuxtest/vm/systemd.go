@@ -71,24 +71,24 @@ func (c Cache) System(ctx context.Context, suite string, packages ...string) (*S
 	if !regexp.MustCompile(`^[a-z-]+$`).MatchString(suite) {
 		return nil, fmt.Errorf("no suite %q: want one of Debian's, such as trixie", suite)
 	}
-	dir, done, err := c.open()
+	dir, err := c.dir()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
 	packages = append(systemBase(), packages...)
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
 	key := fmt.Sprintf("%x", sha256.Sum256([]byte(installScript+systemScript+strings.Join(packages, " "))))[:12]
 	record := filepath.Join(dir, "system-"+suite+"-"+key+".json")
 	s := &System{}
-	if !c.load(record, s) || !exists(s.Image) {
+	err = c.once(dir, func() bool { return c.load(record, s) && exists(s.Image) }, func() error {
 		if s, err = c.makeSystem(ctx, dir, suite, packages); err != nil {
-			return nil, fmt.Errorf("prepare a system of %s: %w", suite, err)
+			return fmt.Errorf("prepare a system of %s: %w", suite, err)
 		}
-		if err := save(record, s); err != nil {
-			return nil, err
-		}
+		return save(record, s)
+	})
+	if err != nil {
+		return nil, err
 	}
 	s.states = filepath.Join(dir, "state")
 	return s, os.MkdirAll(s.states, 0o755)

@@ -22,12 +22,12 @@ type SystemTests struct {
 // SystemTests is [Cache.Tests] with one program for each test function, so that each
 // has a system of its own.
 func (c Cache) SystemTests(ctx context.Context, spec SystemTests) (*Payload, error) {
-	dir, done, err := c.open()
+	dir, done, err := c.payload("tests")
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	tree := filepath.Join(dir, "tmp", "payload", "tree")
+	tree := filepath.Join(dir, "tree")
 	spec.arch = "amd64"
 	c.log("building test binaries")
 	binaries, err := spec.Tree(ctx, tree, "/src")

@@ -48,24 +48,22 @@ func (c Cache) Tree(ctx context.Context, suite string, packages ...string) (*Tre
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the files of a root file system belong to root: run this as root")
 	}
-	dir, done, err := c.open()
+	dir, err := c.dir()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
 	packages = append(append(base(), "base-passwd", "diffutils", "dpkg", "gzip", "tar"), packages...)
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
 	record := filepath.Join(dir, "tree-"+treeKey(suite, packages)+".json")
-	var t Tree
-	if c.load(record, &t) && exists(t.Dir) {
-		return &t, nil
-	}
-	made, err := c.makeTree(ctx, dir, suite, packages)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the root file system of %s: %w", suite, err)
-	}
-	return made, save(record, made)
+	t := &Tree{}
+	err = c.once(dir, func() bool { return c.load(record, t) && exists(t.Dir) }, func() error {
+		if t, err = c.makeTree(ctx, dir, suite, packages); err != nil {
+			return fmt.Errorf("prepare the root file system of %s: %w", suite, err)
+		}
+		return save(record, t)
+	})
+	return t, err
 }
 
 func treeKey(suite string, packages []string) string {
