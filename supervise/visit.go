@@ -86,17 +86,18 @@ func (s *Supervisor) visited(v *Visit, start uint64) (p *pool, tracked bool, err
 	if start != 0 && c.start != start {
 		return nil, false, fmt.Errorf("%w: it is at start %d, not %d", ErrNoProcess, c.start, start)
 	}
-	if !c.lives() || c.proc == nil {
+	main := c.mainHandle()
+	if !c.lives() || main == nil {
 		return nil, false, fmt.Errorf("%w: it is %v", ErrNoProcess, c.state)
 	}
 	v.Start, v.command = c.start, c.rev.spec.Command
 	_, v.env = c.rev.expander.expand(s.opts.Run.ID(), v.Worker, c.start, nil)
 	// The slot's own pidfd is closed by whoever removes the leaf.
-	fd, err := unix.FcntlInt(uintptr(c.proc.Handle().FD()), unix.F_DUPFD_CLOEXEC, 3)
+	fd, err := unix.FcntlInt(uintptr(main.FD()), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, false, fmt.Errorf("hold its process: %w", err)
 	}
-	v.beside = pidfd.FromFD(fd, c.proc.PID())
+	v.beside = pidfd.FromFD(fd, main.PID())
 	return p, c.rev.policy.leaf, nil
 }
 
