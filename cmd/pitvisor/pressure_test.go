@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
@@ -95,4 +97,32 @@ func TestFrozenForPressure(t *testing.T) {
 		t.Errorf("sweep: exit code %d\n%s", code, said)
 	}
 	w.assertEmpty()
+}
+
+// What concerns all pools is changed by a reload, and costs no worker its life.
+func TestReloadRun(t *testing.T) {
+	needTriggers(t)
+	w := newWorld(t)
+	path := w.config(sleepers("web", 1))
+	u := w.up(path)
+	u.ready("web/0")
+	w.config(sleepers("web", 1) + "[run.pressure]\nmemory = 50\nwhere = \"run\"\n")
+	if out, said, code := w.tool("reload"); code != exitOK || out != "[run]: changed\n" {
+		t.Errorf("reload = %d, %q, %s", code, out, said)
+	}
+	w.config(sleepers("web", 1) + "[run]\nlimits.memory.maxx = 1\n")
+	if _, said, code := w.tool("reload"); code == exitOK || !strings.Contains(said, "maxx") {
+		t.Errorf("reload = %d, %s", code, said)
+	}
+	w.config(sleepers("web", 1))
+	if out, said, code := w.tool("reload"); code != exitOK || out != "[run]: changed\n" {
+		t.Errorf("reload = %d, %q, %s", code, out, said)
+	}
+	if got := w.workers("running")["web/0"]; got.Start != 1 {
+		t.Errorf("worker %+v, want its first start", got)
+	}
+	u.send(unix.SIGTERM)
+	if code := u.wait(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
 }
