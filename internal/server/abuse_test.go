@@ -300,6 +300,7 @@ func BenchmarkStatus(b *testing.B) {
 		transport := unixTransport(r.socket)
 		transport.DisableKeepAlives = false
 		defer transport.CloseIdleConnections()
+		before := cpuTime(b)
 		for b.Loop() {
 			req, _ := http.NewRequest(http.MethodGet, "http://pitvisor/v1/status", nil)
 			resp, err := transport.RoundTrip(req)
@@ -312,13 +313,16 @@ func BenchmarkStatus(b *testing.B) {
 			}
 			_ = resp.Body.Close()
 		}
+		b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
 	})
 	b.Run("decoded", func(b *testing.B) {
+		before := cpuTime(b)
 		for b.Loop() {
 			s, err := r.Status(context.Background())
 			if err != nil || len(s.Workers) != 10_000 {
 				b.Fatal(err)
 			}
 		}
+		b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
 	})
 }
