@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/pidfd"
 	"github.com/pitvisor/pitvisor/supervise"
 	"golang.org/x/sys/unix"
 )
@@ -213,6 +214,32 @@ func TestNotifySenderByCredentials(t *testing.T) {
 	ucred.Uid++
 	if from, _ := parseSender(unix.UnixCredentials(ucred)); from != nil {
 		t.Error("a sender of another user is believed")
+	}
+}
+
+// The last words of a worker that has ended and is not reaped, where the kernel tells no
+// cgroup id of it (before 6.13).
+func TestNotifySenderThatHasEnded(t *testing.T) {
+	r := place(t)
+	ended := func(group string) *pidfd.Process {
+		t.Helper()
+		p := r.startIn(group, nil, "/bin/true")
+		from, err := pidfd.Open(p.PID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = from.Close() })
+		if err := from.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return from
+	}
+	n := &notice{leaf: r.leaf.Path(), id: r.leaf.ID()}
+	if !n.holds(ended(r.leaf.Path()), 0) {
+		t.Error("a process of the leaf that has ended is a stranger")
+	}
+	if n.holds(ended(r.pool.Path()), 0) || n.holds(ended(""), 0) {
+		t.Error("a stranger that has ended is believed")
 	}
 }
 

@@ -2,7 +2,9 @@ package probe
 
 import (
 	"encoding/binary"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/pidfd"
@@ -80,9 +82,31 @@ func cgroupOf(p *pidfd.Process) uint64 {
 // asked afterwards.
 func isMember(p *pidfd.Process, leaf *cgroup.Dir) bool {
 	pids, err := leaf.Residents()
-	if err != nil || !slices.Contains(pids, p.PID()) {
+	if err != nil {
 		return false
 	}
 	exited, err := p.Exited()
-	return err == nil && !exited
+	switch {
+	case err != nil:
+		return false
+	case exited:
+		return wasMember(p, leaf)
+	}
+	return slices.Contains(pids, p.PID())
+}
+
+// wasMember is for a process that has ended and was not reaped, which no list has any
+// more: /proc still names its cgroup. No other cgroup has the path of the leaf, which is
+// there and open.
+func wasMember(p *pidfd.Process, leaf *cgroup.Dir) bool {
+	name, err := p.CgroupPath()
+	if err != nil {
+		return false
+	}
+	mount, err := cgroup.FindMount()
+	if err != nil || mount.Root != "/" {
+		return false // what is told is not seen there
+	}
+	at := filepath.Join(mount.Path, name)
+	return at == leaf.Path() || strings.HasPrefix(at, leaf.Path()+"/")
 }
