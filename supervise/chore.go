@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +57,7 @@ func (s *Supervisor) withLeaf(o order, f func(*cgroup.Dir) error) {
 // The order matters: to kill each process first would wake each, and whoever wakes
 // a thousand is put off by everyone of them. The dying take no notice of a kill.
 func (s *Supervisor) killRun() {
-	locked := s.lockGate()
+	locked := lockSoon(&s.gate)
 	err := s.opts.Run.Dir().Kill()
 	if locked {
 		s.gate.Unlock()
@@ -78,13 +79,13 @@ func (s *Supervisor) killRun() {
 	}
 }
 
-// lockGate waits a bounded time for the spawns under way; one that hangs in
-// exec is to be killed too.
-func (s *Supervisor) lockGate() bool {
+// lockSoon waits a bounded time for the spawns under way that hold a gate: one that
+// hangs in exec holds up nobody for ever.
+func lockSoon(gate *sync.RWMutex) bool {
 	deadline := time.Now().Add(gateTime)
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
-	for !s.gate.TryLock() {
+	for !gate.TryLock() {
 		if time.Now().After(deadline) {
 			return false
 		}

@@ -155,11 +155,11 @@ func (s *Supervisor) freezeLeaf(o order) {
 		return
 	}
 	text := "0"
-	if frozen && !s.lockGate() { // a spawn into a leaf that is being frozen may hang, and the runtime with it
+	if frozen && !lockSoon(&o.pool.visiting) { // a spawn into a leaf that is being frozen may hang, and the runtime with it
 		s.inbox.post(message{do: func() { s.chores.push(o) }})
 		return
 	} else if frozen {
-		defer s.gate.Unlock()
+		defer o.pool.visiting.Unlock()
 		text = "1"
 	}
 	s.withLeaf(o, func(leaf *cgroup.Dir) error {

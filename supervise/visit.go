@@ -36,6 +36,7 @@ type Visit struct {
 	command Command
 	env     []string
 	i       int32
+	pool    *pool
 
 	tracked bool               // the guard says when the worker's own processes have ended
 	end     context.CancelFunc // of the guard
@@ -81,7 +82,7 @@ func (s *Supervisor) visited(v *Visit, start uint64) (p *pool, tracked bool, err
 	if p = s.poolNamed(v.Worker.Pool); p == nil || v.Worker.Slot < 0 || v.Worker.Slot >= len(p.slots) {
 		return nil, false, ErrNoMatch
 	}
-	v.i = p.slots[v.Worker.Slot]
+	v.i, v.pool = p.slots[v.Worker.Slot], p
 	c := &s.slots[v.i]
 	if start != 0 && c.start != start {
 		return nil, false, fmt.Errorf("%w: it is at start %d, not %d", ErrNoProcess, c.start, start)
@@ -137,6 +138,8 @@ func (v *Visit) Exec(c VisitCommand) (*spawn.Process, error) {
 	}
 	v.s.gate.RLock()
 	defer v.s.gate.RUnlock()
+	v.pool.visiting.RLock() // not beside a freeze: the spawn, and the runtime with it, could hang
+	defer v.pool.visiting.RUnlock()
 	return spawn.StartBeside(&b)
 }
 
