@@ -205,8 +205,8 @@ func TestExecTTY(t *testing.T) {
 	}
 	talk.keys("while [ \"$(stty size)\" != '40 100' ]; do :; done; echo re''sized\r")
 	talk.until("\nresized\r\n> ")
-	talk.keys("sleep 600\r")
-	talk.until("sleep 600\r\n")
+	talk.keys("sh -c 'echo go\"\"ing; exec sleep 600'\r")
+	talk.until("\ngoing\r\n") // in the foreground by now
 	talk.keys("\x03") // Ctrl-C ends the sleep, and not pitvisor
 	talk.until("> ")
 	talk.keys("echo still $PITVISOR_WORKER\r")
