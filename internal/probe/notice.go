@@ -89,7 +89,8 @@ func (n *notice) openMain(pid int) *pidfd.Process {
 	}
 	id := cgroupOf(p)
 	exited, err := p.Exited()
-	if err != nil || exited || id != n.id && !n.holds(p, id) {
+	known := id != 0 && id == n.id
+	if err != nil || exited || !known && !n.holds(p, id) {
 		_ = p.Close() // a stranger's pidfd
 		return nil
 	}

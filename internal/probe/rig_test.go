@@ -274,7 +274,12 @@ func (p *printed) port(t *testing.T) int {
 // waitLine waits for a line.
 func (p *printed) waitLine(t *testing.T, want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	p.waitLineFor(t, 20*time.Second, want)
+}
+
+func (p *printed) waitLineFor(t *testing.T, within time.Duration, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	for i := 0; ; i++ {
 		line, ok := p.line(ctx, i)
