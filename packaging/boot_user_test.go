@@ -51,6 +51,7 @@ func TestBootedOrdinaryUser(t *testing.T) {
 	a := newAnn(h)
 	h.step("a run", func(t *testing.T, h host) { testUserRuns(t, ann{h, a.uid, a.dir}) })
 	h.step("her service", func(t *testing.T, h host) { testUserPools(t, ann{h, a.uid, a.dir}) })
+	h.step("no systemd", func(t *testing.T, h host) { testUserWithoutSystemd(t, ann{h, a.uid, a.dir}) })
 }
 
 // testUserRuns: `pitvisor run` asks her systemd over D-Bus for a delegated scope.
@@ -83,10 +84,19 @@ func testUserRuns(t *testing.T, a ann) {
 	if lines := strings.Fields(out); len(lines) != 2 || lines[0] == lines[1] || strings.Count(out, ".scope/") != 2 {
 		t.Errorf("two runs say %q, want two scopes", out)
 	}
-	// Where no systemd of hers is to be reached that is said, with ways out.
-	out, code = a.login("XDG_RUNTIME_DIR= DBUS_SESSION_BUS_ADDRESS=unix:path=/no/bus pitvisor run -- true")
+	// Her systemd is found without the environment of a login.
+	if out, code := a.login("env -u XDG_RUNTIME_DIR DBUS_SESSION_BUS_ADDRESS=unix:path=/no/bus pitvisor run -- true"); code != 0 {
+		t.Errorf("a run with a poor environment = %d: %s", code, out)
+	}
+}
+
+// testUserWithoutSystemd: a user who has no systemd, and no cgroup, is told the ways out.
+func testUserWithoutSystemd(t *testing.T, a ann) {
+	a.root("loginctl", "disable-linger", "ann")
+	a.root("systemctl", "stop", "user@"+a.uid+".service")
+	out, code := a.try("setpriv", "--reuid", a.uid, "--regid", a.uid, "--clear-groups", "pitvisor", "run", "--", "true")
 	if code != 125 || !strings.Contains(out, "pitvisor: hint: ") {
-		t.Errorf("a run without her systemd = %d: %s", code, out)
+		t.Errorf("a run without a systemd = %d: %s", code, out)
 	}
 }
 
