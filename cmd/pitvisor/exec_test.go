@@ -207,7 +207,7 @@ func TestExecTTY(t *testing.T) {
 	talk.until("\nresized\r\n> ")
 	talk.keys("sh -c 'echo go\"\"ing; exec sleep 600'\r")
 	talk.until("\ngoing\r\n") // in the foreground by now
-	talk.keys("\x03") // Ctrl-C ends the sleep, and not pitvisor
+	talk.keys("\x03")         // Ctrl-C ends the sleep, and not pitvisor
 	talk.until("> ")
 	talk.keys("echo still $PITVISOR_WORKER\r")
 	talk.until("still web/0\r\n> ")
