@@ -267,6 +267,9 @@ func TestAMillionMessagesAreHeardInBoundedMemory(t *testing.T) {
 	}
 	defer v.Close()
 	times := linuxtest.Times(1_000_000, 10_000)
+	if linuxtest.Emulated() {
+		times = 1000 // old kernels tell only by lists who a sender is
+	}
 	heap := heapNow()
 	r.send(s, r.leaf.Path(),
 		strconv.Itoa(times/2)+" 0 STATUS=a\nWATCHDOG=1\nRELOADING=1", strconv.Itoa(times/2)+" 0 STATUS=b\nWATCHDOG=1\nREADY=1",
