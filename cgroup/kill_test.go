@@ -243,7 +243,8 @@ func TestWaitsHoldNoThread(t *testing.T) {
 		go func() { done <- d.WaitEmpty(ctx) }()
 	}
 	linuxtest.Wait(t, waitTime, func() (bool, string) { return epolls(t) >= n, "not all are waiting" })
-	if got := threads(t) - before; got > 50 {
+	// On their way to the wait many are in system calls at once where others use the machine.
+	if got := threads(t) - before; got > n/2 {
 		t.Errorf("%d threads more for %d waits", got, n)
 	}
 	p.Kill(t)
