@@ -18,7 +18,8 @@ A SELECTOR is a pool (web), a worker (web/3), one start of it (web/3.7), a label
 (env=prod) or a pattern ('web/*').
 
 Exit codes, as of an LSB init script:
-    0   the supervisor runs, and every selected worker is ready or has completed
+    0   the supervisor runs, and every selected worker is ready, has completed, or is
+        leaving, as its pool has become smaller
     3   no supervisor runs, or a selected worker is not ready
     4   it is not known: no such worker, not permitted, or no answer
     2   wrong flags`
@@ -61,7 +62,7 @@ func (a *app) status(t *target, selected []string, asJSON bool) error {
 			return err
 		}
 		for i := range s.Workers {
-			if w := &s.Workers[i]; !w.Ready && w.State != api.StateCompleted {
+			if w := &s.Workers[i]; !w.Ready && !w.Leaving && w.State != api.StateCompleted {
 				return fail(exitNotRunning, nil)
 			}
 		}
