@@ -116,12 +116,10 @@ type live struct {
 
 // openLive opens the live file. The caller owes a close.
 func (s *Stream) openLive() (live, error) {
-	if err := s.refresh(); err != nil {
-		return live{}, err
-	}
 	f, err := os.OpenFile(s.livePath(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return live{base: s.times.Base, head: s.times.Base, end: s.times.Base}, nil
+		err := s.refresh()
+		return live{base: s.times.Base, head: s.times.Base, end: s.times.Base}, err
 	}
 	if err != nil {
 		return live{}, fmt.Errorf("read output: %w", err)
@@ -129,7 +127,7 @@ func (s *Stream) openLive() (live, error) {
 	l, err := s.measure(f)
 	if err != nil {
 		_ = f.Close() // read-only; the other error matters
-		return live{}, fmt.Errorf("read output %s: %w", s.livePath(), err)
+		return live{}, err
 	}
 	return l, nil
 }
@@ -140,8 +138,31 @@ func (l live) close() {
 	}
 }
 
-// measure finds out where the live file begins and ends.
+// measure finds out where the live file begins and ends. What the .times file says of
+// that, and the hole at the front, are of one moment only if the .times file says the same
+// before and after.
 func (s *Stream) measure(f *os.File) (live, error) {
+	if err := s.refresh(); err != nil {
+		return live{}, err
+	}
+	for range 1000 {
+		base, intent := s.times.Base, s.times.Intent
+		l, err := s.extent(f)
+		if err != nil {
+			return live{}, fmt.Errorf("read output %s: %w", s.livePath(), err)
+		}
+		if err := s.refresh(); err != nil {
+			return live{}, err
+		}
+		if s.times.Base == base && s.times.Intent == intent {
+			return l, nil
+		}
+	}
+	return live{}, fmt.Errorf("read output %s: %w", s.livePath(), errAgain)
+}
+
+// extent is where the live file begins and ends by what is known of the .times file.
+func (s *Stream) extent(f *os.File) (live, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return live{}, err
@@ -185,12 +206,9 @@ func (s *Stream) readLive(buf []byte) (n int, head int64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("read output %s: %w", s.livePath(), err)
 	}
-	if err := s.refresh(); err != nil {
-		return 0, 0, err
-	}
 	after, err := s.measure(l.f)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read output %s: %w", s.livePath(), err)
+		return 0, 0, err
 	}
 	if after.base != l.base || after.head > s.off {
 		return 0, 0, errAgain // it was cut while we read
