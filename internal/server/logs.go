@@ -19,8 +19,7 @@ import (
 
 const (
 	// mostReaders bounds who reads lines at a time: each has an inotify descriptor, of which a
-	// user often has 128, and
-	// some KiB for each stream.
+	// user often has 128, and some KiB for each stream.
 	mostReaders = 16
 	// mostTail bounds the lines that are held back to be the newest ones. A line has at
 	// most 64 KiB.
@@ -67,21 +66,22 @@ func (s *Server) getLogs(w http.ResponseWriter, c *call) error {
 		return refuse(http.StatusServiceUnavailable, api.CodeTooMany, "try again later", "%d callers read lines, at most %d", n-1, mostReaders)
 	}
 	defer s.readers.Add(-1)
-	ctx, cancel := context.WithCancel(c.r.Context())
+	caller, gone := context.WithCancel(c.r.Context())
+	defer gone()
+	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	leave, err := s.sessions.enter(cancel)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	l := &logs{
-		stream: &stream{w: w, rc: http.NewResponseController(w), slow: s.slow, from: &s.buffers, events: wantsEvents(c.r)},
-		server: s, query: q, labels: s.labels(), fits: make([]bool, len(q.selected)),
-		run: logfile.OpenRun(filepath.Dir(s.o.Logs), filepath.Base(s.o.Logs)),
+	// Lines may come at no time, so nothing else would tell.
+	stop, err := onHangup(c.r, gone)
+	if err != nil {
+		return err
 	}
-	// What cannot be read of one stream is no reason to leave out the others.
-	l.trouble = func(err error) { s.o.Log.Warn("api: logs: " + err.Error()) }
-	l.merger = logfile.NewMerger(q.Query, l.trouble)
+	defer stop()
+	l := s.newLogs(w, c, q)
 	defer l.merger.Close()
 	defer func() {
 		if l.watch != nil {
@@ -94,8 +94,21 @@ func (s *Server) getLogs(w http.ResponseWriter, c *call) error {
 	if err := l.begin(w); err != nil {
 		return err
 	}
-	l.tell(ctx, c.r.Context())
+	l.tell(ctx, caller)
 	return nil
+}
+
+// newLogs returns a reader that has opened nothing yet.
+func (s *Server) newLogs(w http.ResponseWriter, c *call, q logQuery) *logs {
+	l := &logs{
+		stream: &stream{w: w, rc: http.NewResponseController(w), slow: s.slow, from: &s.buffers, events: wantsEvents(c.r)},
+		server: s, query: q, labels: s.labels(), fits: make([]bool, len(q.selected)),
+		run: logfile.OpenRun(filepath.Dir(s.o.Logs), filepath.Base(s.o.Logs)),
+	}
+	// What cannot be read of one stream is no reason to leave out the others.
+	l.trouble = func(err error) { s.o.Log.Warn("api: logs: " + err.Error()) }
+	l.merger = logfile.NewMerger(q.Query, l.trouble)
+	return l
 }
 
 // begin sends the head of the answer: there is no error from here on.

@@ -229,6 +229,34 @@ func TestLogsSlowReader(t *testing.T) {
 }
 
 // TestLogsRights: readers and owners, and nobody else; and not too many.
+// TestLogsOfACallerWhoHasLeft: who has sent another request, and goes while nobody
+// prints anything, holds no place.
+func TestLogsOfACallerWhoHasLeft(t *testing.T) {
+	_, logs := withPaper(t)
+	r := begin(t, logs, sleepers(t, "web", 1))
+	c, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() {
+		if _, err := c.Write([]byte("GET /v1/logs?follow=true HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	if _, err := c.Read(make([]byte, 1)); err != nil { // it has begun
+		t.Fatal(err)
+	}
+	ask()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		n := r.server.readers.Load()
+		return n == 0, fmt.Sprintf("%d readers of lines are left", n)
+	})
+}
+
 func TestLogsRights(t *testing.T) {
 	linuxtest.NeedRoot(t, "to become another user")
 	const readers = 54321
