@@ -204,9 +204,11 @@ func TestGunicorn(t *testing.T) {
 	linuxtest.NeedCommand(t, "gunicorn")
 	w := newWorld(t)
 	w.file("shop.py", "import os\ndef app(environ, start):\n    start('200 OK', [('Content-Type', 'text/plain')])\n    return [os.environ['VERSION'].encode()]\n")
+	// Its READY=1 comes before it has a worker, and one that has just begun misses a TERM.
+	w.file("hooks.py", "import sys\ndef post_worker_init(worker):\n    print('it serves', file=sys.stderr, flush=True)\n")
 	address := freePort(t)
 	config := func(version string) string {
-		return fmt.Sprintf("[socket.http]\nlisten = %q\n[pool.web]\ncommand = [\"gunicorn\", \"--workers\", \"2\", \"--worker-tmp-dir\", \"/dev/shm\", \"shop:app\"]\nsize = 2\nsockets = [\"http\"]\nready.notify = true\nenv = { VERSION = %q }\n", address, version)
+		return fmt.Sprintf("[socket.http]\nlisten = %q\n[pool.web]\ncommand = [\"gunicorn\", \"-c\", \"hooks.py\", \"--worker-tmp-dir\", \"/dev/shm\", \"shop:app\"]\nsize = 2\nsockets = [\"http\"]\nready.notify = true\nready.stderr = \"it serves\"\nenv = { VERSION = %q }\n", address, version)
 	}
 	u := w.up(w.config(config("one")))
 	u.ready("web/0", "web/1")
