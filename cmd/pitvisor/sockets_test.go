@@ -223,6 +223,22 @@ func TestConnectionsWait(t *testing.T) {
 	}
 }
 
+// listenSeen takes a port, and sees to it that others can find out who has it: since a test
+// has changed users on a thread of this process its descriptors are root's with
+// CAP_SYS_PTRACE only, which a container does not have.
+func listenSeen(t *testing.T) net.Listener {
+	t.Helper()
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
 // TestReloadKeepsSockets that have not changed.
 func TestReloadKeepsSockets(t *testing.T) {
 	w := newWorld(t)
@@ -253,11 +269,7 @@ func TestReloadKeepsSockets(t *testing.T) {
 		return err != nil, "the old address still takes connections"
 	})
 	// An address that somebody has leaves everything as it is.
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
+	taken := listenSeen(t)
 	w.config(webConfig(t, taken.Addr().String(), "a", 1, ""))
 	_, stderr, code := w.tool("reload")
 	if want := "open socket http: listen on tcp " + taken.Addr().String() + ": process "; code == exitOK || !strings.Contains(stderr, want) {
@@ -288,11 +300,7 @@ func askOnce(t *testing.T, address string) string {
 // TestPortThatIsTaken: at the start and at check, with who has it.
 func TestPortThatIsTaken(t *testing.T) {
 	w := newWorld(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := listenSeen(t)
 	config := w.config(webConfig(t, l.Addr().String(), "one", 1, ""))
 	want := fmt.Sprintf("open socket http: listen on tcp %s: process %d:", l.Addr(), os.Getpid())
 	out, stderr, code := w.tool("check", "-f", config)
