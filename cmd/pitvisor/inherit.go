@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/internal/config"
 	"github.com/pitvisor/pitvisor/internal/metrics"
@@ -35,6 +37,12 @@ func closePassed(p sockets.Passed) {
 // openSockets opens the sockets of the configuration that we start with.
 func (s *session) openSockets() (*sockets.Change, error) {
 	change, err := s.sockets.Prepare(s.cfg.Sockets)
+	if errors.Is(err, unix.EADDRINUSE) {
+		// The workers of an owner that was killed have inherited it, so this sweep can not
+		// go on beside the starts.
+		s.sweepStale(context.Background())
+		change, err = s.sockets.Prepare(s.cfg.Sockets)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"github.com/pitvisor/pitvisor/registry"
 )
 
 // modeWeb is an HTTP server on what it inherits, as go-systemd finds it: LISTEN_PID must be
@@ -237,6 +238,30 @@ func listenSeen(t *testing.T) net.Listener {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l
+}
+
+// TestCrashWithSockets: the workers of a supervisor that was killed still have its sockets.
+// The next one sweeps them first, and then listens.
+func TestCrashWithSockets(t *testing.T) {
+	w := newWorld(t)
+	address := freePort(t)
+	config := w.config(webConfig(t, address, "a", 2, ""))
+	u := w.up(config)
+	u.ready("web/0", "web/1")
+	old := w.workers(registry.RunRunning)
+	u.kill()
+	for name, v := range old {
+		mustBe(t, true, name+" after the crash", v.Process)
+	}
+	next := w.up(config)
+	next.ready("web/0", "web/1")
+	for name, v := range old {
+		mustBe(t, false, name+" of the run before", v.Process)
+	}
+	if got := askOnce(t, address); got != "a http" {
+		t.Errorf("it answers %q", got)
+	}
+	next.endsClean(w)
 }
 
 // TestReloadKeepsSockets that have not changed.

@@ -181,16 +181,17 @@ func (s *session) openState() error {
 	if _, err = s.listen(s.cfg); err != nil {
 		return err
 	}
-	if s.opened, err = s.openSockets(); err != nil {
-		return err
-	}
 	s.records = filepath.Join(state, "history.db")
 	s.history = history.Open(s.records, func(err error) {
 		s.log.Warn("history: " + err.Error())
 	})
 	s.onClose(s.closeHistory)
 	s.prune(filepath.Join(state, "logs"), runtime)
-	return s.openAPI(runtime)
+	if err := s.openAPI(runtime); err != nil {
+		return err
+	}
+	s.opened, err = s.openSockets()
+	return err
 }
 
 func (s *session) onClose(f func() error) { s.closers = append(s.closers, f) }
