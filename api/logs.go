@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"net/http"
 	"net/url"
@@ -136,15 +134,8 @@ func (c *Client) Logs(ctx context.Context, o LogOptions) iter.Seq2[LogLine, erro
 			}
 			return yield(l, nil), nil
 		})
-		switch {
-		case err == nil, errors.Is(err, errEnough):
-		case ctx.Err() != nil:
-			yield(LogLine{}, context.Cause(ctx))
-		case errors.Is(err, io.EOF) && ended:
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			yield(LogLine{}, ErrStreamLost)
-		default:
-			yield(LogLine{}, fmt.Errorf("read lines: %w", err))
+		if err := endOfStream(ctx, err, ended); err != nil {
+			yield(LogLine{}, err)
 		}
 	}
 }

@@ -46,9 +46,9 @@ func (o *EventOptions) query() url.Values {
 const maxLine = 1 << 20
 
 // ErrStreamLost says that the supervisor closed a stream before it was over, because
-// it was read too slowly or the supervisor ended. The Seq of the last event is the
-// Since with which to go on.
-var ErrStreamLost = errors.New("the event stream was closed by the supervisor")
+// it was read too slowly or the supervisor ended. Of events, the Seq of the last one is
+// the Since with which to go on; of lines, a [LogCursor] knows.
+var ErrStreamLost = errors.New("the stream was closed by the supervisor")
 
 // Events returns the events of a stream as they come. The iteration ends with an
 // error, which may be that of ctx; after EventEnd, and with NoWait, it ends without
@@ -70,17 +70,26 @@ func (c *Client) Events(ctx context.Context, o EventOptions) iter.Seq2[Event, er
 			ended = e.Kind == EventEnd
 			return yield(e, nil), nil
 		})
-		switch {
-		case err == nil, errors.Is(err, errEnough):
-		case ctx.Err() != nil:
-			yield(Event{}, context.Cause(ctx))
-		case errors.Is(err, io.EOF) && (ended || o.NoWait):
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			yield(Event{}, ErrStreamLost)
-		default:
-			yield(Event{}, fmt.Errorf("read events: %w", err))
+		if err := endOfStream(ctx, err, ended || o.NoWait); err != nil {
+			yield(Event{}, err)
 		}
 	}
+}
+
+// endOfStream is what a reader of a stream is told in the end: nil if it has had
+// enough, or the supervisor has said that this is the end.
+func endOfStream(ctx context.Context, err error, ended bool) error {
+	switch {
+	case err == nil, errors.Is(err, errEnough):
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, io.EOF) && ended:
+		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return ErrStreamLost
+	}
+	return fmt.Errorf("read a stream: %w", err)
 }
 
 // errEnough is the end of a stream that its reader wants.
