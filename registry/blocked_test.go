@@ -96,8 +96,8 @@ func startFuse(tb testing.TB, leaves ...string) *fuse {
 	args := linuxtest.Helper(tb, "fuse", append([]string{mount}, leaves...)...)
 	p := linuxtest.Command{Args: args, Stdout: out, Stderr: os.Stderr}.Start(tb)
 	_ = out.Close()
-	readLines(tb, said, 1+len(leaves))
-	return &fuse{Process: p, dir: fmt.Sprintf("/proc/%d/root%s", p.PID(), mount), said: said}
+	thread := readLines(tb, said, 1+len(leaves))[0]
+	return &fuse{Process: p, dir: fmt.Sprintf("/proc/%d/task/%s/root%s", p.PID(), thread, mount), said: said}
 }
 
 // release ends it, and with the last descriptor of /dev/fuse all waiting.
@@ -166,7 +166,10 @@ func TestCloseOfABlockedRunKeepsIt(t *testing.T) {
 
 // modeSlowOwner owns a run, and has a thread that opens a file which does not answer.
 func modeSlowOwner(args []string) int {
-	go func() { _, _ = os.Open(args[1]) }() // never comes back
+	go func() {
+		_, err := os.Open(args[1])
+		fail(fmt.Errorf("open a file that never answers: %w", err))
+	}()
 	return modeOwner(append([]string{args[0], "1", "1"}, sleeper...))
 }
 
@@ -202,7 +205,7 @@ func modeFuse(args []string) int {
 			return fail(err)
 		}
 	}
-	fmt.Println("mounted")
+	fmt.Println(unix.Gettid()) // this thread sees the mount, whichever it is
 	buf := make([]byte, 1<<16)
 	for { // until the test ends it
 		_, err := unix.Read(device, buf)
