@@ -19,7 +19,7 @@ A SELECTOR is a pool (web), a worker (web/3), one start of it (web/3.7), a label
 
 Exit codes, as of an LSB init script:
     0   the supervisor runs, and every selected worker is ready, has completed, or is
-        leaving, as its pool has become smaller
+        leaving, as its pool has become smaller or a rollout needs it no more
     3   no supervisor runs, or a selected worker is not ready
     4   it is not known: no such worker, not permitted, or no answer
     2   wrong flags`
