@@ -76,6 +76,14 @@ func (r *rig) send(s *NotifyServer, group string, messages ...string) *linuxtest
 	return p
 }
 
+// counted returns the counts once the message that is being handled is among them: its
+// sender learns of the descriptors' end a moment before.
+func (s *NotifyServer) counted() NotifyCounts {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	return s.Counts()
+}
+
 func TestChannelTellsWhatAWorkerSays(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	r, s := place(t), serveNotify(t)
@@ -103,7 +111,7 @@ func TestChannelTellsWhatAWorkerSays(t *testing.T) {
 		t.Errorf("told %d times of what changes nothing, want never", calls)
 	}
 	// A BARRIER=1 has a descriptor that is closed.
-	if got, want := s.Counts(), (NotifyCounts{Received: 9, Unknown: 1, Invalid: 1, Closed: 3}); got != want {
+	if got, want := s.counted(), (NotifyCounts{Received: 9, Unknown: 1, Invalid: 1, Closed: 3}); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
 	}
 }
@@ -119,7 +127,7 @@ func TestOnlyAProcessOfTheLeafCanBeTheMainProcess(t *testing.T) {
 	if said, calls := e.heard(t); calls != 0 {
 		t.Errorf("told of %+v, want that strangers are refused", said)
 	}
-	if got := s.Counts(); got.Refused != 3 || got.Invalid != 3 {
+	if got := s.counted(); got.Refused != 3 || got.Invalid != 3 {
 		t.Errorf("%d refused and %d invalid, want 3 and 3", got.Refused, got.Invalid)
 	}
 	r.send(s, "", "1 0 MAINPID={pid}")
@@ -274,7 +282,7 @@ func TestAMillionMessagesAreHeardInBoundedMemory(t *testing.T) {
 	r.send(s, r.leaf.Path(),
 		strconv.Itoa(times/2)+" 0 STATUS=a\nWATCHDOG=1\nRELOADING=1", strconv.Itoa(times/2)+" 0 STATUS=b\nWATCHDOG=1\nREADY=1",
 		"1 0 STOPPING=1")
-	if got := s.Counts(); got.Received < uint64(times) || got.Ignored != 0 {
+	if got := s.counted(); got.Received < uint64(times) || got.Ignored != 0 {
 		t.Errorf("%d of %d received, %d ignored", got.Received, times, got.Ignored)
 	}
 	n := s.expect(r.info.Leaf, r.info.LeafID)
