@@ -115,6 +115,8 @@ func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) err
 	switch {
 	case len(lost) > 0:
 		return fail(exitFailed, fmt.Errorf("not %s: %s", g.people, strings.Join(lost[:min(most, len(lost))], ", ")))
+	case errors.Is(err, context.DeadlineExceeded) && len(missing) == 0:
+		return fail(exit.TimedOut, fmt.Errorf("the supervisor did not say in time who is %s: give it a longer --timeout", g.name))
 	case errors.Is(err, context.DeadlineExceeded):
 		return fail(exit.TimedOut, fmt.Errorf("%d not %s in time: %s", len(missing), g.people, strings.Join(missing[:min(most, len(missing))], ", ")))
 	}
