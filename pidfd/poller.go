@@ -18,7 +18,7 @@ import (
 // that set's own descriptor waits in Go's network poller.
 //
 // It is level-triggered: an event is reported again until its cause is gone or
-// the descriptor is removed. Its methods may be called from several goroutines.
+// the descriptor is removed, unless it is watched for one event at a time. Its methods may be called from several goroutines.
 type Poller struct {
 	file *os.File
 	conn syscall.RawConn
@@ -61,6 +61,18 @@ func (p *Poller) Add(fd int, events uint32, token uint64) error {
 	setToken(&event, token)
 	if err := p.control(unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		return fmt.Errorf("watch descriptor %d: %w", fd, err)
+	}
+	return nil
+}
+
+// Change replaces events and token of a watched fd. After an event of one that is
+// watched with [unix.EPOLLONESHOT] nothing is reported until the next Change, and
+// what happens to it in between costs next to nothing.
+func (p *Poller) Change(fd int, events uint32, token uint64) error {
+	event := unix.EpollEvent{Events: events}
+	setToken(&event, token)
+	if err := p.control(unix.EPOLL_CTL_MOD, fd, &event); err != nil {
+		return fmt.Errorf("watch descriptor %d again: %w", fd, err)
 	}
 	return nil
 }

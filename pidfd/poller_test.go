@@ -161,11 +161,42 @@ func TestPollerRunsAgainAfterItsContextEnded(t *testing.T) {
 	}
 }
 
+func TestPollerReportsOneEventAtATime(t *testing.T) {
+	poller := newPoller(t)
+	fds := eventfds(t, 2) // both are ready
+	if err := poller.Add(fds[0], unix.EPOLLIN|unix.EPOLLONESHOT, 1); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), within, errors.New("nothing was reported"))
+	defer cancel()
+	var got []uint64
+	_ = poller.Run(ctx, func(token uint64, _ uint32) {
+		switch got = append(got, token); len(got) {
+		case 1: // it is ready still
+			if err := poller.Add(fds[1], unix.EPOLLIN, 2); err != nil {
+				t.Error(err)
+			}
+		case 4: // the other one was reported alone, again and again
+			if err := errors.Join(poller.Remove(fds[1]), poller.Change(fds[0], unix.EPOLLIN, 3)); err != nil {
+				t.Error(err)
+			}
+		case 6:
+			cancel()
+		}
+	})
+	if want := []uint64{1, 2, 2, 2, 3, 3}; !slices.Equal(got, want) {
+		t.Errorf("reported %v, want %v", got, want)
+	}
+}
+
 func TestPollerErrors(t *testing.T) {
 	poller := newPoller(t)
 	fds := eventfds(t, 1)
 	if err := poller.Remove(fds[0]); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("Remove of what was not added = %v, want ENOENT", err)
+	}
+	if err := poller.Change(fds[0], unix.EPOLLIN, 0); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("Change of what was not added = %v, want ENOENT", err)
 	}
 	if err := poller.Add(-1, unix.EPOLLIN, 0); !errors.Is(err, unix.EBADF) {
 		t.Errorf("Add(-1) = %v, want EBADF", err)

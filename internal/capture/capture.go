@@ -150,6 +150,7 @@ func (s *Store) Close() error {
 	}
 	s.mu.RUnlock()
 	s.running.Wait()
+	s.movers.relays.close()
 	return errors.Join(err, s.lock.Close())
 }
 

@@ -25,10 +25,11 @@ type pipe struct {
 	mover *mover
 	token uint64
 
-	mu   sync.Mutex // guards the fields below; taken before the file's lock
-	fd   int        // our end; -1 when it is closed
-	size int        // of the pipe
-	copy bool       // the file system can not splice
+	mu    sync.Mutex // guards the fields below; taken before the file's lock
+	fd    int        // our end; -1 when it is closed
+	size  int        // of the pipe
+	relay *relay     // holds bytes that have left the pipe and are not in the file; nil if there are none
+	copy  bool       // the file system can not splice
 }
 
 const (
@@ -38,6 +39,7 @@ const (
 	smallMove  = 16 << 10 // after less than this more is waited for
 	drainMost  = 4 << 20  // what is moved of a pipe that others still write to when its start is over
 	movePace   = time.Millisecond
+	pipeEvents = unix.EPOLLIN | unix.EPOLLONESHOT
 	pipePublic = 0o622 // only those who may look into the worker's descriptors can open it at all
 )
 
@@ -54,8 +56,9 @@ type movers struct {
 	all   []*mover
 	next  atomic.Uint64 // token of the next pipe
 	large atomic.Int64  // bytes of large pipes
-	stop  context.CancelFunc
-	ctx   context.Context
+	relays
+	stop context.CancelFunc
+	ctx  context.Context
 }
 
 // newPipe gives a stream its pipe and returns the end for the worker.
@@ -81,7 +84,7 @@ func (s *Store) newPipe(seg *segment) (*os.File, error) {
 	p.size, _ = unix.FcntlInt(uintptr(p.fd), unix.F_GETPIPE_SZ, 0) // only to know when it is full
 	seg.pipe = p                                                   // before the mover can come upon it
 	m.pipes.Store(p.token, p)
-	if err := m.poller.Add(p.fd, unix.EPOLLIN, p.token); err != nil {
+	if err := m.poller.Add(p.fd, pipeEvents, p.token); err != nil {
 		m.pipes.Delete(p.token)
 		_, _ = unix.Close(p.fd), worker.Close() // nothing was written
 		return nil, err
@@ -154,12 +157,30 @@ func (m *mover) ready(token uint64, _ uint32) {
 		<-wait.C
 		m.paused = time.Now()
 	}
+	m.watchAgain(p)
+}
+
+// watchAgain: while we were at it the worker's writes have woken nobody.
+func (m *mover) watchAgain(p *pipe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fd < 0 {
+		return
+	}
+	if err := m.poller.Change(p.fd, pipeEvents, p.token); err != nil && !errors.Is(err, os.ErrClosed) {
+		m.store.warnOnce("pipes", err)
+	}
 }
 
 // drop closes our end. The caller holds the lock.
 func (m *mover) drop(p *pipe) {
 	if p.fd < 0 {
 		return
+	}
+	if p.relay != nil { // there was no way to move it on
+		p.seg.file.lost(p.relay.held)
+		p.relay.close()
+		p.relay = nil
 	}
 	_ = m.poller.Remove(p.fd) // it was added
 	m.pipes.Delete(p.token)
@@ -203,7 +224,9 @@ func (m *mover) move(p *pipe, most int) (n int64, over bool) {
 		n = m.discard(p, err)
 		return n, n == 0
 	}
-	if n >= int64(p.size) && p.size > 0 && p.size < pipeLarge {
+	// A full pipe is rarely full of bytes: what does not fit behind the write before
+	// begins a page of its own.
+	if n >= int64(p.size)/2 && p.size > 0 && p.size < pipeLarge {
 		m.enlarge(p)
 	}
 	return n, n == 0
@@ -229,10 +252,11 @@ func (m *mover) discard(p *pipe, cause error) (n int64) {
 	})
 	buf := m.store.buffers.Get().(*[]byte)
 	defer m.store.buffers.Put(buf)
-	got, err := unix.Read(p.fd, *buf)
+	got, err := unix.Read(p.source(), *buf)
 	if err != nil || got <= 0 {
 		return 0
 	}
+	p.took(int64(got))
 	p.seg.file.lost(int64(got))
 	m.store.trimmer.push(&cursor{seg: p.seg, queue: m.store.trimmer}) // writes it down as soon as there is room
 	return int64(got)
@@ -257,37 +281,41 @@ func (f *file) take(p *pipe, most int) (int64, error) {
 	f.look(st.Size)
 	off := st.Size
 	if !p.copy {
-		n, err := unix.Splice(p.fd, nil, fd, &off, most, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		n, err := p.spliceTo(fd, off, most)
 		if !errors.Is(err, unix.EINVAL) {
 			f.end += max(n, 0)
 			return n, err
 		}
 		p.copy = true
 	}
-	n, err := copyPipe(p.fd, fd, off)
+	read, n, err := copyPipe(p.source(), fd, off)
+	p.took(read)
 	f.end += n
+	if read > n {
+		f.times.drop(f.end, read-n)
+	}
 	return n, err
 }
 
 // copyPipe is for file systems that can not splice. What was read and has no
 // room in the file is put back by no one, so room for all of it is made first.
-func copyPipe(from, to int, off int64) (int64, error) {
+func copyPipe(from, to int, off int64) (read, written int64, err error) {
 	buf := make([]byte, 64<<10)
 	if err := unix.Fallocate(to, unix.FALLOC_FL_KEEP_SIZE, off, int64(len(buf))); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-		return 0, err
+		return 0, 0, err
 	}
 	n, err := unix.Read(from, buf)
 	if err != nil || n <= 0 {
-		return 0, err
+		return 0, 0, err
 	}
 	for done := 0; done < n; {
 		m, err := unix.Pwrite(to, buf[done:n], off+int64(done))
 		if err != nil {
-			return int64(done), err
+			return int64(n), int64(done), err
 		}
 		done += m
 	}
-	return int64(n), nil
+	return int64(n), int64(n), nil
 }
 
 // lost counts bytes that could not be written.
