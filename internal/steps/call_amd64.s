@@ -72,9 +72,31 @@ same:
 more:
 	CMPQ	AX, $const_Count
 	JEQ	count
+	CMPQ	AX, $const_Decimal
+	JEQ	decimal
 	MOVQ	R13, (DI)
 	JMP	then
 count:
 	SUBQ	$1, (DI)
 	JNE	then
 	JMP	fail
+	// DI goes to the end of the digits, and back as each is written.
+decimal:
+	MOVL	$10, SI
+	MOVQ	R13, AX
+length:
+	ADDQ	$1, DI
+	XORL	DX, DX
+	DIVQ	SI
+	TESTQ	AX, AX
+	JNE	length
+	MOVQ	R13, AX
+digit:
+	SUBQ	$1, DI
+	XORL	DX, DX
+	DIVQ	SI
+	ADDL	$'0', DX
+	MOVB	DX, (DI)
+	TESTQ	AX, AX
+	JNE	digit
+	JMP	then

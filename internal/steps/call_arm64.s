@@ -68,6 +68,8 @@ same:
 more:
 	CMP	$const_Count, R8
 	BEQ	count
+	CMP	$const_Decimal, R8
+	BEQ	decimal
 	MOVD	R11, (R0)
 	B	then
 count:
@@ -76,3 +78,21 @@ count:
 	MOVD	R2, (R0)
 	BNE	then
 	B	fail
+	// R0 goes to the end of the digits, and back as each is written.
+decimal:
+	MOVD	$10, R1
+	MOVD	R11, R2
+length:
+	ADD	$1, R0
+	UDIV	R1, R2, R2
+	CBNZ	R2, length
+	MOVD	R11, R2
+digit:
+	SUB	$1, R0
+	UDIV	R1, R2, R3
+	MSUB	R1, R2, R3, R4
+	ADD	$'0', R4
+	MOVB	R4, (R0)
+	MOVD	R3, R2
+	CBNZ	R2, digit
+	B	then

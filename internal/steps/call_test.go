@@ -5,6 +5,9 @@ package steps
 import (
 	"bytes"
 	"embed"
+	"errors"
+	"math"
+	"strconv"
 	"testing"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
@@ -71,6 +74,47 @@ func TestSteps(t *testing.T) {
 			t.Error(err)
 		}
 		if err := table.Free(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A number is written as strconv writes it, and the byte behind it stays as it was. lseek
+// has any result that is asked for.
+func TestDecimal(t *testing.T) {
+	linuxtest.NoLeaks(t)
+	file, err := unix.MemfdCreate("numbers", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(file) }()
+	for _, n := range []int{0, 9, 10, 11, 99, 100, 4194303, math.MaxInt32, math.MaxInt64 - 1, math.MaxInt64} {
+		table, err := New(5, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strconv.Itoa(n) + "x"
+		m := Room[struct {
+			digits [24]byte
+			pidfd  int32
+		}](table)
+		m.digits[len(want)-1] = 'x'
+		exit := table.Add(unix.SYS_EXIT_GROUP, 9)
+		exit.Then, exit.Fail = Address(exit), Address(exit)
+		first := table.Add(unix.SYS_LSEEK, uintptr(file), uintptr(n), unix.SEEK_SET)
+		first.Fail = Address(exit)
+		table.Add(Decimal, Address(&m.digits[0])).Then = Address(exit)
+		pid, err := table.Clone(first, unix.CLONE_VM|unix.CLONE_VFORK|unix.CLONE_PIDFD, &m.pidfd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Wait4(pid, nil, unix.WALL, nil); err != nil {
+			t.Error(err)
+		}
+		if got := string(bytes.TrimRight(m.digits[:], "\x00")); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+		if err := errors.Join(unix.Close(int(m.pidfd)), table.Free()); err != nil {
 			t.Error(err)
 		}
 	}

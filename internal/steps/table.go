@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Step is one system call, or one of four things to do with memory. The assembly that
+// Step is one system call, or one of five things to do with memory. The assembly that
 // carries steps out knows nothing else.
 type Step struct {
 	Call       uintptr // the number of the system call, or an operation
@@ -27,6 +27,10 @@ const (
 	Same  = -2 // Then if the byte at Args[0] is Args[1], else Fail
 	Count = -3 // the word at Args[0] is lessened by 1: Then unless it is 0, else Fail
 	Keep  = -4 // the word at Args[0] becomes the result of the last system call
+
+	// Decimal writes that result, which is none below 0, in digits from Args[0] on, and no
+	// zero byte behind them.
+	Decimal = -5
 )
 
 // CloneArgs is struct clone_args of the kernel.
