@@ -16,6 +16,7 @@ func sharedState() map[string]string {
 		"internal/nofile.original": "what the process was started with can be read only once, before package syscall changes it",
 		"internal/siginfo.state":   "the actions of signals belong to the process, and a handler is given nothing else to find its pipe",
 		"linuxtest.current":        "package testing has one TestMain per process and no way from a test to it",
+		"spawn.forking":            "syscall.ForkLock is one for the process: whoever holds it for several must count them",
 		"spawn.tracked":            "children belong to the process: whoever reaps orphans must know all that were started",
 		"spawn.helperReady":        "whether main has called HelperMain is a fact about the process",
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"syscall"
 	"unsafe"
 
 	"github.com/pitvisor/pitvisor/internal/nofile"
@@ -51,9 +50,9 @@ func (b *Beside) startBeside(files []uintptr, ns *namespaces) (*Process, error) 
 	a.args.PidFD = uint64(steps.Address(&a.fd))
 	a.args.ExitSignal = uint64(unix.SIGCHLD)
 	a.args.Cgroup = uint64(b.Leaf.FD())
-	syscall.ForkLock.Lock() // as for every start: no file without CLOEXEC is just being opened
+	forking.begin()
 	pid, err := a.Clone3(a.first, &a.args)
-	syscall.ForkLock.Unlock()
+	forking.end()
 	if err != nil {
 		if (err == unix.EPERM || err == unix.ENOSYS) && Clone3Refused() {
 			return nil, b.fail(CauseNamespace, "a sandbox (seccomp) refuses clone3, without which this cannot be done", err)
@@ -107,11 +106,12 @@ func (b *Beside) taken(a *arrival, exit Exit) (*Process, error) {
 
 // newArrival makes the list of steps.
 func newArrival(b *Beside, files []uintptr, ns *namespaces) (*arrival, error) {
-	const fixed = 48
+	const fixed = 50
 	paths := b.paths()
-	words := len(b.args()) + 1 + len(b.Env) + 1 + len(paths) + 2*len(b.Rlimits) + 8
+	vars := b.environ()
+	words := len(b.args()) + 1 + len(vars) + 1 + len(paths) + 2*len(b.Rlimits) + 8
 	size := int(unsafe.Sizeof(birthMemory{})) + int(unsafe.Sizeof(arrivalMemory{})) + len(b.Dir) + 128
-	for _, list := range [][]string{b.args(), b.Env, paths} {
+	for _, list := range [][]string{b.args(), vars, paths} {
 		for _, s := range list {
 			size += len(s) + 1
 		}
@@ -124,7 +124,7 @@ func newArrival(b *Beside, files []uintptr, ns *namespaces) (*arrival, error) {
 		return nil, err
 	}
 	a := &arrival{birth: &birth{Table: table, birthMemory: steps.Room[birthMemory](table)}, arrivalMemory: steps.Room[arrivalMemory](table)}
-	argv, env := a.Words(len(b.args())+1), a.Words(len(b.Env)+1) // before any string
+	argv, env := a.Words(len(b.args())+1), a.Words(len(vars)+1) // before any string
 	a.tried, a.limits = a.Words(len(paths)), a.Words(2*len(b.Rlimits))
 	a.failing = a.Add(steps.Keep, steps.Address(&a.failed))
 	a.exit = a.Add(unix.SYS_EXIT_GROUP, 127)
@@ -273,9 +273,9 @@ func (a *arrival) runs(paths []string, argv, env []uintptr, b *Beside) {
 		a.limit = limit
 		a.Add(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, steps.Address(&a.limit), 0)
 	}
+	args, vars := a.texts(argv, b.args()), a.variables(env, &b.Cmd)
 	a.must(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, a.OldMask(), 0, 8)
 	a.Add(steps.Set, steps.Address(&a.executing), 1)
-	args, vars := a.texts(argv, b.args()), a.texts(env, b.Env)
 	for i, path := range paths {
 		a.Add(unix.SYS_EXECVE, a.Text(path), args, vars)
 		a.Add(steps.Keep, steps.Address(&a.tried[i]))

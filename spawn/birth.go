@@ -4,13 +4,40 @@ package spawn
 
 import (
 	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
 	"github.com/pitvisor/pitvisor/internal/nofile"
 	"github.com/pitvisor/pitvisor/internal/steps"
+	"github.com/pitvisor/pitvisor/pidfd"
 	"golang.org/x/sys/unix"
 )
+
+// startNumbered is startDirect for a process that finds its own number in its
+// environment, which syscall.StartProcess cannot put there. Where this clone3 is refused
+// the helper does it.
+func (c *Cmd) startNumbered(files []uintptr) (*Process, error) {
+	ticket := tracked.begin()
+	born, err := c.vfork(files, unix.CLONE_PIDFD, unix.SIGCHLD)
+	if err != nil {
+		tracked.end(ticket, nil)
+		switch err {
+		case unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.E2BIG: // a sandbox; before Linux 5.7
+			return c.startHelper(files)
+		}
+		return nil, c.diagnose(err)
+	}
+	p := &Process{handle: pidfd.FromFD(born.fd, born.pid)}
+	if born.failed != 0 {
+		_ = bury(p) // it has ended by itself; why counts more
+		tracked.end(ticket, nil)
+		return nil, c.diagnose(born.failed)
+	}
+	tracked.end(ticket, p)
+	return p, nil
+}
 
 // born is a process that vfork has made. It has executed its program or ended.
 type born struct {
@@ -36,14 +63,43 @@ func (c *Cmd) vfork(files []uintptr, flags uint64, exitSignal unix.Signal) (born
 		b.args.Flags |= unix.CLONE_INTO_CGROUP
 		b.args.Cgroup = uint64(c.Leaf.FD())
 	}
-	// As for every start of a Go program: no file without CLOEXEC is just being opened.
-	syscall.ForkLock.Lock()
+	forking.begin()
 	pid, err := b.Clone3(b.first, &b.args)
-	syscall.ForkLock.Unlock()
+	forking.end()
 	if err != nil {
 		return born{}, err
 	}
 	return born{pid: pid, fd: int(b.fd), executing: b.executing != 0, failed: unix.Errno(-b.failed)}, nil
+}
+
+// forking is a package variable because ForkLock is one.
+var forking forks
+
+// forks holds syscall.ForkLock while a process is being made, as every start of a Go
+// program does: no file without CLOEXEC is just being opened. The first of them takes it
+// and the last gives it back, so that they need not wait for each other; package syscall
+// does the same among its own.
+type forks struct {
+	mu sync.Mutex // guards what follows
+	n  int        // processes that are being made
+}
+
+func (f *forks) begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n == 0 {
+		syscall.ForkLock.Lock()
+	}
+	f.n++
+}
+
+func (f *forks) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n--
+	if f.n == 0 {
+		syscall.ForkLock.Unlock()
+	}
 }
 
 // birth is all that a child does before it executes its program.
@@ -67,10 +123,11 @@ func newBirth(c *Cmd, files []uintptr) (*birth, error) {
 	if c.checkStrings() != nil {
 		return nil, unix.EINVAL // as the kernel would say, if it could see them
 	}
-	const fixed = 16 // steps, beside two for each file
-	words := len(c.args()) + 1 + len(c.Env) + 1
+	const fixed = 18 // steps, beside two for each file
+	vars := c.environ()
+	words := len(c.args()) + 1 + len(vars) + 1
 	size := int(unsafe.Sizeof(birthMemory{})) + len(c.Path) + len(c.Dir) + 64
-	for _, s := range slices.Concat(c.args(), c.Env) {
+	for _, s := range slices.Concat(c.args(), vars) {
 		size += len(s) + 1
 	}
 	if c.Credential != nil {
@@ -86,12 +143,12 @@ func newBirth(c *Cmd, files []uintptr) (*birth, error) {
 	exit.Then, exit.Fail = steps.Address(exit), steps.Address(exit)
 	b.first = b.Add(steps.Set, steps.Address(&b.executing), 0)
 	b.become(c)
-	argv, env := b.Words(len(c.args())+1), b.Words(len(c.Env)+1) // before any string
+	argv, env := b.Words(len(c.args())+1), b.Words(len(vars)+1) // before any string
 	if c.Dir != "" {
 		b.must(unix.SYS_CHDIR, b.Text(c.Dir))
 	}
 	b.setFiles(files)
-	b.execute(b.Text(c.Path), b.texts(argv, c.args()), b.texts(env, c.Env))
+	b.execute(b.Text(c.Path), b.texts(argv, c.args()), b.variables(env, c))
 	return b, nil
 }
 
@@ -167,4 +224,25 @@ func (b *birth) texts(words []uintptr, list []string) uintptr {
 		words[i] = b.Text(s)
 	}
 	return steps.Address(&words[0])
+}
+
+// environ is the environment with room, at its end, for what [Cmd.OwnPID] asks for.
+func (c *Cmd) environ() []string {
+	if c.OwnPID == "" {
+		return c.Env
+	}
+	const digits = 10 // of the highest pid_t
+	return append(without(c.Env, c.OwnPID), c.OwnPID+"="+strings.Repeat("\x00", digits))
+}
+
+// variables fills the environment in, with the process's own number as it is called in
+// its PID namespace.
+func (b *birth) variables(words []uintptr, c *Cmd) uintptr {
+	list := c.environ()
+	env := b.texts(words, list)
+	if c.OwnPID != "" {
+		b.must(unix.SYS_GETPID)
+		b.Add(steps.Decimal, words[len(list)-1]+uintptr(len(c.OwnPID+"=")))
+	}
+	return env
 }

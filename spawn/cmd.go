@@ -55,11 +55,15 @@ type Cmd struct {
 	Session    Session
 	NetNS      bool // a new network namespace with nothing but the loopback device, up
 
-	// These three cost a helper process for each start, several times the price of
-	// the start itself.
+	// OwnPID is a variable, such as LISTEN_PID, in which the process finds its own number;
+	// "" is none. It replaces what Env says. The helper is needed for it before Linux 5.7
+	// and on processors other than amd64 and arm64.
+	OwnPID string
+
+	// These two cost a helper process for each start, several times the price of the
+	// start itself.
 	Rlimits     []Rlimit
-	OOMScoreAdj *int   // -1000 to 1000; nil keeps the caller's
-	OwnPID      string // a variable, such as LISTEN_PID, in which the process finds its own number; "" is none
+	OOMScoreAdj *int // -1000 to 1000; nil keeps the caller's
 
 	// ForceHelper uses the helper where it is not needed: for tests and diagnosis.
 	ForceHelper bool

@@ -15,8 +15,7 @@ import (
 
 // The helper is this very program, executed again, which becomes the program that
 // was asked for. It is used when a sandbox refuses clone3, and for what Linux lets
-// a process set only for itself or only late: resource limits, the OOM score, and a
-// variable with its own number, which nobody knows before it is there.
+// a process set only for itself or only late: resource limits and the OOM score.
 //
 // It is born in the cgroup of the caller, does all that it can there, joins the
 // leaf by itself, and only then turns into the program; so the program is never
@@ -45,7 +44,7 @@ var helperReady atomic.Bool
 
 // needsHelper says whether c has settings that only the child can make.
 func (c *Cmd) needsHelper() bool {
-	return c.ForceHelper || len(c.Rlimits) > 0 || c.OOMScoreAdj != nil || c.OwnPID != ""
+	return c.ForceHelper || len(c.Rlimits) > 0 || c.OOMScoreAdj != nil
 }
 
 // startHelper starts c with the helper and returns when the program runs.

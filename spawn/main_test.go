@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	linuxtest.Main(m, linuxtest.Modes{
 		"report": reportMode, "orphans": orphansMode, "poison": poisonMode, "seccomp": seccompMode,
 		"no-files": noFilesMode, "no-processes": noProcessesMode, "stuck": stuckMode, "net": netMode, "soft-limit": softLimitMode,
-		"autokill": autokillMode,
+		"autokill": autokillMode, "own-pid": ownPIDMode,
 	})
 }
 
@@ -54,8 +54,9 @@ func newLeaf(t testing.TB, root *cgroup.Dir, name string) *cgroup.Dir {
 	return leaf
 }
 
-// ways runs a test once with clone3, once with the helper, and once with clone3 and
-// autokill, which is clone3 again where the kernel does not know it.
+// ways runs a test once with clone3, once with the helper, once with clone3 and
+// autokill, which is clone3 again where the kernel does not know it, and once with a
+// variable for the process's own number, for which the steps are our own on every kernel.
 func ways(t *testing.T, f func(t *testing.T, c Cmd)) {
 	t.Helper()
 	for _, helper := range []bool{false, true} {
@@ -68,7 +69,14 @@ func ways(t *testing.T, f func(t *testing.T, c Cmd)) {
 		linuxtest.NoLeaks(t)
 		f(t, Cmd{Leaf: newLeaf(t, testRoot(t), "leaf"), Autokill: true})
 	})
+	t.Run("own-pid", func(t *testing.T) {
+		linuxtest.NoLeaks(t)
+		f(t, Cmd{Leaf: newLeaf(t, testRoot(t), "leaf"), OwnPID: wayOwnPID})
+	})
 }
+
+// wayOwnPID is the variable that ways asks for.
+const wayOwnPID = "OWN_PID"
 
 // start starts c and ends what it started at the end of the test.
 func start(t testing.TB, c *Cmd) *Process {

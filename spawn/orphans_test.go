@@ -102,7 +102,15 @@ func (o *orphanMaker) start(text string) (*Process, error) {
 		return nil, err
 	}
 	defer func() { _ = leaf.Close() }()
-	return Start(&Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", text}, Leaf: leaf})
+	return Start(&Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", text}, Leaf: leaf, OwnPID: o.ownPID()})
+}
+
+// ownPID has every second start reaped here and not inside package syscall.
+func (o *orphanMaker) ownPID() string {
+	if o.next.Load()%2 == 0 {
+		return wayOwnPID
+	}
+	return ""
 }
 
 // one starts a child that leaves an orphan, and before it fails to start something:
@@ -110,7 +118,7 @@ func (o *orphanMaker) start(text string) (*Process, error) {
 func (o *orphanMaker) one(i int) {
 	leaf, err := o.leaf()
 	if err == nil {
-		_, err = Start(&Cmd{Path: "/no/such/program", Leaf: leaf})
+		_, err = Start(&Cmd{Path: "/no/such/program", Leaf: leaf, OwnPID: o.ownPID()})
 		_ = leaf.Close()
 		var e *Error
 		if errors.As(err, &e) && e.Cause == CauseNotFound {

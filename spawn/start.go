@@ -129,6 +129,9 @@ func (c *Cmd) start(files []uintptr) (*Process, error) {
 		}
 		return p, nil
 	}
+	if c.OwnPID != "" {
+		return c.startNumbered(files)
+	}
 	p, err := c.startDirect(files)
 	if !c.Weak && (err == unix.EPERM || err == unix.ENOSYS) && Clone3Refused() {
 		return c.startHelper(files)

@@ -1,7 +1,6 @@
 package spawn
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -107,7 +106,11 @@ func TestExactlyWhatWasAsked(t *testing.T) {
 		if want := byteSlices(c.Args); !reflect.DeepEqual(r.Args, want) {
 			t.Errorf("arguments %q, want %q", r.Args, want)
 		}
-		if want := byteSlices(c.Env); !reflect.DeepEqual(r.Env, want) {
+		want := byteSlices(c.Env)
+		if c.OwnPID != "" {
+			want = append(want, []byte(c.OwnPID+"="+r.Status["Pid"]))
+		}
+		if !reflect.DeepEqual(r.Env, want) {
 			t.Errorf("environment %q, want %q", r.Env, want)
 		}
 		if r.Dir != c.Dir {
@@ -158,8 +161,9 @@ func TestArgsDefaultToPathAndEnvToNothing(t *testing.T) {
 	linuxtest.NeedCommand(t, "env")
 	ways(t, func(t *testing.T, c Cmd) {
 		c.Path = "/usr/bin/env"
-		if got := output(t, c); got != "" {
-			t.Errorf("the environment is %q, want none", got)
+		got := output(t, c)
+		if name, _, _ := strings.Cut(got, "="); name != c.OwnPID || strings.Contains(got, "\n") {
+			t.Errorf("the environment is %q, want nothing but what was asked for: %q", got, c.OwnPID)
 		}
 	})
 }
@@ -255,27 +259,6 @@ func TestSettingsAreSeenFromInside(t *testing.T) {
 	})
 }
 
-// TestOwnPIDIsTheNumberThatTheProcessHas: what sd_listen_fds(3) compares LISTEN_PID with.
-func TestOwnPIDIsTheNumberThatTheProcessHas(t *testing.T) {
-	linuxtest.NoLeaks(t)
-	c := Cmd{Leaf: newLeaf(t, testRoot(t), "leaf"), Env: []string{"LISTEN_PID=1", "LISTEN_PIDX=2"}, OwnPID: "LISTEN_PID"}
-	r := see(t, c)
-	want := [][]byte{[]byte("LISTEN_PIDX=2"), []byte("LISTEN_PID=" + r.Status["Pid"])}
-	var got [][]byte
-	for _, v := range r.Env {
-		if bytes.HasPrefix(v, []byte("LISTEN_PID")) {
-			got = append(got, v)
-		}
-	}
-	if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
-		t.Errorf("environment has %q, want %q", got, want)
-	}
-	c.Path, c.OwnPID = "/bin/true", "A=B"
-	if _, err := Start(&c); err == nil || !strings.Contains(err.Error(), `variable "A=B" has an equals sign in it`) {
-		t.Errorf("Start with such a variable = %v, want its refusal", err)
-	}
-}
-
 func TestHelperSettingsAreSeenFromInside(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	c := Cmd{Leaf: newLeaf(t, testRoot(t), "leaf")}
@@ -320,7 +303,7 @@ func softLimitMode(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
-	for _, c := range []Cmd{{}, {ForceHelper: true}, {Autokill: true}} {
+	for _, c := range append(threeWays(), Cmd{Autokill: true}) {
 		c.Path, c.Args, c.Leaf, c.Stdout = "/bin/sh", []string{"sh", "-c", "ulimit -n"}, leaf, os.Stdout
 		p, err := Start(&c)
 		if err != nil {
@@ -339,8 +322,8 @@ func TestOpenFilesLimitIsTheOriginal(t *testing.T) {
 	linuxtest.NeedCommand(t, "sh")
 	argv := []string{"/bin/sh", "-c", `ulimit -Sn 512; exec "$@"`, "sh"}
 	argv = append(argv, linuxtest.Helper(t, "soft-limit", linuxtest.Cgroup(t))...)
-	if got := (linuxtest.Command{Args: argv}).Output(t, within); got != "512\n512\n512" {
-		t.Errorf("limits %q directly, with the helper and with autokill, want 512", got)
+	if got := (linuxtest.Command{Args: argv}).Output(t, within); got != "512\n512\n512\n512" {
+		t.Errorf("limits %q directly, with the helper, with our own steps and with autokill, want 512", got)
 	}
 }
 
