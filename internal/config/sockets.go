@@ -238,7 +238,7 @@ func inheritKeys() []key[*poolDraft] {
 	return []key[*poolDraft]{
 		{
 			Name: "sockets", Type: "list of names", Default: "none",
-			Meaning: "The sockets of [socket.NAME] that each worker inherits, as sd_listen_fds(3) finds them: descriptors from 3 on, `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES`. See docs/sockets.md. It makes each start several times as expensive.",
+			Meaning: "The sockets of [socket.NAME] that each worker inherits, as sd_listen_fds(3) finds them: descriptors from 3 on, `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES`. See docs/sockets.md.",
 			Example: `sockets = ["web"]`,
 			schema:  schema{"type": "array", "items": schema{"type": "string"}, "minItems": 1},
 			set:     setSockets,
