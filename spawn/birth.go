@@ -29,12 +29,15 @@ func (c *Cmd) startNumbered(files []uintptr) (*Process, error) {
 		}
 		return nil, c.diagnose(err)
 	}
-	p := &Process{handle: pidfd.FromFD(born.fd, born.pid)}
 	if born.failed != 0 {
-		_ = bury(p) // it has ended by itself; why counts more
+		// It is ending by itself. This needs no descriptor, of which there may be none.
+		for unix.Waitid(unix.P_PIDFD, born.fd, nil, unix.WEXITED, nil) == unix.EINTR {
+		}
+		_ = unix.Close(born.fd) // nothing to lose
 		tracked.end(ticket, nil)
 		return nil, c.diagnose(born.failed)
 	}
+	p := &Process{handle: pidfd.FromFD(born.fd, born.pid)}
 	tracked.end(ticket, p)
 	return p, nil
 }

@@ -17,9 +17,10 @@ import (
 
 // tries is what a mode has seen of a number of starts.
 type tries struct {
-	Causes map[string]int // "ok" or the cause
-	Leaked int            // descriptors
-	Last   string
+	Causes  map[string]int // "ok" or the cause
+	Leaked  int            // descriptors
+	Zombies bool
+	Last    string
 }
 
 // try starts c to its end and counts what happened.
@@ -28,6 +29,7 @@ func (r *tries) try(c *Cmd) {
 	var e *Error
 	switch {
 	case err == nil:
+		_ = readable(p.Handle().FD()) // Wait may want a descriptor, of which there may be none
 		exit, waitErr := p.Wait(context.Background())
 		if errors.Join(waitErr, p.Close()) != nil || !exit.Success() {
 			r.Causes["failed"]++
@@ -87,10 +89,15 @@ func noFilesMode(args []string) int {
 			before := openFiles()
 			c.Path, c.Leaf = args[1], leaf
 			got.try(&c)
+			c.Path = "/no/such/program"
+			_, _ = Start(&c) // cannot
 			got.Leaked += openFiles() - before
 		}
 		_ = unix.Close(held[0])
 		held = held[1:]
+	}
+	if got.Zombies, err = ChildLeft(); err != nil {
+		return complain(err)
 	}
 	return printResult(got)
 }
@@ -103,6 +110,9 @@ func TestOutOfFiles(t *testing.T) {
 	}
 	if got.Leaked != 0 {
 		t.Errorf("%d descriptors leaked", got.Leaked)
+	}
+	if got.Zombies {
+		t.Error("there are zombies of starts that failed")
 	}
 }
 
