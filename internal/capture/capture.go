@@ -82,6 +82,7 @@ type Store struct {
 type poolDir struct {
 	path  string
 	slots map[int]*slotFiles
+	row   row
 }
 
 // Open makes and locks the directory and begins to watch it. The caller owes a

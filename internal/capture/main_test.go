@@ -73,12 +73,22 @@ type seen struct {
 // follow runs a follower for the time of the test.
 func follow(tb testing.TB, s *Store) *seen {
 	tb.Helper()
+	return followBut(tb, s, "")
+}
+
+// followBut keeps no lines of one worker.
+func followBut(tb testing.TB, s *Store, worker string) *seen {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	got := &seen{done: make(chan struct{})}
 	fl := s.NewFollower()
 	go func() {
 		defer close(got.done)
-		got.err = fl.Run(ctx, got.add)
+		got.err = fl.Run(ctx, func(l Line) {
+			if l.Worker != worker {
+				got.add(l)
+			}
+		})
 	}()
 	tb.Cleanup(func() {
 		cancel()

@@ -271,11 +271,17 @@ func (s *Store) current() []*segment {
 	defer s.mu.RUnlock()
 	var all []*segment
 	for _, dir := range s.pools {
-		for _, files := range dir.slots {
-			for i := range files.streams {
-				if seg := files.streams[i].now.Load(); seg != nil {
-					all = append(all, seg)
-				}
+		all = dir.current(all)
+	}
+	return all
+}
+
+// current adds those of one directory. The caller holds the store's lock.
+func (d *poolDir) current(all []*segment) []*segment {
+	for _, files := range d.slots {
+		for i := range files.streams {
+			if seg := files.streams[i].now.Load(); seg != nil {
+				all = append(all, seg)
 			}
 		}
 	}

@@ -65,10 +65,19 @@ func (s *Store) runWatch() {
 	buf := make([]byte, 16<<10)
 	pace := time.NewTimer(0)
 	defer pace.Stop()
+	fl := floods{store: s}
 	for {
 		<-pace.C
+		fl.wake()
+		fl.now = time.Time{}
 		var last *segment // most events of a buffer are for the same file
-		err := s.watch.inotify.Read(buf, func(e logfile.InotifyEvent) { last = s.dispatch(e, last) })
+		err := s.watch.inotify.Read(buf, func(e logfile.InotifyEvent) {
+			if fl.now.IsZero() {
+				fl.now = time.Now()
+			}
+			fl.saw(s.watch.dir(e.Watch))
+			last = s.dispatch(e, last)
+		})
 		if errors.Is(err, fs.ErrClosed) {
 			return
 		}
@@ -76,7 +85,7 @@ func (s *Store) runWatch() {
 			s.warnOnce("watch", fmt.Errorf("read changes of output files: %w", err))
 			return
 		}
-		pace.Reset(watchPace)
+		pace.Reset(fl.pace())
 	}
 }
 

@@ -1,0 +1,117 @@
+package capture
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
+)
+
+// watched returns what the kernel tells of the only directory of a store.
+func watched(t *testing.T) uint64 {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		info, err := os.ReadFile("/proc/self/fdinfo/" + fd.Name())
+		if err != nil {
+			continue // closed meanwhile
+		}
+		if found := regexp.MustCompile(`inotify wd:\S+ ino:\S+ sdev:\S+ mask:(\S+)`).FindSubmatch(info); found != nil {
+			mask, err := strconv.ParseUint(string(found[1]), 16, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return mask
+		}
+	}
+	t.Fatal("there is no inotify watch")
+	return 0
+}
+
+// While one stream floods, its directory rests most of the time; what others in it
+// write is seen all the same, and when it is quiet it is watched again.
+func TestFloodedDirectoryRests(t *testing.T) {
+	s := open(t, Options{MaxSize: 1 << 20})
+	got := followBut(t, s, "web/0") // the flood is not kept
+	flooder, other := start(t, s, 0, 1), start(t, s, 1, 1)
+	stop, over := make(chan struct{}), make(chan struct{})
+	defer func() { <-over }()
+	defer close(stop)
+	go func() {
+		defer close(over)
+		block := append(bytes.Repeat([]byte("f"), 3999), '\n')
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				write(t, flooder.Stdout, string(block))
+			}
+		}
+	}()
+	rested := 0
+	var lines []string
+	linuxtest.Wait(t, 2*soon, func() (bool, string) {
+		if watched(t)&unix.IN_MODIFY == 0 {
+			rested++
+			lines = append(lines, fmt.Sprint("line ", rested))
+			write(t, other.Stdout, lines[rested-1]+"\n")
+			got.waitFor(t, "web/1", Stdout, lines...)
+		}
+		return rested == 20, fmt.Sprintf("the directory rested %d times", rested)
+	})
+	stop <- struct{}{}
+	linuxtest.Wait(t, soon, func() (bool, string) { return watched(t)&unix.IN_MODIFY != 0, "the directory rests though it is quiet" })
+}
+
+// With many streams in a directory looking at all of them would cost more.
+func TestFullDirectoryNeverRests(t *testing.T) {
+	s := open(t, Options{MaxSize: 1 << 20})
+	fl := floods{store: s}
+	for slot := range floodStreams/2 + 1 {
+		start(t, s, slot, 1)
+	}
+	dir := s.pools["web"]
+	for range 3 * floodAfter {
+		fl.now = fl.now.Add(watchPace)
+		fl.saw(dir)
+	}
+	if len(fl.resting) != 0 || watched(t)&unix.IN_MODIFY == 0 {
+		t.Errorf("%d directories rest, want none", len(fl.resting))
+	}
+}
+
+// Some events a second are no flood.
+func TestAFewEventsAreNoFlood(t *testing.T) {
+	s := open(t, Options{})
+	start(t, s, 0, 1)
+	fl := floods{store: s}
+	dir := s.pools["web"]
+	for range 10 * floodAfter {
+		fl.now = fl.now.Add(floodGap + 1)
+		fl.saw(dir)
+		fl.saw(dir)
+	}
+	if len(fl.resting) != 0 {
+		t.Error("a directory with an event now and then rests")
+	}
+	for range floodAfter - 1 {
+		fl.now = fl.now.Add(watchPace)
+		fl.saw(dir)
+	}
+	if len(fl.resting) != 1 || watched(t)&unix.IN_MODIFY != 0 {
+		t.Errorf("%d directories rest, want the one with a flood", len(fl.resting))
+	}
+	fl.wake()
+	if watched(t)&unix.IN_MODIFY == 0 {
+		t.Error("it is not watched again")
+	}
+}
