@@ -81,7 +81,7 @@ func (w *watch) rest(dir *poolDir) error {
 func (s *Store) streams(dir *poolDir) int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return len(dir.slots) * len(streamNames())
+	return 2 * len(dir.slots)
 }
 
 // currentOf returns the segment of the newest start of every stream in a directory.
