@@ -45,6 +45,8 @@ type Pool struct {
 	Ready  int    `json:"ready"`  // workers that may get work
 	Failed int    `json:"failed"` // workers that were given up
 
+	Completed int `json:"completed,omitempty"` // workers that have done their work and are not started again
+
 	Labels  map[string]string `json:"labels,omitempty"`
 	Waits   string            `json:"waits,omitempty"`   // for which other pools, in words
 	Removed bool              `json:"removed,omitempty"` // goes when its workers are gone
@@ -248,6 +250,7 @@ const (
 	CodeForbidden  = "forbidden"   // 403: not for this caller
 	CodeNotFound   = "not-found"   // 404: no such route, worker or pool
 	CodeConflict   = "conflict"    // 409: not in this state
+	CodeOtherRun   = "other-run"   // 409: a stream is to go on that another supervisor has begun
 	CodeTooMany    = "too-many"    // 429, 503: more calls or connections than one user may have
 	CodeInternal   = "internal"    // 500: the supervisor's own trouble
 	CodeToken      = "token"       // 401: TCP without the right token

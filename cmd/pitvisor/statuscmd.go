@@ -90,13 +90,13 @@ func (a *app) statusText(s *api.Status, now time.Time) string {
 
 func poolCells(p *api.Pool) []cell {
 	ready, failed := styleGreen, styleDim
-	if p.Ready < p.Size {
+	if p.Ready+p.Completed < p.Size {
 		ready = styleYellow
 	}
 	if p.Failed > 0 {
 		failed = styleRed
 	}
-	note := ""
+	note, noted := "", styleYellow
 	switch {
 	case p.Removed:
 		note = "goes"
@@ -106,8 +106,10 @@ func poolCells(p *api.Pool) []cell {
 		note = clean(p.Pressure)
 	case p.Rollout != nil:
 		note = fmt.Sprintf("%s: %d left", p.Rollout.Reason, p.Rollout.Left)
+	case p.Completed > 0:
+		note, noted = fmt.Sprintf("%d completed", p.Completed), styleDim
 	}
-	return []cell{{p.Name, ""}, {fmt.Sprintf("%d/%d", p.Ready, p.Size), ready}, {fmt.Sprint(p.Up), ""}, {fmt.Sprint(p.Failed), failed}, {note, styleYellow}}
+	return []cell{{p.Name, ""}, {fmt.Sprintf("%d/%d", p.Ready, p.Size), ready}, {fmt.Sprint(p.Up), ""}, {fmt.Sprint(p.Failed), failed}, {note, noted}}
 }
 
 func workerCells(w *api.Worker, p psPrinter) []cell {

@@ -62,6 +62,8 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 			p.Up++
 		case supervise.StateFailed:
 			p.Failed++
+		case supervise.StateCompleted:
+			p.Completed++
 		default:
 		}
 	}
