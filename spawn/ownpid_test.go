@@ -79,7 +79,7 @@ func TestOwnPIDsOfParallelStarts(t *testing.T) {
 	linuxtest.NoLeaks(t)
 	leaf := newLeaf(t, testRoot(t), "leaf")
 	var group sync.WaitGroup
-	for range 50 {
+	for range linuxtest.Times(50, 20) {
 		group.Go(func() {
 			out, p, err := said(sayPID(Cmd{Leaf: leaf}))
 			if err != nil {
