@@ -23,8 +23,7 @@ func (c *Cmd) startNumbered(files []uintptr) (*Process, error) {
 	born, err := c.vfork(files, unix.CLONE_PIDFD, unix.SIGCHLD)
 	if err != nil {
 		tracked.end(ticket, nil)
-		switch err {
-		case unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.E2BIG: // a sandbox; before Linux 5.7
+		if refusesClone3(err) {
 			return c.startHelper(files)
 		}
 		return nil, c.diagnose(err)

@@ -5,8 +5,10 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"github.com/pitvisor/pitvisor/cgroup"
+	"github.com/pitvisor/pitvisor/internal/steps"
 	"github.com/pitvisor/pitvisor/pidfd"
 	"golang.org/x/sys/unix"
 )
@@ -133,7 +135,7 @@ func (c *Cmd) start(files []uintptr) (*Process, error) {
 		return c.startNumbered(files)
 	}
 	p, err := c.startDirect(files)
-	if !c.Weak && (err == unix.EPERM || err == unix.ENOSYS) && Clone3Refused() {
+	if !c.Weak && refusesClone3(err) && Clone3Refused() {
 		return c.startHelper(files)
 	}
 	if err != nil {
@@ -174,10 +176,24 @@ func startTracked(path string, args []string, attr *syscall.ProcAttr) (*Process,
 	return p, nil
 }
 
-// Clone3Refused says whether a sandbox keeps clone3 from us altogether, so that starts
-// go through the helper. A call without arguments starts nothing; the kernel itself
-// answers it with EINVAL.
+// Clone3Refused says whether clone3 into a cgroup is kept from us, by a sandbox or by a
+// kernel before Linux 5.7, so that starts go through the helper. It asks for a cgroup that
+// there cannot be, which never makes a process; the kernel itself answers with EBADF.
 func Clone3Refused() bool {
-	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
-	return errno == unix.ENOSYS || errno == unix.EPERM
+	args := steps.CloneArgs{
+		Flags:  unix.CLONE_INTO_CGROUP | unix.CLONE_VM, // else all page tables were copied first
+		Cgroup: 1<<31 - 1,
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
+	return refusesClone3(errno)
+}
+
+// refusesClone3 says whether an error of clone3, or one that may be, is such a refusal.
+// A sandbox says the first two, an old kernel the others.
+func refusesClone3(err error) bool {
+	switch err {
+	case unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.E2BIG:
+		return true
+	}
+	return false
 }

@@ -97,7 +97,7 @@ func (d *diagnosis) tryScratch(root cgroup.Root) (kill bool) {
 	})
 	way := "clone3 into a leaf"
 	if spawn.Clone3Refused() {
-		way = "a helper that joins the leaf before exec, since a sandbox (seccomp) refuses clone3: some milliseconds more"
+		way = "a helper that joins the leaf before exec, since a sandbox (seccomp), or a kernel before 5.7, refuses clone3: some milliseconds more"
 	}
 	try("start inside a cgroup", way, true, func() error { return tryStart(root.Dir, dir) })
 	try("guardian", "a run ends when its pitvisor is killed", true, func() error { return tryGuardian(root.Dir, dir) })
