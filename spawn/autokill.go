@@ -19,7 +19,7 @@ const autokillFlags = unix.CLONE_PIDFD | unix.CLONE_AUTOREAP | unix.CLONE_PIDFD_
 func autokillKnown() bool {
 	var fd int32
 	args := steps.CloneArgs{
-		Flags:  autokillFlags | unix.CLONE_INTO_CGROUP,
+		Flags:  autokillFlags | unix.CLONE_INTO_CGROUP | unix.CLONE_VM, // see Clone3Refused
 		PidFD:  uint64(uintptr(unsafe.Pointer(&fd))),
 		Cgroup: 1<<31 - 1,
 	}
