@@ -33,7 +33,7 @@ func ExampleClient_Events() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	o := api.EventOptions{Since: status.Seq, All: true}
+	o := api.EventOptions{Cursor: status.Cursor()}
 	for again := true; again; {
 		again = false
 		for e, err := range c.Events(ctx, o) {
@@ -44,7 +44,6 @@ func ExampleClient_Events() {
 			if err != nil {
 				log.Fatal(err)
 			}
-			o.Since = e.Seq
 			fmt.Println(e.Seq, e.Worker, e.Kind)
 		}
 	}

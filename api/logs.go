@@ -55,8 +55,11 @@ type LogOptions struct {
 	Cursor *LogCursor
 }
 
-// LogCursor is how far lines were read. The zero value is not at all.
+// LogCursor is how far the lines of one supervisor's run were read. The zero value is not
+// at all. The one that has come in the place of another refuses its cursors, with
+// [CodeOtherRun].
 type LogCursor struct {
+	run  string
 	at   time.Time
 	next map[logStream]int64
 }
@@ -96,6 +99,9 @@ func (o *LogOptions) query() url.Values {
 	}
 	resumed := o.Cursor != nil && !o.Cursor.at.IsZero()
 	since := o.Since
+	if o.Cursor != nil {
+		set("run", o.Cursor.run, o.Cursor.run != "")
+	}
 	if resumed {
 		since = o.Cursor.at.Add(-overlap)
 	}
@@ -119,6 +125,9 @@ func (c *Client) Logs(ctx context.Context, o LogOptions) iter.Seq2[LogLine, erro
 			return
 		}
 		defer func() { _ = resp.Body.Close() }() // ends the stream
+		if o.Cursor != nil {
+			o.Cursor.run = resp.Header.Get(RunHeader)
+		}
 		ended := false
 		err = readLines(resp.Body, func(line []byte) (bool, error) {
 			var l LogLine

@@ -26,11 +26,35 @@ type EventOptions struct {
 	Select []string // of which workers; none is all
 	Kinds  []string // which kinds; none is all
 	NoWait bool     // end after the newest event instead of waiting for more
+
+	// Cursor goes on where an earlier iteration with it has ended, in place of Since and
+	// All. An empty one begins as those say.
+	Cursor *EventCursor
 }
+
+// EventCursor is how far the events of one supervisor were read. The zero value is not
+// at all. Each supervisor counts its events from 1 on, so the one that has come in the place
+// of another refuses its cursors, with [CodeOtherRun].
+type EventCursor struct {
+	run   string
+	seq   uint64
+	begun bool // seq is where to go on, 0 as well
+}
+
+// Cursor is where events go on that the status does not show.
+func (s *Status) Cursor() *EventCursor { return &EventCursor{s.Run.ID, s.Seq, true} }
+
+// RunHeader names the run of a supervisor in its answers that are streams.
+const RunHeader = "Pitvisor-Run"
 
 func (o *EventOptions) query() url.Values {
 	q := url.Values{"select": o.Select, "kind": o.Kinds}
+	if o.Cursor != nil && o.Cursor.run != "" {
+		q.Set("run", o.Cursor.run)
+	}
 	switch {
+	case o.Cursor != nil && o.Cursor.begun:
+		q.Set("since", strconv.FormatUint(o.Cursor.seq, 10))
 	case o.Since > 0:
 		q.Set("since", strconv.FormatUint(o.Since, 10))
 	case o.All:
@@ -46,8 +70,8 @@ func (o *EventOptions) query() url.Values {
 const maxLine = 1 << 20
 
 // ErrStreamLost says that the supervisor closed a stream before it was over, because
-// it was read too slowly or the supervisor ended. Of events, the Seq of the last one is
-// the Since with which to go on; of lines, a [LogCursor] knows.
+// it was read too slowly or the supervisor ended. An
+// [EventCursor] and a [LogCursor] know how to go on.
 var ErrStreamLost = errors.New("the stream was closed by the supervisor")
 
 // Events returns the events of a stream as they come. The iteration ends with an
@@ -61,6 +85,9 @@ func (c *Client) Events(ctx context.Context, o EventOptions) iter.Seq2[Event, er
 			return
 		}
 		defer func() { _ = resp.Body.Close() }() // ends the stream
+		if o.Cursor != nil {
+			o.Cursor.run = resp.Header.Get(RunHeader)
+		}
 		ended := false
 		err = readLines(resp.Body, func(line []byte) (bool, error) {
 			var e Event
@@ -68,6 +95,9 @@ func (c *Client) Events(ctx context.Context, o EventOptions) iter.Seq2[Event, er
 				return false, fmt.Errorf("decode an event: %w", err)
 			}
 			ended = e.Kind == EventEnd
+			if o.Cursor != nil {
+				o.Cursor.seq, o.Cursor.begun = e.Seq, true
+			}
 			return yield(e, nil), nil
 		})
 		if err := endOfStream(ctx, err, ended || o.NoWait); err != nil {
@@ -134,7 +164,7 @@ func (c *Client) WaitFor(ctx context.Context, done func(*Status) bool, selected 
 	inner, cancel := context.WithCancel(ctx)
 	happened := make(chan struct{}, 1)
 	ended := make(chan error, 1)
-	go func() { ended <- c.listen(inner, status.Seq, happened) }()
+	go func() { ended <- c.listen(inner, status.Cursor(), happened) }()
 	defer func() {
 		cancel()
 		<-ended
@@ -153,6 +183,9 @@ func (c *Client) WaitFor(ctx context.Context, done func(*Status) bool, selected 
 		if err != nil {
 			return status, err
 		}
+		if next.Run.ID != status.Run.ID {
+			return status, ErrEnded
+		}
 		if status = next; done(status) {
 			return status, nil
 		}
@@ -160,24 +193,27 @@ func (c *Client) WaitFor(ctx context.Context, done func(*Status) bool, selected 
 	}
 }
 
-// errEnded is why a wait is in vain.
-var errEnded = errors.New("the supervisor has ended")
+// ErrEnded is why a wait is in vain: nobody is there to tell. Another supervisor may have
+// come in the place of the one that was asked.
+var ErrEnded = errors.New("the supervisor has ended")
 
 // listen says that something has happened, until the stream ends.
-func (c *Client) listen(ctx context.Context, since uint64, happened chan<- struct{}) error {
-	o := EventOptions{Since: since, All: true}
+func (c *Client) listen(ctx context.Context, from *EventCursor, happened chan<- struct{}) error {
+	o := EventOptions{Cursor: from}
 	for {
 		for e, err := range c.Events(ctx, o) {
 			if errors.Is(err, ErrStreamLost) {
 				break
 			}
+			if errors.Is(err, &Error{Code: CodeOtherRun}) {
+				return ErrEnded
+			}
 			if err != nil {
 				return err
 			}
 			if e.Kind == EventEnd {
-				return errEnded
+				return ErrEnded
 			}
-			o.Since = e.Seq
 			select {
 			case happened <- struct{}{}:
 			default:

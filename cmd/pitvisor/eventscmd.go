@@ -57,23 +57,20 @@ func (a *app) eventsCommand() *cobra.Command {
 }
 
 func (a *app) events(ctx context.Context, c *api.Client, f *eventsFlags, selected []string, limited bool) error {
-	o := api.EventOptions{Since: f.since, All: true, Select: selected, Kinds: f.kinds, NoWait: true}
+	o := api.EventOptions{Since: f.since, All: true, Select: selected, Kinds: f.kinds, NoWait: true, Cursor: &api.EventCursor{}}
 	show := a.eventPrinter(f.json)
 	var held []api.Event
-	for e, err := range c.Events(ctx, o) {
-		if err != nil {
-			return err
-		}
-		o.Since = e.Seq
+	keep := func(e *api.Event) error {
 		if !limited {
-			if err := show(&e); err != nil {
-				return err
-			}
-			continue
+			return show(e)
 		}
-		if held = append(held, e); len(held) > f.last {
+		if held = append(held, *e); len(held) > f.last {
 			held = held[1:]
 		}
+		return nil
+	}
+	if err := readEvents(ctx, c, o, keep); err != nil {
+		return err
 	}
 	for i := range held {
 		if err := show(&held[i]); err != nil {
@@ -84,11 +81,15 @@ func (a *app) events(ctx context.Context, c *api.Client, f *eventsFlags, selecte
 		return nil
 	}
 	o.NoWait = false
-	return followEvents(ctx, c, o, show)
+	err := readEvents(ctx, c, o, show)
+	if errors.Is(err, context.Canceled) {
+		return nil // Ctrl-C is how one stops to watch
+	}
+	return err
 }
 
-// followEvents shows what happens. A stream that was lost is taken up where it was.
-func followEvents(ctx context.Context, c *api.Client, o api.EventOptions, show func(*api.Event) error) error {
+// readEvents shows events. A stream that was lost is taken up where it was.
+func readEvents(ctx context.Context, c *api.Client, o api.EventOptions, show func(*api.Event) error) error {
 	for {
 		lost := false
 		for e, err := range c.Events(ctx, o) {
@@ -96,13 +97,9 @@ func followEvents(ctx context.Context, c *api.Client, o api.EventOptions, show f
 				lost = true
 				break
 			}
-			if errors.Is(err, context.Canceled) {
-				return nil // Ctrl-C is how one stops to watch
-			}
 			if err != nil {
 				return err
 			}
-			o.Since = e.Seq
 			if err := show(&e); err != nil {
 				return err
 			}

@@ -357,3 +357,53 @@ func TestStatusIsEncodedAsJSON(t *testing.T) {
 		t.Error("nothing is frozen")
 	}
 }
+
+// TestWaitOfAnother: who waits for workers of a supervisor in whose place another has come
+// does not wait for those of that one.
+func TestWaitOfAnother(t *testing.T) {
+	first := begin(t, nil, sleepers(t, "web", 1))
+	first.ready()
+	asked := 0
+	_, err := first.WaitFor(first.ctx(), func(*api.Status) bool {
+		if asked++; asked == 1 {
+			first.server.Shutdown(first.ctx())
+			second := beginAt(t, first.socket, nil, sleepers(t, "web", 1))
+			second.ready()
+		}
+		return asked > 1
+	})
+	if !errors.Is(err, api.ErrEnded) {
+		t.Errorf("after %d questions: %v, want that the supervisor has ended", asked, err)
+	}
+}
+
+// TestStreamsOfAnother: a cursor of one supervisor is refused by another, whatever its number.
+func TestStreamsOfAnother(t *testing.T) {
+	first, second := begin(t, nil, sleepers(t, "web", 1)), begin(t, nil, sleepers(t, "web", 1))
+	for _, r := range []*rig{first, second} {
+		r.ready()
+	}
+	begun := &api.EventCursor{}
+	for _, err := range first.Events(first.ctx(), api.EventOptions{All: true, NoWait: true, Cursor: begun}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, err := first.Status(first.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, cursor := range map[string]*api.EventCursor{"of a stream": begun, "of a status": status.Cursor()} {
+		for _, r := range []*rig{first, second} {
+			var got error
+			for e, err := range r.Events(r.ctx(), api.EventOptions{NoWait: true, Cursor: cursor}) {
+				if got = err; err == nil {
+					t.Errorf("%s: event %d came twice", name, e.Seq)
+				}
+			}
+			if refused := errors.Is(got, &api.Error{Code: api.CodeOtherRun}); refused != (r == second) {
+				t.Errorf("%s: of the second %v, %v", name, r == second, got)
+			}
+		}
+	}
+}

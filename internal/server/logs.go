@@ -54,6 +54,9 @@ type logs struct {
 }
 
 func (s *Server) getLogs(w http.ResponseWriter, c *call) error {
+	if err := s.ofRun(w, c); err != nil {
+		return err
+	}
 	if s.o.Logs == "" {
 		return notFound("", "this supervisor keeps no files of what workers print")
 	}

@@ -79,6 +79,13 @@ const (
 	textPlain  = "text/plain"
 )
 
+func runParam() param {
+	return param{
+		"run", "string",
+		"The run whose stream is to go on, as the header Pitvisor-Run of its answer had it. The supervisor of another one refuses, with the code other-run.", false,
+	}
+}
+
 func selectParam() param {
 	return param{
 		"select", "string",
@@ -100,9 +107,9 @@ func table() []route {
 		{
 			method: "GET", path: "/v1/events", access: accessRead, reply: api.Event{}, handle: (*Server).getEvents,
 			summary: "The events of workers as they come, one JSON object in a line, or as server-sent events.",
-			content: textLines, also: textEvents,
+			content: textLines, also: textEvents, fails: []int{409},
 			params: []param{
-				selectParam(),
+				selectParam(), runParam(),
 				{"since", "integer", "Begin after the event of this number; 0 is the oldest that is held. Without it the stream begins with what happens next. The header Last-Event-ID says the same.", false},
 				{"kind", "string", "Only events of this kind. It may be repeated.", true},
 				{"follow", "boolean", "false ends the answer after the newest event.", false},
@@ -113,7 +120,7 @@ func table() []route {
 			summary: "Lines that workers of this run have printed, nearly in the order of time, one JSON object in a line, or as server-sent events. The last object has end.",
 			content: textLines, also: textEvents, fails: []int{404, 409},
 			params: []param{
-				selectParam(),
+				selectParam(), runParam(),
 				{"stream", "string", "Only stdout or stderr.", false},
 				{"since", "string", "Only lines since then, as in 2026-11-29T14:05:30Z.", false},
 				{"until", "string", "Only lines before then. Not with follow.", false},

@@ -73,6 +73,9 @@ func (b *buffers) giveText(buf []byte) {
 }
 
 func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
+	if err := s.ofRun(w, c); err != nil {
+		return err
+	}
 	since, want, follow, err := s.streamOptions(c)
 	if err != nil {
 		return err
@@ -94,6 +97,21 @@ func (s *Server) getEvents(w http.ResponseWriter, c *call) error {
 		return nil // gone already
 	}
 	s.tell(st, c, since, want, follow)
+	return nil
+}
+
+// ofRun tells the reader of a stream whose it is. One that is to go on with the stream of
+// another supervisor is refused: numbers and offsets are of that one's run.
+func (s *Server) ofRun(w http.ResponseWriter, c *call) error {
+	id := ""
+	if s.o.Run != nil { // else a test of something else
+		id = s.o.Run.ID().String()
+		w.Header().Set(api.RunHeader, id)
+	}
+	if want := c.query.Get("run"); want != "" && want != id {
+		return refuse(http.StatusConflict, api.CodeOtherRun, "that supervisor has ended: ask this one from the beginning",
+			"run %.40s is asked for, and this is the supervisor of run %s", want, id)
+	}
 	return nil
 }
 
