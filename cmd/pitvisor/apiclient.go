@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os/signal"
 	"path/filepath"
@@ -97,7 +98,32 @@ func (t *target) ask(f func(context.Context, *api.Client) error) error {
 	defer c.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	return askError(f(ctx, c))
+	return askError(whyBroken(ctx, c, f(ctx, c)))
+}
+
+// whyBroken finds out whether a call has had no answer because the supervisor was killed:
+// then nobody listens any more. While it goes it may let go of another caller.
+func whyBroken(ctx context.Context, c *api.Client, err error) error {
+	again := err
+	for range 3 {
+		if !brokenOff(again) {
+			break
+		}
+		_, again = c.Whoami(ctx)
+	}
+	if nobodyListens(again) {
+		return again
+	}
+	return err
+}
+
+// brokenOff says that a connection ended before the answer.
+func brokenOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+func nobodyListens(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // client finds the supervisor.
@@ -211,7 +237,9 @@ func askError(err error) error {
 		return fail(exit.TimedOut, errors.New("not done in time"))
 	case errors.Is(err, context.Canceled):
 		return fail(exitFailed, errors.New("interrupted"))
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, api.ErrEnded):
+		return fail(exitNotRunning, err)
+	case nobodyListens(err):
 		return failHint(exitNotRunning, err, "no supervisor runs there; start one with pitvisor up")
 	}
 	return fail(exitUnknown, err)
@@ -225,6 +253,8 @@ func codeOf(e *api.Error) int {
 		return exitUnknown
 	case api.CodeTimeout:
 		return exit.TimedOut
+	case api.CodeOtherRun:
+		return exitNotRunning
 	}
 	return exitFailed
 }
