@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -204,8 +203,9 @@ func execFailed(err error) error {
 		code = exit.NotExecutable
 	case errors.As(err, &coded) && coded.Code == exitUsage:
 		return err
-	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("%w: it has ended, or is about to", err)
+	case brokenOff(err):
+		return failHint(code, fmt.Errorf("the supervisor has ended, or is about to: %w", err),
+			"if it was killed, the next pitvisor up or pitvisor sweep ends what the command has started")
 	}
 	return failHint(code, err, exit.Hint(askError(err)))
 }
