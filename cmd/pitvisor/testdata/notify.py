@@ -40,6 +40,16 @@ def generation():
     print("generation", n, flush=True)
 
 
+def keep():
+    """Leaves the end of a FIFO with the supervisor, and with nobody else."""
+    generation()
+    if "pipe" in os.environ.get("LISTEN_FDNAMES", "").split(":"):
+        return
+    fd = os.open(sys.argv[2], os.O_WRONLY)
+    say("FDSTORE=1\nFDNAME=pipe", [fd])
+    os.close(fd)
+
+
 def count():
     """Done is what the file says, as soon as there is one."""
     say("READY=1")
@@ -86,8 +96,8 @@ def slow():
     say("READY=1")
 
 
-{"generation": generation, "count": count, "daemonise": daemonise, "leave": leave, "reload": reload, "slow": slow}[sys.argv[1]]()
-if sys.argv[1] == "generation":
+{"generation": generation, "keep": keep, "count": count, "daemonise": daemonise, "leave": leave, "reload": reload, "slow": slow}[sys.argv[1]]()
+if sys.argv[1] in ("generation", "keep"):
     say("READY=1")
 while True:
     signal.pause()
