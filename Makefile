@@ -110,6 +110,7 @@ cover:
 # The crash cycles ten times over.
 soak:
 	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run TestCrashCycles ./cmd/pitvisor -cycles 10000
+	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run "TestCrash(With|Of|In)" ./cmd/pitvisor -cycles 1000
 	scripts/delegated --optional --leaf go test -count=1 -timeout 3h -v -run "Killed|Cancelled" ./cmd/front -cycles 10000
 
 # The same commit and the same Go give the same bytes.

@@ -15,7 +15,7 @@ import (
 )
 
 // cycles is how often the supervisor is crashed; `make soak` asks for more.
-var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCycles, with -short at most 20")
+var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCycles, with -short at most 20; if given, in the other tests of crashes, too")
 
 // TestCrashCycles starts a supervisor, kills it at a random instant, and starts
 // it again (H-08, H-13, H-26 among others). Whatever the instant, the next one
