@@ -27,16 +27,16 @@ func autokillKnown() bool {
 	return errno == unix.EBADF
 }
 
-// startAutokill is startDirect with autokillFlags, which syscall.StartProcess cannot
-// give. [ReapOrphans] need not know the process: it is never a zombie.
+// startAutokill is startSteps with autokillFlags. [ReapOrphans] need not know the process:
+// it is never a zombie.
 func (c *Cmd) startAutokill(files []uintptr) (*Process, error) {
 	born, err := c.vfork(files, autokillFlags, 0)
 	if err != nil {
-		return nil, err
+		return nil, c.diagnose(err)
 	}
 	if born.failed != 0 {
 		_ = unix.Close(born.fd) // the process has ended
-		return nil, born.failed
+		return c.afterFailure(born, files)
 	}
 	return &Process{handle: pidfd.FromFD(born.fd, born.pid), autokill: true, executed: born.executing}, nil
 }

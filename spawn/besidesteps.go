@@ -5,11 +5,9 @@ package spawn
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"unsafe"
 
-	"github.com/pitvisor/pitvisor/internal/nofile"
 	"github.com/pitvisor/pitvisor/internal/steps"
 	"github.com/pitvisor/pitvisor/pidfd"
 	"golang.org/x/sys/unix"
@@ -19,14 +17,11 @@ import (
 type arrival struct {
 	*birth
 	*arrivalMemory
-	exit   *steps.Step
-	tried  []uintptr // what each execve came to
-	limits []uintptr
+	tried []uintptr // what each execve came to
 }
 
 // arrivalMemory is what its own steps work on.
 type arrivalMemory struct {
-	stage  uintptr
 	second uintptr         // the process in the PID namespace is there
 	args2  steps.CloneArgs // of it
 	pid2   int32
@@ -108,51 +103,32 @@ func (b *Beside) taken(a *arrival, exit Exit) (*Process, error) {
 func newArrival(b *Beside, files []uintptr, ns *namespaces) (*arrival, error) {
 	const fixed = 50
 	paths := b.paths()
-	vars := b.environ()
-	words := len(b.args()) + 1 + len(vars) + 1 + len(paths) + 2*len(b.Rlimits) + 8
-	size := int(unsafe.Sizeof(birthMemory{})) + int(unsafe.Sizeof(arrivalMemory{})) + len(b.Dir) + 128
-	for _, list := range [][]string{b.args(), vars, paths} {
-		for _, s := range list {
-			size += len(s) + 1
-		}
+	size := int(unsafe.Sizeof(arrivalMemory{})) + len(paths)*int(unsafe.Sizeof(uintptr(0)))
+	for _, s := range paths {
+		size += len(s) + 1
 	}
-	if b.Credential != nil {
-		words += len(b.Credential.Groups) + 1
-	}
-	table, err := steps.New(fixed+2*len(files)+2*len(paths)+len(b.Rlimits), size+words*int(unsafe.Sizeof(uintptr(0))))
+	made, err := makeBirth(&b.Cmd, fixed+2*len(files)+2*len(paths), size)
 	if err != nil {
 		return nil, err
 	}
-	a := &arrival{birth: &birth{Table: table, birthMemory: steps.Room[birthMemory](table)}, arrivalMemory: steps.Room[arrivalMemory](table)}
-	argv, env := a.Words(len(b.args())+1), a.Words(len(vars)+1) // before any string
-	a.tried, a.limits = a.Words(len(paths)), a.Words(2*len(b.Rlimits))
-	a.failing = a.Add(steps.Keep, steps.Address(&a.failed))
-	a.exit = a.Add(unix.SYS_EXIT_GROUP, 127)
-	a.exit.Then, a.exit.Fail = steps.Address(a.exit), steps.Address(a.exit)
-	a.first = a.Add(steps.Set, steps.Address(&a.executing), 0)
+	a := &arrival{birth: made, arrivalMemory: steps.Room[arrivalMemory](made.Table)}
+	a.tried = a.Words(len(paths))
 	a.settle(b, files, ns)
 	a.enter(b, ns)
-	a.runs(paths, argv, env, b)
+	a.runs(paths, b)
 	return a, nil
 }
 
 // at notes how far the process came.
 func (a *arrival) at(stage stageBeside) {
-	a.Add(steps.Set, steps.Address(&a.stage), uintptr(stage))
+	a.note(uintptr(stage))
 }
 
 // settle does what must be done in our namespaces: there are our rights, and our /proc.
 // Groups that were dropped need no right in a namespace that may forbid it.
 func (a *arrival) settle(b *Beside, files []uintptr, ns *namespaces) {
-	groups := a.groups(b) // before any string
 	a.at(besideFiles)
-	switch b.Session {
-	case SessionNew:
-		a.must(unix.SYS_SETSID)
-	case SessionGroup:
-		a.must(unix.SYS_SETPGID, 0, 0)
-	case SessionKeep:
-	}
+	a.setSession(&b.Cmd)
 	a.setFiles(files, uintptr(max(0, ns.process)), uintptr(max(0, ns.children)))
 	if b.Terminal {
 		a.at(besideTerminal)
@@ -168,51 +144,15 @@ func (a *arrival) settle(b *Beside, files []uintptr, ns *namespaces) {
 	if b.OOMScoreAdj != nil {
 		a.setOOMScore(*b.OOMScoreAdj)
 	}
-	a.setRlimits(b)
+	a.setRlimits(&b.Cmd)
 	if b.Credential == nil {
 		return
 	}
 	a.at(besideUser)
-	a.must(unix.SYS_SETGROUPS, uintptr(len(b.Credential.Groups)), groups)
-	a.must(unix.SYS_SETRESGID, uintptr(b.Credential.GID), uintptr(b.Credential.GID), uintptr(b.Credential.GID))
+	a.setGroups(&b.Cmd)
+	a.setGID(b.Credential.GID)
 	if ns.flags == 0 && ns.children < 0 {
-		a.become(b.Credential.UID)
-	}
-}
-
-func (a *arrival) become(uid uint32) {
-	a.must(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
-}
-
-func (a *arrival) groups(b *Beside) uintptr {
-	if b.Credential == nil {
-		return 0
-	}
-	words := a.Words(len(b.Credential.Groups) + 1)
-	copy(unsafe.Slice((*uint32)(unsafe.Pointer(&words[0])), len(b.Credential.Groups)), b.Credential.Groups)
-	return steps.Address(&words[0])
-}
-
-// setOOMScore writes to a file whose descriptor is known only when it is open: it is
-// kept in the step that writes. The kernel sets it for this process alone, though we
-// share memory, as it does for every vfork.
-func (a *arrival) setOOMScore(n int) {
-	a.must(unix.SYS_OPENAT, wordOf(unix.AT_FDCWD), a.Text("/proc/self/oom_score_adj"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	keep := a.Add(steps.Keep)
-	text := strconv.Itoa(n)
-	at := a.Text(text)
-	write := a.Add(unix.SYS_WRITE, 0, at, uintptr(len(text)))
-	write.Fail = steps.Address(a.failing)
-	keep.Args[0] = steps.Address(&write.Args[0])
-}
-
-// wordOf is a number that may be below 0 as the kernel gets it.
-func wordOf(n int) uintptr { return uintptr(n) }
-
-func (a *arrival) setRlimits(b *Beside) {
-	for i, l := range b.Rlimits {
-		a.limits[2*i], a.limits[2*i+1] = uintptr(l.Soft), uintptr(l.Hard)
-		a.must(unix.SYS_PRLIMIT64, 0, uintptr(l.Resource), steps.Address(&a.limits[2*i]), 0)
+		a.setUID(b.Credential.UID)
 	}
 }
 
@@ -237,10 +177,10 @@ func (a *arrival) enter(b *Beside, ns *namespaces) {
 	a.at(besideUser)
 	switch {
 	case ns.user != nil:
-		a.must(unix.SYS_SETRESGID, uintptr(ns.user.GID), uintptr(ns.user.GID), uintptr(ns.user.GID))
-		a.become(ns.user.UID)
+		a.setGID(ns.user.GID)
+		a.setUID(ns.user.UID)
 	case b.Credential != nil:
-		a.become(b.Credential.UID)
+		a.setUID(b.Credential.UID)
 	}
 }
 
@@ -259,7 +199,7 @@ func (a *arrival) fork() {
 }
 
 // runs executes the first of the paths that can be.
-func (a *arrival) runs(paths []string, argv, env []uintptr, b *Beside) {
+func (a *arrival) runs(paths []string, b *Beside) {
 	if b.NoNewPrivs {
 		a.at(besideSettings)
 		a.must(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -269,12 +209,8 @@ func (a *arrival) runs(paths []string, argv, env []uintptr, b *Beside) {
 		a.must(unix.SYS_CHDIR, a.Text(b.Dir))
 	}
 	a.at(besideExec)
-	if limit, raised := nofile.Original(); raised && !slices.ContainsFunc(b.Rlimits, func(l Rlimit) bool { return l.Resource == unix.RLIMIT_NOFILE }) {
-		a.limit = limit
-		a.Add(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, steps.Address(&a.limit), 0)
-	}
-	args, vars := a.texts(argv, b.args()), a.variables(env, &b.Cmd)
-	a.must(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, a.OldMask(), 0, 8)
+	args, vars := a.texts(a.argv, b.args()), a.variables(a.env, &b.Cmd)
+	a.restore(&b.Cmd)
 	a.Add(steps.Set, steps.Address(&a.executing), 1)
 	for i, path := range paths {
 		a.Add(unix.SYS_EXECVE, a.Text(path), args, vars)

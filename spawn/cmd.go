@@ -56,12 +56,12 @@ type Cmd struct {
 	NetNS      bool // a new network namespace with nothing but the loopback device, up
 
 	// OwnPID is a variable, such as LISTEN_PID, in which the process finds its own number;
-	// "" is none. It replaces what Env says. The helper is needed for it before Linux 5.7
-	// and on processors other than amd64 and arm64.
+	// "" is none. It replaces what Env says.
+	//
+	// For this and the next two the helper is needed before Linux 5.7 and on processors
+	// other than amd64 and arm64. It costs several times the price of a start.
 	OwnPID string
 
-	// These two cost a helper process for each start, several times the price of the
-	// start itself.
 	Rlimits     []Rlimit
 	OOMScoreAdj *int // -1000 to 1000; nil keeps the caller's
 

@@ -3,9 +3,9 @@
 //
 // [Start] creates the process inside its leaf: no instruction of the program, and
 // none of its children, ever runs outside. Where the kernel or a sandbox refuses
-// that system call, and for a few settings that no system call of ours can give
-// to a child, a helper process joins the leaf first and then becomes the program;
-// for this a program that uses this package calls [HelperMain] first in main.
+// that system call, and for a few settings on processors other than amd64 and arm64,
+// a helper process joins the leaf first and then becomes the program; for this a
+// program that uses this package calls [HelperMain] first in main.
 //
 // A start that fails says why ([Error], [Cause]). A start that succeeds is still
 // no proof that the program ran: a process that is killed at the very beginning

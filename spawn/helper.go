@@ -14,8 +14,9 @@ import (
 )
 
 // The helper is this very program, executed again, which becomes the program that
-// was asked for. It is used when a sandbox refuses clone3, and for what Linux lets
-// a process set only for itself or only late: resource limits and the OOM score.
+// was asked for. It is used when a sandbox or an old kernel refuses clone3, and on
+// processors for which package steps has no assembly, for what syscall.StartProcess
+// cannot set: resource limits, the OOM score, and a variable with the number.
 //
 // It is born in the cgroup of the caller, does all that it can there, joins the
 // leaf by itself, and only then turns into the program; so the program is never
@@ -41,11 +42,6 @@ const (
 // gives a helper and not a second copy of the program. It is a fact about the
 // process: there is one main.
 var helperReady atomic.Bool
-
-// needsHelper says whether c has settings that only the child can make.
-func (c *Cmd) needsHelper() bool {
-	return c.ForceHelper || len(c.Rlimits) > 0 || c.OOMScoreAdj != nil
-}
 
 // startHelper starts c with the helper and returns when the program runs.
 func (c *Cmd) startHelper(files []uintptr) (*Process, error) {
@@ -169,7 +165,7 @@ func withInherited(files []uintptr) []uintptr {
 	return files
 }
 
-// stage is how far the helper came, in its report.
+// stage is how far the helper came, in its report, or the steps of a birth.
 type stage uint32
 
 const (

@@ -154,8 +154,10 @@ func (h *helper) join() error {
 	return unix.ESRCH
 }
 
+const oomScoreFile = "/proc/self/oom_score_adj"
+
 func setOOMScore(n int) error {
-	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(oomScoreFile, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

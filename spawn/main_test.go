@@ -3,16 +3,19 @@ package spawn
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
 	"github.com/pitvisor/pitvisor/linuxtest"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -55,8 +58,9 @@ func newLeaf(t testing.TB, root *cgroup.Dir, name string) *cgroup.Dir {
 }
 
 // ways runs a test once with clone3, once with the helper, once with clone3 and
-// autokill, which is clone3 again where the kernel does not know it, and once with a
-// variable for the process's own number, for which the steps are our own on every kernel.
+// autokill, which is clone3 again where the kernel does not know it, and with a variable
+// for the process's own number and with limits, for which the steps are our own on every
+// kernel.
 func ways(t *testing.T, f func(t *testing.T, c Cmd)) {
 	t.Helper()
 	for _, helper := range []bool{false, true} {
@@ -73,6 +77,24 @@ func ways(t *testing.T, f func(t *testing.T, c Cmd)) {
 		linuxtest.NoLeaks(t)
 		f(t, Cmd{Leaf: newLeaf(t, testRoot(t), "leaf"), OwnPID: wayOwnPID})
 	})
+	t.Run("limits", func(t *testing.T) {
+		linuxtest.NoLeaks(t)
+		c := ownLimits()
+		c.Leaf = newLeaf(t, testRoot(t), "leaf")
+		f(t, c)
+	})
+}
+
+// ownLimits sets a limit and the OOM score to what they are. The program that tests must
+// not have been another user.
+func ownLimits() Cmd {
+	var limit unix.Rlimit
+	text, err := os.ReadFile("/proc/self/oom_score_adj")
+	score, parseErr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err := errors.Join(err, parseErr, unix.Prlimit(0, unix.RLIMIT_CORE, nil, &limit)); err != nil {
+		panic(err)
+	}
+	return Cmd{Rlimits: []Rlimit{{Resource: unix.RLIMIT_CORE, Soft: limit.Cur, Hard: limit.Max}}, OOMScoreAdj: &score}
 }
 
 // wayOwnPID is the variable that ways asks for.

@@ -51,6 +51,7 @@ func TestOwnPIDIsTheNumberThatTheProcessHas(t *testing.T) {
 	for name, c := range map[string]Cmd{
 		"plain": {}, "thread": {Umask: number(0o22)}, "autokill": {Autokill: true}, "weak": {Weak: true},
 		"helper": {ForceHelper: true}, "limit": {Rlimits: []Rlimit{{Resource: unix.RLIMIT_CORE}}},
+		"score": {OOMScoreAdj: number(500)},
 	} {
 		if !c.Weak {
 			c.Leaf = leaf
@@ -64,7 +65,7 @@ func TestOwnPIDIsTheNumberThatTheProcessHas(t *testing.T) {
 		if want := fmt.Sprintf("LISTEN_PIDX=2\nLISTEN_PID=%d\n%[1]d\n", p.PID()); out != want {
 			t.Errorf("%s: the process says %q, want %q", name, out, want)
 		}
-		if want := c.needsHelper() || Clone3Refused(); p.byHelper != want {
+		if want := c.ForceHelper || Clone3Refused(); p.byHelper != want {
 			t.Errorf("%s: with the helper: %v, want %v", name, p.byHelper, want)
 		}
 	}
@@ -138,7 +139,8 @@ func ownPIDMode(args []string) int {
 	if err := forbid(unix.SYS_CLONE3, uint32(errno)); err != nil {
 		return complain(err)
 	}
-	for _, c := range []Cmd{{Leaf: leaf}, {Weak: true}} {
+	limits := []Rlimit{{Resource: unix.RLIMIT_CORE}}
+	for _, c := range []Cmd{{Leaf: leaf}, {Weak: true}, {Leaf: leaf, Rlimits: limits}, {Leaf: leaf, OOMScoreAdj: number(500)}} {
 		out, p, err := said(sayPID(c))
 		if err != nil {
 			return complain(err)
@@ -161,14 +163,19 @@ func TestOwnPIDWithoutClone3(t *testing.T) {
 	}
 }
 
-// BenchmarkOwnPID takes turns between a plain start, one with OwnPID, and one with OwnPID
-// and the helper: the time until the process runs, and what its start and end cost.
-func BenchmarkOwnPID(b *testing.B) {
+// BenchmarkOwnSteps takes turns between a plain start, those for which the steps are our
+// own, and one with the helper: the time until the process runs, and what its start and
+// end cost.
+func BenchmarkOwnSteps(b *testing.B) {
 	leaf := newLeaf(b, openRoot(b, linuxtest.Cgroup(b)), "leaf")
 	c := Cmd{Path: tinyProgram(b), Leaf: leaf, Env: []string{"A=1"}, Thawed: true}
-	names := []string{"plain", "own-pid", "helper"}
-	cmds := []Cmd{c, c, c}
-	cmds[1].OwnPID, cmds[2].OwnPID, cmds[2].ForceHelper = "LISTEN_PID", "LISTEN_PID", true
+	names := []string{"plain", "own-pid", "limits", "helper"}
+	cmds := []Cmd{c, c, c, c}
+	cmds[1].OwnPID = "LISTEN_PID"
+	for i := 2; i < len(cmds); i++ {
+		cmds[i].Rlimits, cmds[i].OOMScoreAdj = []Rlimit{{Resource: unix.RLIMIT_CORE}}, number(500)
+	}
+	cmds[3].ForceHelper = true
 	wall, cpu := make([]float64, len(cmds)), make([]float64, len(cmds))
 	for b.Loop() {
 		for i := range cmds {
@@ -181,7 +188,6 @@ func BenchmarkOwnPID(b *testing.B) {
 	for i, name := range names {
 		b.ReportMetric(wall[i]/float64(b.N), name+"-us")
 		b.ReportMetric(cpu[i]/float64(b.N), name+"-cpu-us")
+		b.ReportMetric(cpu[i]/cpu[0], name+"-ratio")
 	}
-	b.ReportMetric(cpu[1]/cpu[0], "own-pid-ratio")
-	b.ReportMetric(cpu[2]/cpu[0], "helper-ratio")
 }

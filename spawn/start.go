@@ -121,18 +121,13 @@ func openNull() (fd int, err error) {
 
 // start starts the process by itself or with the helper.
 func (c *Cmd) start(files []uintptr) (*Process, error) {
-	if c.needsHelper() {
+	switch {
+	case c.ForceHelper:
 		return c.startHelper(files)
-	}
-	if c.Autokill && autokillKnown() {
-		p, err := c.startAutokill(files)
-		if err != nil {
-			return nil, c.diagnose(err)
-		}
-		return p, nil
-	}
-	if c.OwnPID != "" {
-		return c.startNumbered(files)
+	case c.Autokill && autokillKnown():
+		return c.startAutokill(files)
+	case c.needsSteps():
+		return c.startSteps(files)
 	}
 	p, err := c.startDirect(files)
 	if !c.Weak && refusesClone3(err) && Clone3Refused() {
@@ -142,6 +137,12 @@ func (c *Cmd) start(files []uintptr) (*Process, error) {
 		return nil, c.diagnose(err)
 	}
 	return p, nil
+}
+
+// needsSteps says whether c has settings that only the child can make, and that
+// syscall.StartProcess does not know.
+func (c *Cmd) needsSteps() bool {
+	return c.OwnPID != "" || len(c.Rlimits) > 0 || c.OOMScoreAdj != nil
 }
 
 // startDirect starts the process with clone3 into the leaf, or with clone. The error is the bare

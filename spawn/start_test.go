@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -259,38 +260,70 @@ func TestSettingsAreSeenFromInside(t *testing.T) {
 	})
 }
 
-func TestHelperSettingsAreSeenFromInside(t *testing.T) {
-	linuxtest.NoLeaks(t)
-	c := Cmd{Leaf: newLeaf(t, testRoot(t), "leaf")}
-	before := see(t, c)
-	c.OOMScoreAdj = number(321)
-	c.Rlimits = []Rlimit{
-		{Resource: unix.RLIMIT_CORE},
-		{Resource: unix.RLIMIT_NOFILE, Soft: 77, Hard: 88},
-		{Resource: unix.RLIMIT_CPU, Soft: 50, Hard: unix.RLIM_INFINITY},
-	}
-	r := see(t, c)
-	if r.OOMScoreAdj != "321" {
-		t.Errorf("oom_score_adj %s, want 321", r.OOMScoreAdj)
-	}
-	for name, want := range map[string]string{
-		"Max core file size": "0 0 bytes", "Max cpu time": "50 unlimited seconds",
-	} {
-		if r.Limits[name] != want {
-			t.Errorf("%s is %q, want %q", name, r.Limits[name], want)
+func TestLimitsAreSeenFromInside(t *testing.T) {
+	ways(t, func(t *testing.T, c Cmd) {
+		before := see(t, c)
+		c.OOMScoreAdj = number(321)
+		c.Rlimits = []Rlimit{
+			{Resource: unix.RLIMIT_CORE},
+			{Resource: unix.RLIMIT_NOFILE, Soft: 77, Hard: 88},
+			{Resource: unix.RLIMIT_CPU, Soft: 50, Hard: unix.RLIM_INFINITY},
 		}
-	}
-	// The reporting process is a Go program, which raises its soft limit to one
-	// below the hard one; so the shell is asked.
-	c.Path, c.Args = "/bin/sh", []string{"sh", "-c", "ulimit -n; ulimit -Hn"}
-	if got := output(t, c); got != "77\n88" {
-		t.Errorf("open files %q, want 77 and 88", got)
-	}
-	for name, was := range before.Limits {
-		if r.Limits[name] != was && name != "Max core file size" && name != "Max cpu time" && name != "Max open files" {
-			t.Errorf("%s was %q and is %q", name, was, r.Limits[name])
+		r := see(t, c)
+		if r.OOMScoreAdj != "321" {
+			t.Errorf("oom_score_adj %s, want 321", r.OOMScoreAdj)
 		}
-	}
+		for name, want := range map[string]string{
+			"Max core file size": "0 0 bytes", "Max cpu time": "50 unlimited seconds",
+		} {
+			if r.Limits[name] != want {
+				t.Errorf("%s is %q, want %q", name, r.Limits[name], want)
+			}
+		}
+		for name, was := range before.Limits {
+			if r.Limits[name] != was && name != "Max core file size" && name != "Max cpu time" && name != "Max open files" {
+				t.Errorf("%s was %q and is %q", name, was, r.Limits[name])
+			}
+		}
+		if after := see(t, Cmd{Leaf: c.Leaf}); after.OOMScoreAdj != before.OOMScoreAdj || !maps.Equal(after.Limits, before.Limits) {
+			t.Errorf("left behind in the starter: oom_score_adj %s, limits %v", after.OOMScoreAdj, after.Limits)
+		}
+		// The reporting process is a Go program, which raises its soft limit to one
+		// below the hard one; so the shell is asked.
+		c.Path, c.Args = "/bin/sh", []string{"sh", "-c", "ulimit -n; ulimit -Hn"}
+		if got, want := output(t, c), "77\n88"; got != want && got != want+"\n" {
+			t.Errorf("open files %q, want 77 and 88", got)
+		}
+	})
+}
+
+// TestLimitsAreSetWithOurRights: before the process becomes a user to whom the file of its
+// OOM score does not belong, and the limit of processes counts for that user.
+func TestLimitsAreSetWithOurRights(t *testing.T) {
+	linuxtest.NeedRoot(t, "to become another user")
+	ways(t, func(t *testing.T, c Cmd) {
+		user := uint32(1<<20 + os.Getpid()) // has no other processes
+		c.Credential = &Credential{UID: user, GID: somebody}
+		c.OOMScoreAdj = number(907)
+		c.Rlimits = []Rlimit{{Resource: unix.RLIMIT_NPROC}} // the kernel does not count the one that asks
+		c.Path, c.Args, c.Env = "/bin/sh", []string{"sh", "-c", "read x < /proc/self/oom_score_adj; echo $x; read x"}, nil
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = r.Close() }()
+		defer func() { _ = w.Close() }()
+		c.Stdin, c.Stdout = blockingStdin(t), w
+		if p := start(t, &c); p.byHelper != (c.ForceHelper || Clone3Refused()) {
+			t.Errorf("with the helper: %v", p.byHelper)
+		}
+		said := make([]byte, 8)
+		if n, err := r.Read(said); err != nil || string(said[:n]) != "907\n" {
+			t.Errorf("oom_score_adj %q, %v, want 907", said[:n], err)
+		}
+		_, err = Start(&c) // a second one of this user
+		wantError{CauseForkLimit, unix.EAGAIN, fmt.Sprintf("user %d has too many processes", user)}.check(t, err)
+	})
 }
 
 // softLimitMode starts something on all ways and prints its soft limits.
@@ -303,7 +336,12 @@ func softLimitMode(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
-	for _, c := range append(threeWays(), Cmd{Autokill: true}) {
+	var now unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &now); err != nil {
+		return complain(err)
+	}
+	own := []Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 300, Hard: now.Max}}
+	for _, c := range append(allWays(), Cmd{Autokill: true}, Cmd{Rlimits: own}) {
 		c.Path, c.Args, c.Leaf, c.Stdout = "/bin/sh", []string{"sh", "-c", "ulimit -n"}, leaf, os.Stdout
 		p, err := Start(&c)
 		if err != nil {
@@ -322,48 +360,49 @@ func TestOpenFilesLimitIsTheOriginal(t *testing.T) {
 	linuxtest.NeedCommand(t, "sh")
 	argv := []string{"/bin/sh", "-c", `ulimit -Sn 512; exec "$@"`, "sh"}
 	argv = append(argv, linuxtest.Helper(t, "soft-limit", linuxtest.Cgroup(t))...)
-	if got := (linuxtest.Command{Args: argv}).Output(t, within); got != "512\n512\n512\n512" {
-		t.Errorf("limits %q directly, with the helper, with our own steps and with autokill, want 512", got)
+	if got := (linuxtest.Command{Args: argv}).Output(t, within); got != "512\n512\n512\n512\n512\n300" {
+		t.Errorf("limits %q directly, with the helper, twice with our own steps and with autokill, want 512, and 300 when asked", got)
 	}
 }
 
-// Limits that would end the Go runtime of the helper: it must be past needing memory.
+// Limits that would end the Go runtime of the helper: it must be past needing memory. And
+// files have their places before there is a limit.
 func TestHelperSurvivesTheLimitsItSets(t *testing.T) {
-	linuxtest.NoLeaks(t)
-	c := Cmd{
-		Path: tinyProgram(t), Leaf: newLeaf(t, testRoot(t), "leaf"),
-		Rlimits: []Rlimit{
+	ways(t, func(t *testing.T, c Cmd) {
+		c.Path, c.ExtraFiles = tinyProgram(t), []*os.File{nil, nil, os.Stderr}
+		c.Rlimits = []Rlimit{
 			{Resource: unix.RLIMIT_AS, Soft: 1 << 20, Hard: 1 << 20},
 			{Resource: unix.RLIMIT_DATA, Soft: 1 << 16, Hard: 1 << 16},
 			{Resource: unix.RLIMIT_NOFILE, Soft: 3, Hard: 3},
 			{Resource: unix.RLIMIT_NPROC, Soft: 1, Hard: 1},
-		},
-	}
-	for i := range 30 {
-		c.Env = append(c.Env, fmt.Sprintf("V%d=%s", i, strings.Repeat("x", 1000)))
-	}
-	for range 10 {
-		if exit := wait(t, start(t, &c)); !exit.Success() {
-			t.Errorf("%v", exit)
 		}
-	}
+		for i := range 30 {
+			c.Env = append(c.Env, fmt.Sprintf("V%d=%s", i, strings.Repeat("x", 1000)))
+		}
+		for range linuxtest.Times(10, 4) {
+			if exit := wait(t, start(t, &c)); !exit.Success() {
+				t.Errorf("%v", exit)
+			}
+		}
+	})
 }
 
 func TestSettingsThatAreRefused(t *testing.T) {
-	linuxtest.NoLeaks(t)
-	leaf := newLeaf(t, testRoot(t), "leaf")
-	for name, c := range map[string]Cmd{
-		"set resource limit 99 to 1:1": {Rlimits: []Rlimit{{Resource: unix.RLIMIT_CORE}, {Resource: 99, Soft: 1, Hard: 1}}},
-		"set resource limit 7 to 2:1":  {Rlimits: []Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 2, Hard: 1}}},
-		"set oom_score_adj 5000":       {OOMScoreAdj: number(5000)},
-	} {
-		c.Leaf, c.Path = leaf, tinyProgram(t)
-		_, err := Start(&c)
-		var e *Error
-		if !errors.As(err, &e) || e.Cause != CauseSetting || e.Detail != name || !errors.Is(err, unix.EINVAL) {
-			t.Errorf("%s: %v", name, err)
+	ways(t, func(t *testing.T, way Cmd) {
+		for name, c := range map[string]Cmd{
+			"set resource limit 99 to 1:1": {Rlimits: []Rlimit{{Resource: unix.RLIMIT_CORE}, {Resource: 99, Soft: 1, Hard: 1}}},
+			"set resource limit 7 to 2:1":  {Rlimits: []Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 2, Hard: 1}}},
+			"set oom_score_adj 5000":       {OOMScoreAdj: number(5000)},
+		} {
+			c.Leaf, c.ForceHelper, c.OwnPID, c.Autokill = way.Leaf, way.ForceHelper, way.OwnPID, way.Autokill
+			c.Path = tinyProgram(t)
+			_, err := Start(&c)
+			var e *Error
+			if !errors.As(err, &e) || e.Cause != CauseSetting || e.Detail != name || !errors.Is(err, unix.EINVAL) {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
-	}
+	})
 }
 
 func TestOneLeafIsForOneStartButCmdForMany(t *testing.T) {
