@@ -31,7 +31,7 @@ func processKeys() []key[*poolDraft] {
 		}),
 		whole(key[*poolDraft]{
 			Name: "oom_score_adj", Default: "the supervisor's",
-			Meaning: "How gladly the kernel kills it when memory runs out, -1000 to 1000. Setting it makes each start several times as expensive.",
+			Meaning: "How gladly the kernel kills it when memory runs out, -1000 to 1000.",
 			Example: `oom_score_adj = 500`,
 		}, -1000, 1000, func(p *poolDraft, n int) {
 			score := n
