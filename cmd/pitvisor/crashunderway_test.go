@@ -186,8 +186,8 @@ func TestCrashWithVisits(t *testing.T) {
 			for i, v := range all {
 				said[v.lost(i == 0 && begun)]++
 			}
-			if begun && len(left.members) < 6 {
-				t.Errorf("%d processes are left, want two workers and four of the command", len(left.members))
+			if begun && len(left.members) < 5 { // the last one may not be there yet
+				t.Errorf("%d processes are left, want two workers and three of the command", len(left.members))
 			}
 		}}
 	}

@@ -126,10 +126,7 @@ func (s *underWay) crash(t *testing.T, w *world, few int) {
 			v.crashed(left)
 		}
 		config := w.config(s.config(cycle + 1))
-		if swept := rnd.IntN(2) == 0; swept {
-			w.sweepsAll()
-		}
-		u = w.up(config)
+		u = w.recover(rnd.IntN(3), config)
 		u.ready(s.ready...)
 		left.isGone()
 		w.hasOneRun(left)
@@ -145,6 +142,22 @@ func (s *underWay) crash(t *testing.T, w *world, few int) {
 		t.Errorf("exit code of the last supervisor = %d, want %d", code, exitOK)
 	}
 	w.assertEmpty()
+}
+
+// recover starts the next supervisor, which has to sweep alone, nothing, or beside another
+// one that sweeps.
+func (w *world) recover(how int, config string) *upProc {
+	w.tb.Helper()
+	if how == 0 {
+		w.sweepsAll()
+	}
+	u := w.up(config)
+	if how == 1 {
+		if out, stderr, code := w.tool("sweep"); code != exitOK {
+			w.tb.Errorf("sweep beside a start = %d\n%s%s", code, out, stderr)
+		}
+	}
+	return u
 }
 
 // sweepsAll sweeps by hand, and requires that this was all.

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/linuxtest"
+)
+
+// TestCrashInStartsWithSockets: a supervisor that found its sockets taken by the dead one's
+// workers is killed itself, before or while it sweeps, listens and starts.
+func TestCrashInStartsWithSockets(t *testing.T) {
+	w := newWorld(t)
+	seed := uint64(time.Now().UnixNano())
+	n := crashes(20)
+	t.Logf("seed %d, %d cycles", seed, n)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	linuxtest.Bystander(t, linuxtest.Command{Args: []string{"/bin/sleep", "1000"}, Cgroup: linuxtest.Cgroup(t)})
+	address := freePort(t)
+	config := w.config(webConfig(t, address, "a", 3, ""))
+	life := 120 * time.Millisecond
+	if linuxtest.Emulated() {
+		life *= 10
+	}
+	var all []*wreck
+	for range n {
+		u := w.up(config)
+		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(life))))
+		<-instant.C
+		all = append(all, u.crash(w))
+	}
+	last := w.up(config)
+	last.ready(names("web", 3)...)
+	for _, left := range all {
+		left.isGone()
+	}
+	w.hasOneRun(all[n-1])
+	if got := askOnce(t, address); got != "a http" {
+		t.Errorf("it answers %q", got)
+	}
+	last.endsClean(w)
+}
+
+// TestCrashOfFrozenWithSockets: who has the sockets of the dead one is frozen.
+func TestCrashOfFrozenWithSockets(t *testing.T) {
+	w := newWorld(t)
+	address := freePort(t)
+	config := w.config(webConfig(t, address, "a", 2, ""))
+	u := w.up(config)
+	u.ready("web/0", "web/1")
+	if _, err := w.client().Freeze(bounded(t), api.Action{Select: []string{"web"}}); err != nil {
+		t.Fatal(err)
+	}
+	left := u.crash(w)
+	if left.frozen < 2 {
+		t.Errorf("%d cgroups are frozen, want those of two workers", left.frozen)
+	}
+	next := w.up(config)
+	next.ready("web/0", "web/1")
+	left.isGone()
+	if got := askOnce(t, address); got != "a http" {
+		t.Errorf("it answers %q", got)
+	}
+	next.endsClean(w)
+}
