@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -19,16 +20,21 @@ import (
 // It tries: in a new child of root, removed again, it starts a program that cannot
 // exist. A healthy kernel says so. Nothing is left behind.
 func Poisoned(root *cgroup.Dir) (bool, error) {
-	const tries = 3 // somebody who tidies up may remove the empty cgroup too early
+	const tries = 100 // of microseconds, in which a sweep may remove what is empty and not locked
 	for try := 1; ; try++ {
 		poisoned, err := canary(root)
 		if err == nil {
 			return poisoned, nil
 		}
-		if try == tries || !errors.Is(err, cgroup.ErrGone) {
+		if try == tries || !takenAway(err) {
 			return false, fmt.Errorf("start a canary in %s: %w", root.Path(), err)
 		}
 	}
+}
+
+// takenAway says that the canary's cgroup was swept before it was locked.
+func takenAway(err error) bool {
+	return errors.Is(err, cgroup.ErrGone) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, cgroup.ErrLocked)
 }
 
 // noProgram cannot exist, and is told from a missing cgroup by its errno: ENOTDIR.
@@ -42,8 +48,15 @@ func canary(root *cgroup.Dir) (poisoned bool, err error) {
 	defer func() {
 		err = errors.Join(err, root.RemoveChild(leaf.Name(), leaf.ID()), leaf.Close())
 	}()
-	if events, err := leaf.Events(); err != nil || events.Frozen {
-		return false, errors.Join(err, errors.New("the cgroup is frozen"))
+	if err := leaf.Lock(); err != nil { // no sweep removes it then
+		return false, err
+	}
+	events, err := leaf.Events()
+	if err != nil {
+		return false, err
+	}
+	if events.Frozen {
+		return false, errors.New("the cgroup is frozen")
 	}
 	var pidfd int
 	p, err := startTracked(noProgram, []string{noProgram}, &syscall.ProcAttr{

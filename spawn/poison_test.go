@@ -164,3 +164,46 @@ func TestH01SignalOfAReapedProcessTouchesNobody(t *testing.T) {
 		t.Error("the stranger died")
 	}
 }
+
+// TestPoisonedBesideSweeps: whoever tidies up, as a sweep does, takes the empty cgroup away now
+// and then before it is opened and locked.
+func TestPoisonedBesideSweeps(t *testing.T) {
+	root, err := cgroup.Open(linuxtest.Cgroup(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int)
+	go func() {
+		removed := 0
+		for ctx.Err() == nil {
+			removed += tidy(root)
+		}
+		ended <- removed
+	}()
+	for range linuxtest.Times(1000, 100) {
+		if poisoned, err := Poisoned(root); err != nil || poisoned {
+			t.Errorf("Poisoned() = %v, %v, want that starts work", poisoned, err)
+			break
+		}
+	}
+	cancel()
+	t.Logf("%d were taken away", <-ended)
+}
+
+// tidy removes the cgroups in root that nobody has locked.
+func tidy(root *cgroup.Dir) (removed int) {
+	names, _ := root.Children()
+	for _, name := range names {
+		dir, err := root.OpenChild(name)
+		if err != nil {
+			continue // gone already
+		}
+		if there, err := dir.Exists(); dir.Lock() == nil && err == nil && there && root.RemoveChild(name, dir.ID()) == nil {
+			removed++
+		}
+		_ = dir.Close()
+	}
+	return removed
+}
