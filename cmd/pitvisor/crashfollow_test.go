@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
@@ -193,4 +194,18 @@ func TestFollowersOfAnother(t *testing.T) {
 		}
 	}
 	next.endsClean(w)
+}
+
+// TestCrashEndsWhoWaitsForAStop that will never be done by that supervisor.
+func TestCrashEndsWhoWaitsForAStop(t *testing.T) {
+	w := newWorld(t)
+	config := w.config(deafPool(t, 1, "1h"))
+	u := w.up(config)
+	u.ready("s/0")
+	stop := w.follows(t, nil, "stop", "s")
+	w.waitFor("s/0", func(x *api.Worker) bool { return x.State == api.StateStopping })
+	left := u.crash(w)
+	stop.ends(exitNotRunning, "no supervisor runs")
+	w.sweepsAll()
+	left.isGone()
 }
