@@ -16,8 +16,9 @@ import (
 const eventsLong = `Show the events of a running supervisor: every step in the life of its workers.
 
 Without -f those that are still held are shown, the newest some 2,000; with -f also
-what happens from now on, until the supervisor ends. Each event has a number;
---since goes on after one. Events that are no longer held are told as a gap.
+what happens from now on, until the supervisor ends; 3 is the code then if it was
+killed. Each event has a number; --since goes on after one. Events that are no longer
+held are told as a gap.
 
 With --json each event is one line.
 ` + askExits
