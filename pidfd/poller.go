@@ -18,7 +18,7 @@ import (
 // that set's own descriptor waits in Go's network poller.
 //
 // It is level-triggered: an event is reported again until its cause is gone or
-// the descriptor is removed, unless it is watched for one event at a time. Its methods may be called from several goroutines.
+// the descriptor is removed. Its methods may be called from several goroutines.
 type Poller struct {
 	file *os.File
 	conn syscall.RawConn
@@ -53,7 +53,8 @@ func NewPoller() (*Poller, error) {
 // Add watches fd for events, which are unix.EPOLLIN (a process has exited),
 // unix.EPOLLPRI (cgroup.events has changed: read it again, or the event stays),
 // or 0 for what is always reported: unix.EPOLLHUP (a process was reaped) and
-// unix.EPOLLERR. The token comes back with each event.
+// unix.EPOLLERR. The token comes back with each event. It must not be
+// unix.EPOLLONESHOT, since Run drops what it has fetched when something is removed.
 //
 // The caller keeps fd open until it has removed it.
 func (p *Poller) Add(fd int, events uint32, token uint64) error {
@@ -65,9 +66,8 @@ func (p *Poller) Add(fd int, events uint32, token uint64) error {
 	return nil
 }
 
-// Change replaces events and token of a watched fd. After an event of one that is
-// watched with [unix.EPOLLONESHOT] nothing is reported until the next Change, and
-// what happens to it in between costs next to nothing.
+// Change replaces events and token of a watched fd. What happens to one that is watched
+// for 0 costs who causes it next to nothing.
 func (p *Poller) Change(fd int, events uint32, token uint64) error {
 	event := unix.EpollEvent{Events: events}
 	setToken(&event, token)

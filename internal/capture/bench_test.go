@@ -16,13 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// benchWrite writes that many bytes to stdout: 100-byte lines, 4,000 bytes a write.
+// benchWrite writes that many bytes to stdout: lines of 100 bytes, and so many of them a write.
 func benchWrite(args []string) int {
 	total, err := strconv.Atoi(args[0])
 	if err != nil {
 		return 1
 	}
-	block := bytes.Repeat(append(bytes.Repeat([]byte("b"), 99), '\n'), 40)
+	lines, err := strconv.Atoi(args[1])
+	if err != nil {
+		return 1
+	}
+	block := bytes.Repeat(append(bytes.Repeat([]byte("b"), 99), '\n'), lines)
 	for ; total > 0; total -= len(block) {
 		if _, err := os.Stdout.Write(block); err != nil {
 			return 1
@@ -39,33 +43,49 @@ func benchWrite(args []string) int {
 // turns. Every way but kept is checked to lose nothing.
 func BenchmarkFollow(b *testing.B) {
 	linuxtest.NeedCommand(b, "cat")
-	const total = 320 << 20 / 4000 / 100 * 100 * 4000
 	for _, writers := range []int{1, 100} {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			var cat, direct, unread, followed, piped, kept cost
-			each := total / writers
-			rounds := []func(){
-				func() { cat.add(func() { throughCat(b, writers, each) }) },
-				func() { direct.add(func() { throughFile(b, writers, each) }) },
-				func() { unread.add(func() { throughStore(b, writers, each, way{}) }) },
-				func() { followed.add(func() { throughStore(b, writers, each, way{followed: true}) }) },
-				func() { piped.add(func() { throughStore(b, writers, each, way{piped: true}) }) },
-				func() { kept.add(func() { throughStore(b, writers, each, way{bounded: true}) }) },
-			}
-			for b.Loop() {
-				for _, round := range rounds {
-					round()
-				}
-				rounds = append(rounds[1:], rounds[0]) // the disk is busier for the later ones
-			}
-			b.ReportMetric(float64(total)*float64(b.N)/1e6/cat.wall.Seconds(), "cat-MB/s")
-			for name, c := range map[string]*cost{"direct": &direct, "unread": &unread, "followed": &followed, "piped": &piped, "kept": &kept} {
-				b.ReportMetric(cat.wall.Seconds()/c.wall.Seconds(), name+"/cat")
-				// On a busy machine CPU time says more than the clock.
-				b.ReportMetric(c.cpu.Seconds()/cat.cpu.Seconds(), name+"-CPU/cat-CPU")
-			}
-		})
+		for _, lines := range []int{40, 1} { // a write
+			b.Run(fmt.Sprintf("writers=%d/lines=%d", writers, lines), func(b *testing.B) { benchFollow(b, writers, lines) })
+		}
 	}
+}
+
+func benchFollow(b *testing.B, writers, lines int) {
+	total := 320 << 20 / 4000 / 100 * 100 * 4000
+	if lines == 1 {
+		total /= 10 // a write of a line costs nearly as much as one of 40
+	}
+	load := load{writers, total / writers, lines}
+	var cat, direct, unread, followed, piped, kept cost
+	rounds := []func(){
+		func() { cat.add(func() { throughCat(b, load) }) },
+		func() { direct.add(func() { throughFile(b, load) }) },
+		func() { unread.add(func() { throughStore(b, load, way{}) }) },
+		func() { followed.add(func() { throughStore(b, load, way{followed: true}) }) },
+		func() { piped.add(func() { throughStore(b, load, way{piped: true}) }) },
+		func() { kept.add(func() { throughStore(b, load, way{bounded: true}) }) },
+	}
+	for b.Loop() {
+		for _, round := range rounds {
+			round()
+		}
+		rounds = append(rounds[1:], rounds[0]) // the disk is busier for the later ones
+	}
+	b.ReportMetric(float64(total)*float64(b.N)/1e6/cat.wall.Seconds(), "cat-MB/s")
+	for name, c := range map[string]*cost{"direct": &direct, "unread": &unread, "followed": &followed, "piped": &piped, "kept": &kept} {
+		b.ReportMetric(cat.wall.Seconds()/c.wall.Seconds(), name+"/cat")
+		// On a busy machine CPU time says more than the clock.
+		b.ReportMetric(c.cpu.Seconds()/cat.cpu.Seconds(), name+"-CPU/cat-CPU")
+	}
+}
+
+// load is what each of the writers writes: how many bytes, and how many lines of 100
+// bytes a write.
+type load struct{ writers, each, lines int }
+
+func (l load) args(b *testing.B) []string {
+	b.Helper()
+	return linuxtest.Helper(b, "bench-write", strconv.Itoa(l.each), strconv.Itoa(l.lines))
 }
 
 // way is how output goes through a store.
@@ -91,11 +111,11 @@ func cpuTime() (sum time.Duration) {
 	return sum
 }
 
-func throughCat(b *testing.B, writers, each int) {
+func throughCat(b *testing.B, l load) {
 	dir := b.TempDir()
-	argv := linuxtest.Helper(b, "bench-write", strconv.Itoa(each))
+	argv := l.args(b)
 	var cmds []*exec.Cmd
-	for i := range writers {
+	for i := range l.writers {
 		cmd := exec.Command("/bin/sh", "-c", `"$0" "$@" | cat >"$OUT"`)
 		cmd.Args = append(cmd.Args, argv...)
 		cmd.Env = append(os.Environ(), "OUT="+filepath.Join(dir, strconv.Itoa(i)))
@@ -109,11 +129,11 @@ func throughCat(b *testing.B, writers, each int) {
 }
 
 // throughFile is the limit: the writers write to files that nobody watches.
-func throughFile(b *testing.B, writers, each int) {
+func throughFile(b *testing.B, l load) {
 	dir := b.TempDir()
-	argv := linuxtest.Helper(b, "bench-write", strconv.Itoa(each))
+	argv := l.args(b)
 	var cmds []*exec.Cmd
-	for i := range writers {
+	for i := range l.writers {
 		f, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(i)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			b.Fatal(err)
@@ -131,14 +151,14 @@ func throughFile(b *testing.B, writers, each int) {
 	_ = os.RemoveAll(dir) // the testing package says so if it did not work
 }
 
-func throughStore(b *testing.B, writers, each int, how way) {
+func throughStore(b *testing.B, l load, how way) {
 	dir := b.TempDir()
 	o := Options{Dir: filepath.Join(dir, "run"), MaxSize: 1 << 40}
 	if how.bounded {
 		o.MaxSize, o.Rotate = 0, Rotate{Keep: 2}
 	}
 	s := open(b, o)
-	argv := linuxtest.Helper(b, "bench-write", strconv.Itoa(each))
+	argv := l.args(b)
 	fl, ended, lines := s.NewFollower(), make(chan error, 1), 0
 	if !how.followed {
 		fl.leave()
@@ -151,7 +171,7 @@ func throughStore(b *testing.B, writers, each int, how way) {
 		begin = s.StartPiped
 	}
 	var cmds []*exec.Cmd
-	for i := range writers {
+	for i := range l.writers {
 		st, err := begin(fmt.Sprintf("web/%d", i), "web", i, 1)
 		if err != nil {
 			b.Fatal(err)
@@ -172,13 +192,13 @@ func throughStore(b *testing.B, writers, each int, how way) {
 	if err := <-ended; err != nil {
 		b.Fatal(err)
 	}
-	if how.followed && lines != writers*each/100 {
-		b.Errorf("%d lines were handed out, want %d", lines, writers*each/100)
+	if how.followed && lines != l.writers*l.each/100 {
+		b.Errorf("%d lines were handed out, want %d", lines, l.writers*l.each/100)
 	}
-	for i := range writers {
+	for i := range l.writers {
 		end, err := logfile.OpenStream(filepath.Join(o.Dir, "web"), i, Stdout).End()
-		if err != nil || end != int64(each) {
-			b.Errorf("%d bytes of writer %d were kept, %v; want %d", end, i, err, each)
+		if err != nil || end != int64(l.each) {
+			b.Errorf("%d bytes of writer %d were kept, %v; want %d", end, i, err, l.each)
 		}
 	}
 	_ = os.RemoveAll(dir) // the testing package says so if it did not work

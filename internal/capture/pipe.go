@@ -39,7 +39,6 @@ const (
 	smallMove  = 16 << 10 // after less than this more is waited for
 	drainMost  = 4 << 20  // what is moved of a pipe that others still write to when its start is over
 	movePace   = time.Millisecond
-	pipeEvents = unix.EPOLLIN | unix.EPOLLONESHOT
 	pipePublic = 0o622 // only those who may look into the worker's descriptors can open it at all
 )
 
@@ -84,7 +83,7 @@ func (s *Store) newPipe(seg *segment) (*os.File, error) {
 	p.size, _ = unix.FcntlInt(uintptr(p.fd), unix.F_GETPIPE_SZ, 0) // only to know when it is full
 	seg.pipe = p                                                   // before the mover can come upon it
 	m.pipes.Store(p.token, p)
-	if err := m.poller.Add(p.fd, pipeEvents, p.token); err != nil {
+	if err := m.poller.Add(p.fd, unix.EPOLLIN, p.token); err != nil {
 		m.pipes.Delete(p.token)
 		_, _ = unix.Close(p.fd), worker.Close() // nothing was written
 		return nil, err
@@ -143,6 +142,10 @@ func (m *mover) ready(token uint64, _ uint32) {
 	}
 	p := v.(*pipe)
 	p.mu.Lock()
+	busy := p.size >= pipeLarge
+	if busy { // while we are at it each of the worker's writes would wake us
+		m.watchFor(p, 0)
+	}
 	n, over := m.move(p, pipeBlock)
 	if over {
 		m.drop(p)
@@ -157,17 +160,19 @@ func (m *mover) ready(token uint64, _ uint32) {
 		<-wait.C
 		m.paused = time.Now()
 	}
-	m.watchAgain(p)
+	if busy {
+		p.mu.Lock()
+		m.watchFor(p, unix.EPOLLIN)
+		p.mu.Unlock()
+	}
 }
 
-// watchAgain: while we were at it the worker's writes have woken nobody.
-func (m *mover) watchAgain(p *pipe) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// watchFor says what of a pipe is to be reported. The caller holds the lock.
+func (m *mover) watchFor(p *pipe, events uint32) {
 	if p.fd < 0 {
 		return
 	}
-	if err := m.poller.Change(p.fd, pipeEvents, p.token); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := m.poller.Change(p.fd, events, p.token); err != nil && !errors.Is(err, os.ErrClosed) {
 		m.store.warnOnce("pipes", err)
 	}
 }

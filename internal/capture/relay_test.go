@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pitvisor/pitvisor/internal/logfile"
@@ -37,6 +39,41 @@ func TestBusyPipesBecomeLarge(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Many floods that end at different times: one that ends keeps none of the others waiting.
+func TestManyFloodsThroughPipes(t *testing.T) {
+	s := open(t, Options{MaxSize: 1 << 30})
+	const pipes, block = 60, 4000
+	var writers sync.WaitGroup
+	var starts []*Streams
+	for slot := range pipes {
+		st := startPiped(t, s, slot, 1)
+		starts = append(starts, st)
+		writers.Go(func() {
+			text := strings.Repeat("b", block)
+			for range 100 + 10*slot {
+				write(t, st.Stdout, text)
+			}
+			_, _ = st.Stdout.Close(), st.Stderr.Close()
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	linuxtest.Wait(t, 3*soon, func() (bool, string) {
+		select {
+		case <-done:
+			return true, ""
+		default:
+			return false, "there are writers that wait"
+		}
+	})
+	for slot, st := range starts {
+		st.Done()
+		if end, err := logfile.OpenStream(filepath.Join(s.dir, "web"), slot, Stdout).End(); err != nil || end != int64(100+10*slot)*block {
+			t.Errorf("%d bytes of writer %d arrived, %v; want %d", end, slot, err, (100+10*slot)*block)
+		}
 	}
 }
 
@@ -78,7 +115,7 @@ func TestRelayGoesFirst(t *testing.T) {
 		if p.relay != nil {
 			t.Errorf("copied %v: the pipe keeps an empty relay", copied)
 		}
-		if err := p.mover.poller.Add(p.fd, pipeEvents, p.token); err != nil {
+		if err := p.mover.poller.Add(p.fd, unix.EPOLLIN, p.token); err != nil {
 			t.Fatal(err)
 		}
 		_, _ = st.Stdout.Close(), st.Stderr.Close()
