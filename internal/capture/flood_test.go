@@ -59,14 +59,14 @@ func TestFloodedDirectoryRests(t *testing.T) {
 	}()
 	rested := 0
 	var lines []string
-	linuxtest.Wait(t, 2*soon, func() (bool, string) {
+	linuxtest.Wait(t, 3*soon, func() (bool, string) {
 		if watched(t)&unix.IN_MODIFY == 0 {
 			rested++
 			lines = append(lines, fmt.Sprint("line ", rested))
 			write(t, other.Stdout, lines[rested-1]+"\n")
 			got.waitFor(t, "web/1", Stdout, lines...)
 		}
-		return rested == 20, fmt.Sprintf("the directory rested %d times", rested)
+		return rested == 5, fmt.Sprintf("the directory rested %d times", rested)
 	})
 	stop <- struct{}{}
 	linuxtest.Wait(t, soon, func() (bool, string) { return watched(t)&unix.IN_MODIFY != 0, "the directory rests though it is quiet" })
