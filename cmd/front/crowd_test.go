@@ -127,13 +127,17 @@ func TestWithoutAWritableCgroup(t *testing.T) {
 	linuxtest.NeedAdmin(t, "to make a mount namespace")
 	linuxtest.NeedCommand(t, "unshare", "mount")
 	y := newYard(t)
+	up := filepath.Join(t.TempDir(), "up") // written to by what stays, when it is what it is to be
+	if err := unix.Mkfifo(up, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	run := func(flags string) string {
 		read, write, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
 		script := `mount -o remount,ro,bind "$(awk '/ - cgroup2 /{print $5; exit}' /proc/self/mountinfo)" && ` +
-			filepath.Join(y.bin, "pitvisor") + " run " + flags + " -- sh -c 'setsid sleep 1000 & exit 4' 2>&1; echo code $?"
+			filepath.Join(y.bin, "pitvisor") + " run " + flags + ` -- sh -c 'setsid sh -c "echo >` + up + `; sleep 1000; :" & read _ <` + up + `; exit 4' 2>&1; echo code $?`
 		p := linuxtest.Command{
 			Args: []string{"/usr/bin/env", "-u", "PITVISOR_CGROUP_ROOT", "unshare", "--mount", "/bin/sh", "-c", script},
 			Env:  y.env, Stdout: write, Stderr: write,
