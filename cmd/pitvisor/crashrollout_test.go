@@ -58,10 +58,11 @@ func TestCrashInRollouts(t *testing.T) {
 }
 
 // shortOfProcessors is three pools, of which each does another thing when programs wait
-// for a processor. The first one makes them wait.
+// for a processor. The first one makes them wait, once each of it has read a line from
+// the FIFO that is filled in.
 const shortOfProcessors = `
 [pool.busy]
-command = ["/bin/sh", "-c", "echo here; exec taskset 1 /bin/sh -c 'while :; do :; done'"]
+command = ["/bin/sh", "-c", "echo here; read _ <%s; exec taskset 1 /bin/sh -c 'while :; do :; done'"]
 size = 3
 ready.stdout = "here"
 pressure = { action = "freeze", where = "run", cpu = 30, for = "2s", calm_for = "10min" }
@@ -86,8 +87,12 @@ func TestCrashUnderPressure(t *testing.T) {
 	w := newWorld(t)
 	s := &underWay{life: 500 * time.Millisecond}
 	s.ready = slices.Concat(names("busy", 3), names("held", 2), names("shrunk", 4))
-	s.config = func(int) string { return shortOfProcessors }
+	fifo := w.fifo("go")
+	s.config = func(int) string { return fmt.Sprintf(shortOfProcessors, fifo.Name()) }
 	s.begin = func(u *upProc, _ int) verdict {
+		for range 3 {
+			letGo(t, fifo)
+		}
 		u.said("workers are frozen: some programs of the run waited for cpu ", 1)
 		u.said("starts are held: some programs of the run waited for cpu ", 1)
 		if _, stderr, code := w.tool("kill", "held/0"); code != exitOK {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -34,27 +32,13 @@ func (w *world) waitFor(worker string, pleases func(*api.Worker) bool) *api.Stat
 // does not.
 func TestLeavingCountsForNothing(t *testing.T) {
 	w := newWorld(t)
-	fifo := filepath.Join(w.dir, "go")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	word, err := os.OpenFile(fifo, os.O_RDWR, 0) // for both, so that nobody waits for another to open it
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer word.Close()
-	release := func() {
-		t.Helper()
-		if _, err := word.WriteString("go\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	word := w.fifo("go")
 	u := w.up(w.config(fmt.Sprintf(`[pool.web]
 command = ["/bin/sh", "-c", "trap 'read word < %s; exit 0' TERM; echo here; while :; do sleep 1000 & wait; done"]
 ready.stdout = "here"
 stop_grace = "1h"
 rollout = { max_surge = 1, max_unavailable = 0 }
-`, fifo)))
+`, word.Name())))
 	u.ready("web/0")
 	if _, stderr, code := w.tool("restart", "--no-wait", "web"); code != exitOK {
 		t.Fatalf("restart = %d\n%s", code, stderr)
@@ -65,7 +49,7 @@ rollout = { max_surge = 1, max_unavailable = 0 }
 	if out, _, code := w.tool("status"); code != exitNotRunning || !strings.Contains(out, "stopping (to be replaced)") {
 		t.Errorf("while web/0 is replaced: status = %d\n%swant %d", code, out, exitNotRunning)
 	}
-	release()
+	letGo(t, word)
 	s := w.waitFor("web/1", stopping)
 	for i := range s.Workers {
 		if x := &s.Workers[i]; x.Ready != (x.Worker == "web/0") || x.Leaving != (x.Worker == "web/1") {
@@ -77,7 +61,7 @@ rollout = { max_surge = 1, max_unavailable = 0 }
 			t.Errorf("while web/1 leaves: status %v = %d\n%s%swant %d", who, code, out, stderr, exitOK)
 		}
 	}
-	release()
+	letGo(t, word)
 	u.said("has replaced its workers", 1)
 	w.await(nil, "web/0")
 
@@ -88,7 +72,7 @@ rollout = { max_surge = 1, max_unavailable = 0 }
 	if out, _, code := w.tool("status"); code != exitOK || !strings.Contains(out, "stopping (leaving)") {
 		t.Errorf("while the last one leaves: status = %d\n%swant %d", code, out, exitOK)
 	}
-	release()
+	letGo(t, word)
 	w.await(nil)
 	u.send(unix.SIGTERM)
 	if code := u.wait(); code != exitOK {

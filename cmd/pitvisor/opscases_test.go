@@ -47,6 +47,9 @@ func (w *world) fifo(name string) *os.File {
 // letGo writes a line.
 func letGo(t *testing.T, fifo *os.File) {
 	t.Helper()
+	if err := fifo.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := fifo.WriteString("go on\n"); err != nil {
 		t.Fatal(err)
 	}
