@@ -37,6 +37,9 @@ func startClone(o Options) (*Guardian, error) {
 		p.discard()
 		return nil, fmt.Errorf("clone the guardian: %w", err)
 	}
+	// From both sides, as shells do it: from here on who kills our process group misses
+	// the guardian, even if it has not run yet. It is our child, and nobody has reaped it.
+	_ = unix.Setpgid(pid, 0) // it did so itself, or it has ended
 	return &Guardian{handle: pidfd.FromFD(int(p.mem.pidfd), pid), memory: p.Mapping()}, nil
 }
 
