@@ -94,6 +94,7 @@ func TestH20StopIsFinal(t *testing.T) {
 // TestH25RunReturnsAfterTheLastProcess: also those that a worker has detached.
 func TestH25RunReturnsAfterTheLastProcess(t *testing.T) {
 	p := sh("web", 5, `setsid sh -c 'trap "" TERM; sleep 600 & sleep 600' & trap 'exit 0' TERM; wait`)
+	p.Stop.Grace = patience // or they are killed where the exits are heard of late, and count for nothing
 	r := begin(t, p)
 	r.await("ready", 5, kind(EventReady))
 	linuxtest.Wait(t, patience, func() (bool, string) {
