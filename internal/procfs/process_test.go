@@ -76,7 +76,7 @@ func TestStatOfThisProcess(t *testing.T) {
 	linuxtest.Wait(t, 10*time.Second, func() (_ bool, why string) { // for the end of its exec
 		var err error
 		s, err = held.Stat()
-		return err == nil && s.Env != 0, fmt.Sprintf("Stat = %+v, %v", s, err)
+		return err == nil && s.Env != 0 && s.Code != 0, fmt.Sprintf("Stat = %+v, %v", s, err)
 	})
 	group, err := unix.Getpgid(child.PID())
 	if err != nil {
