@@ -124,9 +124,9 @@ func TestExec(t *testing.T) {
 // TestExecSignals: they reach the command, and nobody else.
 func TestExecSignals(t *testing.T) {
 	linuxtest.NeedClone3(t)
-	// Not a read: the shell would miss a signal that comes right before it.
 	r := begin(t, nil, sleepers(t, "web", 1))
 	r.ready()
+	// No read in the loop: a shell would miss a signal that comes right before it.
 	x := r.mustExec(r.ctx(), api.Exec{Worker: "web"}, `trap 'echo usr1' USR1; echo here; while :; do sleep 0.1; done`)
 	if line, _ := x.out.ReadString('\n'); line != "here\n" {
 		t.Fatalf("said %q", line)
