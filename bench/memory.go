@@ -9,14 +9,15 @@ import (
 
 // held is what a supervisor holds with so many workers.
 type held struct {
-	Name    string
-	Workers int
-	Start   time.Duration
-	Held    usage
-	Idle    time.Duration
-	CPU     time.Duration // of the idle time
-	Lost    int           // workers that were started again or are gone
-	Stop    stopped
+	Name     string
+	Workers  int
+	Start    time.Duration
+	Held     usage
+	Idle     time.Duration
+	CPU      time.Duration // of the idle time
+	Switches int64         // of the idle time, of the supervisor's threads
+	Lost     int           // workers that were started again or are gone
+	Stop     stopped
 }
 
 // memory measures what one further worker costs, between the large pool and the further one.
@@ -67,6 +68,11 @@ func (b *bench) hold(ctx context.Context) error {
 			h.Lost, float64(h.Held.PSS)/mebibyte, h.Held.Threads, h.Held.FDs, h.Start.Seconds(), h.Stop.Wall.Seconds()),
 		Target: "all held, none lost, nothing left", Exact: true, Verdict: exactly(h.Lost == 0 && h.Stop.Left == 0 && h.Stop.LeftDirs == 0),
 	})
+	b.addRow(row{
+		ID: "8", Measure: fmt.Sprintf("idle with %d workers, over %v", h.Workers, h.Idle),
+		Pitvisor: fmt.Sprintf("%.3f CPU ms/s, %d switches", milliseconds(h.CPU)/h.Idle.Seconds(), h.Switches),
+		Target:   "0 switches", Exact: true, Verdict: exactly(h.Switches == 0),
+	})
 	return nil
 }
 
@@ -87,7 +93,7 @@ func (b *bench) hold1(ctx context.Context, who contender, n int, idle time.Durat
 		if err := c.watchIdle(ctx, idle, &run); err != nil {
 			return err
 		}
-		h.Held, h.Idle, h.CPU = run.Held, run.IdleFor, run.IdleCPU
+		h.Held, h.Idle, h.CPU, h.Switches = run.Held, run.IdleFor, run.IdleCPU, run.IdleSwitch
 		living, err := c.survivors()
 		if err != nil {
 			return err

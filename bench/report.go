@@ -22,6 +22,7 @@ type report struct {
 	Gate      bool
 	Rows      []row
 	Pools     map[int][]poolTable
+	Restarts  map[string][]restartRun // of each contender, a round each
 	Held      []held
 	Contained []contained
 	Shots     []shotTable

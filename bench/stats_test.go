@@ -105,3 +105,18 @@ func TestRowsAreSortedByNumber(t *testing.T) {
 		}
 	}
 }
+
+func TestNearlyAll(t *testing.T) {
+	var hundreds []float64
+	for i := range 200 {
+		hundreds = append(hundreds, float64((i*7)%200)) // 0 to 199, mixed
+	}
+	for want, values := range map[float64][]float64{197: hundreds, 3: {3}, 9: {1, 9, 2}} {
+		if got := nearlyAll(values); got != want {
+			t.Errorf("nearlyAll of %d values = %v, want %v", len(values), got, want)
+		}
+	}
+	if got := nearlyAll(nil); !math.IsNaN(got) {
+		t.Errorf("nearlyAll of none = %v, want NaN", got)
+	}
+}
