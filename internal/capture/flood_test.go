@@ -39,6 +39,7 @@ func watched(t *testing.T) uint64 {
 // While one stream floods, its directory rests most of the time; what others in it
 // write is seen all the same, and when it is quiet it is watched again.
 func TestFloodedDirectoryRests(t *testing.T) {
+	linuxtest.NeedRealSpeed(t) // or there is no row of looks
 	s := open(t, Options{MaxSize: 1 << 20})
 	got := followBut(t, s, "web/0") // the flood is not kept
 	flooder, other := start(t, s, 0, 1), start(t, s, 1, 1)
