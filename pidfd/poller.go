@@ -67,7 +67,8 @@ func (p *Poller) Add(fd int, events uint32, token uint64) error {
 }
 
 // Change replaces events and token of a watched fd. What happens to one that is watched
-// for 0 costs who causes it next to nothing.
+// for 0 costs who causes it next to nothing. The error is ENOENT for an fd that was not
+// added, and [os.ErrClosed] for a closed Poller.
 func (p *Poller) Change(fd int, events uint32, token uint64) error {
 	event := unix.EpollEvent{Events: events}
 	setToken(&event, token)

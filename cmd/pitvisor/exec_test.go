@@ -168,6 +168,54 @@ func (t *terminalTalk) keys(text string) {
 	}
 }
 
+// shellAtTerminal is `pitvisor exec` of a shell in web/0, at a terminal of 33 lines of 77.
+type shellAtTerminal struct {
+	*terminalTalk
+	cmd    *exec.Cmd
+	slave  *os.File
+	before *unix.Termios
+}
+
+// shell starts one and waits for its first prompt.
+func (w *world) shell(t *testing.T, flag string) *shellAtTerminal {
+	t.Helper()
+	master, slave, err := openTerminal()
+	if err != nil {
+		linuxtest.Skip(t, "needs /dev/ptmx")
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}); err != nil {
+		t.Fatal(err)
+	}
+	x := &shellAtTerminal{terminalTalk: &terminalTalk{T: t, master: master}, slave: slave}
+	if x.before, err = unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS); err != nil {
+		t.Fatal(err)
+	}
+	argv := w.argv("exec", flag, "-e", "PS1=> ", "-e", "ENV=", "web/0", "sh")
+	x.cmd = exec.Command(argv[0], argv[1:]...)
+	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = slave, slave, slave
+	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := x.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = x.cmd.Process.Kill() })
+	go x.read()
+	x.until("> ")
+	return x
+}
+
+// ends waits for the end of pitvisor, which leaves the terminal as it was.
+func (x *shellAtTerminal) ends(code int) {
+	x.Helper()
+	if err := x.cmd.Wait(); err == nil || x.cmd.ProcessState.ExitCode() != code {
+		x.Errorf("ended with %v, want %d", err, code)
+	}
+	if after, err := unix.IoctlGetTermios(int(x.slave.Fd()), unix.TCGETS); err != nil || *after != *x.before {
+		x.Errorf("the terminal is %+v, was %+v", after, x.before)
+	}
+	_ = x.slave.Close()
+}
+
 // TestExecTTY: a shell at a terminal: its size and its changes, keys, job control, and
 // our terminal as it was.
 func TestExecTTY(t *testing.T) {
@@ -175,32 +223,10 @@ func TestExecTTY(t *testing.T) {
 	w := newWorld(t)
 	u := w.up(w.config(sleepers("web", 1)))
 	u.ready("web/0")
-	master, slave, err := openTerminal()
-	if err != nil {
-		linuxtest.Skip(t, "needs /dev/ptmx")
-	}
-	defer func() { _ = master.Close() }()
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}); err != nil {
-		t.Fatal(err)
-	}
-	before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	argv := w.argv("exec", "-it", "-e", "PS1=> ", "-e", "ENV=", "web/0", "sh")
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill() }()
-	talk := &terminalTalk{T: t, master: master}
-	go talk.read()
-	talk.until("> ")
+	talk := w.shell(t, "-it")
 	talk.keys("stty size\r")
 	talk.until("33 77\r\n> ")
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 100}); err != nil {
+	if err := unix.IoctlSetWinsize(int(talk.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 100}); err != nil {
 		t.Fatal(err)
 	}
 	talk.keys("while [ \"$(stty size)\" != '40 100' ]; do :; done; echo re''sized\r")
@@ -213,13 +239,7 @@ func TestExecTTY(t *testing.T) {
 	talk.until("still web/0\r\n> ")
 	talk.keys("exit 9\r")
 	talk.until("exit 9\r\n")
-	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 9 {
-		t.Errorf("ended with %v", err)
-	}
-	if after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS); err != nil || *after != *before {
-		t.Errorf("the terminal is %+v, was %+v", after, before)
-	}
-	_ = slave.Close()
+	talk.ends(9)
 	u.send(unix.SIGTERM)
 	u.wait()
 	w.assertEmpty()
