@@ -113,7 +113,7 @@ func (a *app) check(f sourceFlags, asJSON bool) error {
 	for _, note := range out.Notes {
 		fmt.Fprintf(a.stderr, "%s: note: %s\n", f.file, note)
 	}
-	fmt.Fprintf(a.stdout, "%s%s: good: %d pools, %d workers\n", f.file, andDropIns(cfg.Files), len(cfg.Pools), workers)
+	fmt.Fprintf(a.stdout, "%s%s: good: %s, %s\n", f.file, andDropIns(cfg.Files), count(len(cfg.Pools), "pool", "pools"), count(workers, "worker", "workers"))
 	return nil
 }
 
