@@ -160,6 +160,7 @@ func (b *bench) judgeRestarts() {
 		{"9", "crash to replacement, p50 ms", "limit-c-journal", 1.15, restartRun.median},
 		{"11", "a restart, CPU ms", "limit-c", 1.5, restartRun.cpu},
 		{"11", "a restart, CPU ms", "limit-c-journal", 0, restartRun.cpu},
+		{"11", "a restart, CPU ms", "limit-go", 0, restartRun.cpu},
 	} {
 		mine, other := of(product, r.f), of(r.other, r.f)
 		ratio := summarize(ratios(mine, other))

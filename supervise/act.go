@@ -245,7 +245,7 @@ func (s *Supervisor) onPoll(token uint64, _ uint32) {
 	if token&leafToken != 0 {
 		m.in.kind = inEmpty
 	}
-	s.inbox.post(m)
+	s.tell(m)
 }
 
 // lookAtLeaf finds out, with TrackLeaf, what an event of the poller means. It
@@ -283,7 +283,7 @@ func (s *Supervisor) startAttempt(i int32) {
 	a := attempt{i: i, start: c.start, rev: c.rev, proc: c.proc, extra: c.extra}
 	s.helpers.Go(func() {
 		if m := a.run(ctx); m.in.kind != 0 {
-			s.inbox.post(m)
+			s.tell(m)
 		}
 	})
 }

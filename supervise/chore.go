@@ -17,7 +17,7 @@ const gateTime = 500 * time.Millisecond
 func (s *Supervisor) chore(o order) {
 	switch o.kind {
 	case ordRemove:
-		answer(s.inbox, s.chores, removeLeaf(o))
+		answer(s, s.chores, removeLeaf(o))
 	case ordKill:
 		s.withLeaf(o, (*cgroup.Dir).Kill)
 	case ordSignalAll:

@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/pitvisor/pitvisor/spawn"
@@ -33,44 +34,94 @@ type message struct {
 // the observer, get their turn.
 const batch = 256
 
-// engine is the goroutine that owns all workers. It takes messages, timers and
-// stops, and lets step decide. It never waits for the kernel.
+// The engine owns all workers. It takes messages, timers and stops, lets step decide,
+// and never waits for the kernel. It works in turns, of which one is done at a time. Who
+// brings a message does the turn himself if nobody is at one: waking a goroutine costs
+// more than most of what there is to decide. All else is for a goroutine of its own.
+
+// engine is that goroutine. It returns when there is nothing left to do.
 func (s *Supervisor) engine(ctx context.Context) {
-	s.degrade()
-	s.halting.Store(ctx.Err() != nil)
-	s.boot()
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	defer timer.Stop()
 	stop, killing := ctx.Done(), s.killing
-	if s.halting.Load() {
+	halting := ctx.Err() != nil
+	if halting {
 		stop = nil
 	}
-	var spare []message
-	for {
-		s.settle()
-		if s.over() {
-			return
-		}
-		s.arm(timer)
+	next := func() { s.begin(halting) }
+	for !s.ownTurn(next) {
+		next = func() {}
 		select {
 		case <-s.inbox.wake:
-			spare = s.handleAll(s.inbox.take(spare))
-		case <-timer.C:
+		case <-s.alarm.C:
 		case <-stop:
 			stop = nil
-			s.halt()
+			next = s.halt
 		case <-killing:
 			stop, killing = nil, nil
-			s.halt()
-			s.all(input{kind: inKill, asked: ReasonShutdown})
+			next = func() {
+				s.halt()
+				s.all(input{kind: inKill, asked: ReasonShutdown})
+			}
 		}
-		s.fire()
 	}
 }
 
-// arm sets the timer for what is due first; none runs when nothing is.
-func (s *Supervisor) arm(timer *time.Timer) {
+// begin is what comes before everything else.
+func (s *Supervisor) begin(halting bool) {
+	s.degrade()
+	s.halting.Store(halting)
+	s.boot()
+}
+
+// ownTurn is a turn of the engine's goroutine, which begins with something special. It
+// returns true after the last one.
+func (s *Supervisor) ownTurn(first func()) bool {
+	s.turning.Lock()
+	defer s.turning.Unlock()
+	first()
+	s.closed = s.turn()
+	return s.closed
+}
+
+// turn does all that has come and is due. It returns true when nothing is left to do. The
+// caller holds turning.
+func (s *Supervisor) turn() bool {
+	s.taken = s.handleAll(s.inbox.take(s.taken))
+	s.fire()
+	s.settle()
+	if s.over() {
+		s.alarm.Stop()
+		return true
+	}
+	s.arm()
+	return false
+}
+
+// tell hands a message to the engine, and does the turn for it if nobody is at one. The
+// caller holds no lock.
+func (s *Supervisor) tell(m message) {
+	s.inbox.add(m)
+	if s.turning.TryLock() {
+		over := s.closed || s.turn()
+		s.turning.Unlock()
+		if !over {
+			return
+		}
+	}
+	s.inbox.ring()
+}
+
+// answer tells what came of an order: at once, or with the next answers if more orders
+// wait in the queue.
+func answer[T any](s *Supervisor, q *queue[T], m message) {
+	if q.idle() {
+		s.tell(m)
+	} else {
+		s.inbox.lay(m)
+	}
+}
+
+// arm sets the alarm for what is due first; none is set when nothing is.
+func (s *Supervisor) arm() {
 	s.mu.Lock()
 	_, due, ok := s.timers.next()
 	if slow, waits := s.launches.due(); waits && (!ok || slow < due) {
@@ -83,10 +134,10 @@ func (s *Supervisor) arm(timer *time.Timer) {
 	}
 	s.mu.Unlock()
 	if !ok {
-		timer.Stop()
+		s.alarm.Stop()
 		return
 	}
-	timer.Reset(max(due-s.now(), 0))
+	s.alarm.Reset(max(due-s.now(), 0))
 }
 
 // all gives every worker the same input, at the same time, so that equal
@@ -273,9 +324,13 @@ func toInt(b bool) int {
 // observe hands the collected events over, without holding the lock.
 func (s *Supervisor) observe() {
 	s.mu.Lock()
-	events := s.events
-	s.events = s.spare[:0]
+	events, ordered := s.events, s.ordered
+	s.events, s.ordered = s.spare[:0], false
 	s.mu.Unlock()
+	if ordered {
+		// The spawner is next on this processor, and an idle one takes it only after a while.
+		runtime.Gosched()
+	}
 	s.ring.add(events)
 	if s.opts.Observe != nil {
 		for _, e := range events {
@@ -312,9 +367,8 @@ func (s *Supervisor) emit(e Event) {
 	s.events = append(s.events, e)
 }
 
-// Ping returns when the goroutine that keeps the workers has answered, which
-// proves that it does its work. It fails when ctx ends before. Not for Observe,
-// which that very goroutine calls.
+// Ping returns when what keeps the workers has answered, which proves that it does its
+// work. It fails when ctx ends before. Not for Observe, which is a part of that work.
 func (s *Supervisor) Ping(ctx context.Context) error {
 	m := message{ping: make(chan struct{})}
 	s.inbox.post(m)

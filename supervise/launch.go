@@ -71,12 +71,18 @@ func (s *Supervisor) launch(o startOrder) {
 		return
 	}
 	if !o.rev.policy.probed {
-		s.starts.push(o)
+		s.order(o)
 		return
 	}
 	s.slots[o.i].queued = true
 	s.launches.waiting = append(s.launches.waiting, o)
 	s.launchMore()
+}
+
+// order hands a start to the spawners.
+func (s *Supervisor) order(o startOrder) {
+	s.starts.push(o)
+	s.ordered = true
 }
 
 // launchMore lets as many starts have their turn as may.
@@ -98,7 +104,7 @@ func (s *Supervisor) launchMore() {
 		c.queued, c.flying = false, true
 		l.flying++
 		l.flights = append(l.flights, flight{i: o.i, start: o.start, at: s.now()})
-		s.starts.push(o)
+		s.order(o)
 	}
 }
 

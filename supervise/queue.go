@@ -91,10 +91,15 @@ func newInbox() *inbox {
 
 // post leaves a message and wakes the engine.
 func (b *inbox) post(m message) {
+	b.add(m)
+	b.ring()
+}
+
+// add leaves a message for who takes them next.
+func (b *inbox) add(m message) {
 	b.mu.Lock()
 	b.msgs = append(b.msgs, m)
 	b.mu.Unlock()
-	b.ring()
 }
 
 // lay leaves a message that more will follow soon. Waking the engine for each
@@ -133,14 +138,4 @@ func (b *inbox) take(spare []message) []message {
 		b.later.Stop()
 	}
 	return msgs
-}
-
-// answer delivers what came of an order: at once, or with the next answers if
-// more orders wait in the queue.
-func answer[T any](b *inbox, q *queue[T], m message) {
-	if q.idle() {
-		b.post(m)
-	} else {
-		b.lay(m)
-	}
 }

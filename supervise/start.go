@@ -48,10 +48,10 @@ func (s *Supervisor) spawn(o startOrder) {
 		f = m.exec()
 	}
 	if f != nil {
-		answer(s.inbox, s.starts, m.abandon(f))
+		answer(s, s.starts, m.abandon(f))
 		return
 	}
-	answer(s.inbox, s.starts, m.finish())
+	answer(s, s.starts, m.finish())
 }
 
 // prepare acquires all that the start needs before the point of no return.

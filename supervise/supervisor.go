@@ -22,7 +22,7 @@ type Options struct {
 	RunSpec
 
 	Output      func(StartInfo) (Output, error) // where each start writes to, called from several goroutines at once; nil means /dev/null
-	Observe     func(Event)                     // gets every event, in order, from one goroutine; must not block. nil means nobody
+	Observe     func(Event)                     // gets every event, in order, one call at a time; must not block. nil means nobody
 	MaxStarting int                             // how many workers with a readiness rule may be on their way to ready at a time; 0 finds out what the machine can do
 	Spawners    int                             // how many starts at the same time; 0 means GOMAXPROCS-1, at least 1
 	EventRing   int                             // how many of the newest events are kept for Events; 0 means 1024
@@ -56,6 +56,11 @@ type Supervisor struct {
 	reload  sync.Mutex    // held by Reload
 	guests  guests
 
+	turning sync.Mutex  // held for a turn of the engine; guards what follows, and comes before mu
+	alarm   *time.Timer // for what is due next
+	taken   []message   // to collect the next messages in
+	closed  bool        // the last turn is done
+
 	mu     sync.Mutex // guards what follows
 	pools  []*pool
 	slots  []slot
@@ -82,6 +87,7 @@ type Supervisor struct {
 	kills     []int32 // slots whose leaf is to be killed
 	fault     error   // why the supervisor cannot go on
 	acts      []action
+	ordered   bool // spawners have been given something since observe
 	// blocked holds why the leaf of a slot could not be removed at the last try.
 	blocked map[int32]error
 	// early holds what workers have said before the spawner's answer about them.
@@ -102,8 +108,9 @@ func New(o Options) (*Supervisor, error) {
 		opts: o, epoch: time.Now(), rnd: rand.Float64,
 		inbox: newInbox(), starts: newQueue[startOrder](), chores: newQueue[order](), records: newQueue[order](),
 		killing: make(chan struct{}), ended: make(chan struct{}), blocked: map[int32]error{}, early: map[int32]func(){}, gone: map[string]uint64{},
-		ring: newRing(o.EventRing), launches: newLaunches(o.MaxStarting),
+		ring: newRing(o.EventRing), launches: newLaunches(o.MaxStarting), alarm: time.NewTimer(time.Hour),
 	}
+	s.alarm.Stop()
 	if err := s.acquire(); err != nil {
 		s.release()
 		return nil, err
