@@ -21,7 +21,7 @@ import (
 const manyWorkers = 33
 
 // eventLog turns the supervisor's events into log lines, history records and
-// systemd status. observe is called in order, from one goroutine.
+// systemd status. observe is called in order, one call at a time.
 type eventLog struct {
 	log     *slog.Logger
 	history *history.Log
