@@ -50,7 +50,7 @@ type Pool struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	Waits   string            `json:"waits,omitempty"`   // for which other pools, in words
 	Removed bool              `json:"removed,omitempty"` // goes when its workers are gone
-	Rollout *Rollout          `json:"rollout,omitempty"` // the one under way
+	Rollout *Rollout          `json:"rollout,omitempty"` // the one under way; with an error the last one, which stopped
 
 	Pressure string `json:"pressure,omitempty"` // what is done because a resource is short, in words
 	Held     int    `json:"held,omitempty"`     // starts that wait for it to be over

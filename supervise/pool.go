@@ -38,7 +38,8 @@ type pool struct {
 	best       time.Duration // of its starts, from the spawner to ready, or a little more
 	measuredAt time.Duration // when the memory of its workers was looked at last
 
-	rolling []*Progress // rollouts that somebody may wait for
+	rolling []*Progress   // rollouts that somebody may wait for
+	stopped *RolloutError // of the last rollout; nil when it did not stop, or was followed by another or by a reload
 
 	wanted     int          // the size that was asked for
 	press      governed     // what pressure makes of it

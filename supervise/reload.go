@@ -231,6 +231,7 @@ func (r *reloading) add(p *pool) {
 // change puts another spec in force for a pool that is there.
 func (r *reloading) change(pl *plan, c *Changes) {
 	p := pl.pool
+	p.stopped = nil // what did not come about is wanted no more, or is tried again
 	if p.going {
 		p.going = false
 		c.Added = append(c.Added, p.name)

@@ -62,6 +62,8 @@ type PoolStatus struct {
 	Rollout uint64 // the one under way; 0 is none
 	Reason  Reason // of it
 	Left    int    // workers it has still to replace
+
+	Stopped *RolloutError // why the last one stopped; nil after one that did not, and when another begins or a reload comes
 }
 
 // Pools returns a snapshot of every pool.
@@ -74,7 +76,7 @@ func (s *Supervisor) Pools() []PoolStatus {
 		all = append(all, PoolStatus{
 			Name: p.name, Size: p.wanted, Ready: c.ready, Surge: c.surge, Leaving: c.leaving, Labels: maps.Clone(p.spec().Labels),
 			Removed: p.going, Waits: p.waitsFor, Rollout: c.roll.id, Reason: c.roll.why, Left: c.roll.queued + c.roll.moving,
-			Pressure: p.pressureWords(), Held: s.heldNow(p), Frozen: s.frozenNow(p), Withheld: p.wanted - c.size,
+			Stopped: p.stopped, Pressure: p.pressureWords(), Held: s.heldNow(p), Frozen: s.frozenNow(p), Withheld: p.wanted - c.size,
 		})
 	}
 	return all

@@ -27,10 +27,10 @@ func (w *world) waitFor(worker string, pleases func(*api.Worker) bool) *api.Stat
 	return s
 }
 
-// TestLeavingCountsForNothing: at the end of a rolling restart the further worker goes. However
-// long that takes, all is well, and `status` says so; while one in its place is not ready, it
-// does not.
-func TestLeavingCountsForNothing(t *testing.T) {
+// TestStatusInARollout: a rolling restart starts a further worker, replaces the others, and lets
+// the further one go. However long that takes, as many are ready as there are to be, and
+// `status` says so; of one that is just being replaced, asked for alone, it does not.
+func TestStatusInARollout(t *testing.T) {
 	w := newWorld(t)
 	word := w.fifo("go")
 	u := w.up(w.config(fmt.Sprintf(`[pool.web]
@@ -46,8 +46,11 @@ rollout = { max_surge = 1, max_unavailable = 0 }
 	stopping := func(x *api.Worker) bool { return x.State == api.StateStopping }
 
 	w.waitFor("web/0", stopping)
-	if out, _, code := w.tool("status"); code != exitNotRunning || !strings.Contains(out, "stopping (to be replaced)") {
-		t.Errorf("while web/0 is replaced: status = %d\n%swant %d", code, out, exitNotRunning)
+	for who, want := range map[string]int{"web": exitOK, "web/0": exitNotRunning, "web/1": exitOK} {
+		out, _, code := w.tool("status", who)
+		if code != want || who == "web" && !strings.Contains(out, "stopping (to be replaced)") {
+			t.Errorf("while web/0 is replaced: status %s = %d\n%swant %d", who, code, out, want)
+		}
 	}
 	letGo(t, word)
 	s := w.waitFor("web/1", stopping)
@@ -79,4 +82,30 @@ rollout = { max_surge = 1, max_unavailable = 0 }
 		t.Errorf("exit code = %d, want %d", code, exitOK)
 	}
 	w.assertEmpty()
+}
+
+// TestShortOfWorkers: a further worker stands in for one that is being replaced in its own pool,
+// and for nobody else.
+func TestShortOfWorkers(t *testing.T) {
+	ready, further := api.Worker{Pool: "web", Ready: true}, api.Worker{Pool: "web", Ready: true, Surge: true}
+	moving, coming := api.Worker{Pool: "web", Replaced: true}, api.Worker{Pool: "web", Surge: true}
+	for _, c := range []struct {
+		why     string
+		workers []api.Worker
+		want    bool
+	}{
+		{"all ready", []api.Worker{ready, ready}, false},
+		{"one completed", []api.Worker{{State: api.StateCompleted}}, false},
+		{"a further one not ready yet", []api.Worker{ready, coming}, false},
+		{"one stands in", []api.Worker{moving, ready, further}, false},
+		{"one replaced without", []api.Worker{moving, ready}, true},
+		{"two replaced, one stands in", []api.Worker{moving, moving, further}, true},
+		{"of another pool", []api.Worker{moving, {Pool: "api", Ready: true, Surge: true}}, true},
+		{"one given up", []api.Worker{{Pool: "web", State: api.StateFailed}, ready, further}, true},
+		{"one stopped by command", []api.Worker{{Pool: "web", State: api.StateDown, Stopped: true}, further}, true},
+	} {
+		if got := short(c.workers); got != c.want {
+			t.Errorf("%s: short = %v, want %v", c.why, got, c.want)
+		}
+	}
 }

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/api"
+
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"github.com/pitvisor/pitvisor/registry"
 )
@@ -103,23 +105,46 @@ func TestHangupReloads(t *testing.T) {
 	w.assertEmpty()
 }
 
-// TestReloadThatDoesNotBecomeReady is told, and the old ones serve on.
+// TestReloadThatDoesNotBecomeReady is told, and the old ones serve on: `status` calls that well,
+// and shows that the rollout goes on, and why it has stopped until a reload asks for what is there.
 func TestReloadThatDoesNotBecomeReady(t *testing.T) {
 	w := newWorld(t)
 	path := w.config(sleepers("web", 2))
 	u := w.up(path)
 	u.ready("web/0", "web/1")
 	before := w.pids()
+	w.config(sleepers("web", 2) + "ready = { fd = 3 }\n")
+	u.send(unix.SIGHUP)
+	w.waitFor("web/2", func(x *api.Worker) bool { return x.Surge && x.PID != 0 })
+	w.well("reload: 2 left")
 	w.config(strings.Replace(sleepers("web", 2), `["/bin/sleep", "1000"]`, `["/bin/sh", "-c", "echo no database >&2; exit 3"]`, 1) +
 		"backoff = { min = \"1ms\" }\nready = { fd = 3 }\n")
 	u.send(unix.SIGHUP)
 	u.said("stops replacing its workers, the others serve on: web/2 did not become ready: readiness: exited (exit 3)", 1)
+	w.await(before, "web/0", "web/1")
+	w.well("rollout 2 of pool web stopped: web/2 did not become ready: readiness: exited (exit 3)")
+	w.config(sleepers("web", 2))
+	u.send(unix.SIGHUP)
+	u.said("configuration reloaded: nothing has changed", 1)
+	if out := w.well("2/2"); strings.Contains(out, "rollout") {
+		t.Errorf("after a reload that asks for what is there: status says\n%s", out)
+	}
 	w.await(before, "web/0", "web/1")
 	u.send(unix.SIGTERM)
 	if code := u.wait(); code != exitOK {
 		t.Errorf("exit code = %d, want %d: nobody of those who are there has failed", code, exitOK)
 	}
 	w.assertEmpty()
+}
+
+// well asks for the status, which is to say that all is well, and want.
+func (w *world) well(want string) string {
+	w.tb.Helper()
+	out, stderr, code := w.tool("status")
+	if code != exitOK || !strings.Contains(out, want) {
+		w.tb.Errorf("status = %d\n%s%swant %d and %q", code, out, stderr, exitOK, want)
+	}
+	return out
 }
 
 // TestManyHangups: a hundred reloads while workers crash, and all is as it should be.

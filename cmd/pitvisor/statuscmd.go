@@ -18,8 +18,10 @@ A SELECTOR is a pool (web), a worker (web/3), one start of it (web/3.7), a label
 (env=prod) or a pattern ('web/*').
 
 Exit codes, as of an LSB init script:
-    0   the supervisor runs, and every selected worker is ready, has completed, or is
-        leaving, as its pool has become smaller or a rollout needs it no more
+    0   the supervisor runs, and the selected workers are ready or have completed. In a
+        rollout a ready further worker of the pool, if it is selected, too, stands in for
+        one that is being replaced. Further ones, and those that leave as their pool has
+        become smaller, do not count
     3   no supervisor runs, or a selected worker is not ready
     4   it is not known: no such worker, not permitted, or no answer
     2   wrong flags`
@@ -61,13 +63,34 @@ func (a *app) status(t *target, selected []string, asJSON bool) error {
 		if err != nil {
 			return err
 		}
-		for i := range s.Workers {
-			if w := &s.Workers[i]; !w.Ready && !w.Leaving && w.State != api.StateCompleted {
-				return fail(exitNotRunning, nil)
-			}
+		if short(s.Workers) {
+			return fail(exitNotRunning, nil)
 		}
 		return nil
 	})
+}
+
+// short says whether ready workers are missing. While one is replaced a further one of its
+// pool may stand in for it, but for none that was given up, was stopped or died.
+func short(workers []api.Worker) bool {
+	spare := map[string]int{} // by pool: further ones that are ready, less those that they stand in for
+	for i := range workers {
+		switch w := &workers[i]; {
+		case w.Ready && w.Surge:
+			spare[w.Pool]++
+		case w.Ready, w.Surge, w.Leaving, w.State == api.StateCompleted:
+		case w.Replaced:
+			spare[w.Pool]--
+		default:
+			return true
+		}
+	}
+	for _, n := range spare {
+		if n < 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // statusText is the status for people.
@@ -104,6 +127,8 @@ func poolCells(p *api.Pool) []cell {
 		note = clean(p.Waits)
 	case p.Pressure != "":
 		note = clean(p.Pressure)
+	case p.Rollout != nil && p.Rollout.Error != "":
+		note = clean(p.Rollout.Error)
 	case p.Rollout != nil:
 		note = fmt.Sprintf("%s: %d left", p.Rollout.Reason, p.Rollout.Left)
 	case p.Completed > 0:

@@ -80,8 +80,11 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 		}
 		p.Size, p.Ready, p.Labels, p.Removed, p.Waits = k.Size, k.Ready, k.Labels, k.Removed, k.Waits
 		p.Pressure, p.Held, p.Frozen, p.Withheld = k.Pressure, k.Held, k.Frozen, k.Withheld
-		if k.Rollout != 0 {
+		switch {
+		case k.Rollout != 0:
 			p.Rollout = &api.Rollout{ID: k.Rollout, Reason: k.Reason.String(), Left: k.Left}
+		case k.Stopped != nil:
+			p.Rollout = &api.Rollout{ID: k.Stopped.Rollout, Error: k.Stopped.Error()}
 		}
 		all = append(all, *p)
 	}
