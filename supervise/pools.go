@@ -159,8 +159,10 @@ func (s *Supervisor) reportPool(p *pool, o crewOrder) {
 		e.Err = &RolloutError{Pool: p.name, Rollout: e.Rollout, Worker: e.Worker, Cause: cause}
 	}
 	s.emit(e)
-	p.stopped = nil
-	_ = errors.As(e.Err, &p.stopped) // another error is that a new one begins
+	if e.Rollout != 0 {
+		p.stopped = nil
+		_ = errors.As(e.Err, &p.stopped) // another error is that a new one begins
+	}
 	if e.Kind == EventRolledOut || e.Kind == EventRolloutStopped {
 		p.finish(e.Rollout, e.Err)
 		s.unsettled = true // another spec may be in force

@@ -122,6 +122,12 @@ func TestReloadThatDoesNotBecomeReady(t *testing.T) {
 	u.send(unix.SIGHUP)
 	u.said("stops replacing its workers, the others serve on: web/2 did not become ready: readiness: exited (exit 3)", 1)
 	w.await(before, "web/0", "web/1")
+	for _, size := range []string{"web=3", "web=2"} {
+		if _, stderr, code := w.tool("scale", size); code != exitOK {
+			t.Fatalf("scale %s = %d\n%s", size, code, stderr)
+		}
+	}
+	w.await(before, "web/0", "web/1")
 	w.well("rollout 2 of pool web stopped: web/2 did not become ready: readiness: exited (exit 3)")
 	w.config(sleepers("web", 2))
 	u.send(unix.SIGHUP)
