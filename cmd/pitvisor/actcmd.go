@@ -43,7 +43,7 @@ func (a *app) signalCommand() *cobra.Command {
 		Short:   "send a signal to workers",
 		Long:    signalLong,
 		Example: "  pitvisor signal HUP web\n  pitvisor signal --all USR1 web/3",
-		Args:    cobra.MinimumNArgs(2),
+		Args:    takes(2, -1),
 	}
 	t := a.askCommand(cmd, true)
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -68,7 +68,7 @@ func (a *app) actionCommand(name, short, long, done string, do doing) *cobra.Com
 		Short:   short,
 		Long:    long,
 		Example: "  pitvisor " + name + " web/3",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    takes(1, -1),
 	}
 	t := a.askCommand(cmd, true)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {

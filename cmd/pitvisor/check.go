@@ -61,7 +61,7 @@ func (a *app) checkCommand() *cobra.Command {
 			"them at once; of more than 100 the rest is counted. With --json they are printed on stdout.\n" +
 			"A socket whose address somebody has at the moment is a note, as it may be the pitvisor that runs.\n" +
 			"Exit code 0 when it is good, 2 when it is not.",
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(*cobra.Command, []string) error { return a.check(f, asJSON) },
 	}
 	f.add(cmd)

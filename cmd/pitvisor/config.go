@@ -16,7 +16,7 @@ func (a *app) configCommand() *cobra.Command {
 		Short: "show, compare and describe configurations",
 		Long: "Look at configurations without starting anything: what is in force and why, what is\n" +
 			"different about two of them, and what may be written.",
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.configShowCommand(), a.configDiffCommand(), a.configSchemaCommand())
@@ -31,7 +31,7 @@ func (a *app) configSchemaCommand() *cobra.Command {
 			"    #:schema /usr/share/pitvisor/pitvisor.schema.json\n" +
 			"at the top of a file, those that know TOML and schemas complete and check it. What depends on\n" +
 			"the machine or on several keys together is looked at only by `pitvisor check`.",
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			data, err := config.Schema()
 			if err != nil {

@@ -32,7 +32,7 @@ func (a *app) configDiffCommand() *cobra.Command {
 		Use:   "diff OLD NEW",
 		Short: "compare two configurations, and say what it takes to get from one to the other",
 		Long:  configDiffLong,
-		Args:  cobra.ExactArgs(2),
+		Args:  takes(2, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.configDiff(args[0], args[1], dropIns, asJSON)
 		},

@@ -127,7 +127,7 @@ func (a *app) startCommand() *cobra.Command {
 	w := &waiting{}
 	cmd := &cobra.Command{
 		Use: "start SELECTOR...", Short: "start workers that were stopped, given up or have completed", Long: startLong,
-		Example: "  pitvisor start web/3", Args: cobra.MinimumNArgs(1),
+		Example: "  pitvisor start web/3", Args: takes(1, -1),
 	}
 	t := a.askCommand(cmd, true)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
@@ -150,7 +150,7 @@ func (a *app) stopCommand() *cobra.Command {
 	var now bool
 	cmd := &cobra.Command{
 		Use: "stop SELECTOR...", Short: "stop workers until a command starts them again", Long: stopLong,
-		Example: "  pitvisor stop web/3\n  pitvisor stop --now 'batch/*'", Args: cobra.MinimumNArgs(1),
+		Example: "  pitvisor stop web/3\n  pitvisor stop --now 'batch/*'", Args: takes(1, -1),
 	}
 	t := a.askCommand(cmd, true)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
@@ -167,7 +167,7 @@ func (a *app) restartCommand() *cobra.Command {
 	w := &waiting{}
 	cmd := &cobra.Command{
 		Use: "restart SELECTOR...", Short: "replace workers by new ones, one rollout a pool", Long: restartLong,
-		Example: "  pitvisor restart web", Args: cobra.MinimumNArgs(1),
+		Example: "  pitvisor restart web", Args: takes(1, -1),
 	}
 	t := a.askCommand(cmd, true)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
@@ -183,7 +183,7 @@ func (a *app) scaleCommand() *cobra.Command {
 	w := &waiting{}
 	cmd := &cobra.Command{
 		Use: "scale POOL=SIZE...", Short: "give pools another size", Long: scaleLong,
-		Example: "  pitvisor scale web=8 batch=0", Args: cobra.MinimumNArgs(1),
+		Example: "  pitvisor scale web=8 batch=0", Args: takes(1, -1),
 	}
 	t := a.askCommand(cmd, false)
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

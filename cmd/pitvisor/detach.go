@@ -152,7 +152,7 @@ func (a *app) endCommand() *cobra.Command {
 		Use:   "end NAME...",
 		Short: "end servers that were started with pitvisor detach",
 		Long:  endLong,
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, -1),
 		RunE:  func(_ *cobra.Command, args []string) error { return a.end(args) },
 	}
 }

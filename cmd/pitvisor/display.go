@@ -19,7 +19,7 @@ type display struct {
 }
 
 func newDisplay(a *app, cfg *config.Config, form string) *display {
-	d := &display{print: a.newLinePrinter(form), quiet: form == config.ShowNone}
+	d := &display{print: a.newLinePrinter(bare(a.stdout), form), quiet: form == config.ShowNone}
 	for _, p := range cfg.Pools {
 		d.print.width = max(d.print.width, len(fmt.Sprintf("%s/%d", p.Spec.Name, p.Spec.Size-1)))
 	}

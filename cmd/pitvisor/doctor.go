@@ -42,7 +42,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "try what this host can do and print the tier of guarantees",
 		Long:  doctorLong,
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			d := a.diagnose()
 			if err := a.printDiagnosis(d, asJSON); err != nil {

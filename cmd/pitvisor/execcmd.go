@@ -56,7 +56,7 @@ func (a *app) execCommand() *cobra.Command {
 		Example: `  pitvisor exec web/3 -- ps x
   pitvisor exec -t web/3 sh
   pitvisor exec -e LANG=C -w /tmp web/3 sh -c 'kill -USR1 4711; cat dump' > dump`,
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, -1),
 	}
 	t := a.askCommand(cmd, true)
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

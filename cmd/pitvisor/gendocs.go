@@ -24,7 +24,7 @@ func (a *app) genDocsCommand() *cobra.Command {
 		Short:  "write man pages and completions",
 		Long:   genDocsLong,
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			date, err := sourceDate()
 			if err != nil {

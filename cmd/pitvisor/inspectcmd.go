@@ -25,7 +25,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		Short:   "show everything about one worker",
 		Long:    inspectLong,
 		Example: "  pitvisor inspect web/3",
-		Args:    cobra.ExactArgs(1),
+		Args:    takes(1, 1),
 	}
 	t := a.askCommand(cmd, true)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {

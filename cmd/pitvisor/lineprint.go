@@ -49,10 +49,10 @@ type linePrinter struct {
 	json   *json.Encoder
 }
 
-func (a *app) newLinePrinter(form string) *linePrinter {
+func (a *app) newLinePrinter(out io.Writer, form string) *linePrinter {
 	p := &linePrinter{
-		out: bufio.NewWriterSize(a.stdout, 64<<10), form: form, clean: isTerminal(a.stdout),
-		paint: painter(a.colors(a.stdout)), seen: map[string]int{},
+		out: bufio.NewWriterSize(out, 64<<10), form: form, clean: isTerminal(out),
+		paint: painter(a.colors(out)), seen: map[string]int{},
 	}
 	p.json = json.NewEncoder(p.out)
 	p.json.SetEscapeHTML(false)

@@ -98,7 +98,7 @@ func (a *app) logs(f logsFlags, selectors []string) error {
 	}
 	l := &logReader{
 		app: a, root: root, flags: f, query: q, selectors: selectors,
-		runs: map[string]logfile.Run{}, print: a.newLinePrinter(form),
+		runs: map[string]logfile.Run{}, print: a.newLinePrinter(a.stdout, form),
 	}
 	l.print.stamps = f.stamps
 	l.merger = logfile.NewMerger(q, l.report)

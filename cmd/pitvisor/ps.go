@@ -22,7 +22,7 @@ func (a *app) psCommand() *cobra.Command {
 		Long: "Show the tree of runs, pools and workers, read from the cgroup tree itself, so it works\n" +
 			"with and without a supervisor. Processes are shown as PID:INODE, which names a process\n" +
 			"and not just a number.",
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(*cobra.Command, []string) error { return a.ps(asJSON, processes) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

@@ -24,7 +24,7 @@ func (a *app) reloadCommand() *cobra.Command {
 	w := &waiting{}
 	cmd := &cobra.Command{
 		Use: "reload", Short: "let the supervisor read its configuration again", Long: reloadLong,
-		Example: "  pitvisor check -f shop.toml && pitvisor reload --run shop", Args: cobra.NoArgs,
+		Example: "  pitvisor check -f shop.toml && pitvisor reload --run shop", Args: takes(0, 0),
 	}
 	t := a.askCommand(cmd, false)
 	cmd.RunE = func(*cobra.Command, []string) error {

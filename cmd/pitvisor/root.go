@@ -37,12 +37,11 @@ Every flag has an environment twin: --state-dir is PITVISOR_STATE_DIR.`
 
 // run executes one command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr}
+	out := &answer{Writer: stdout}
+	a := &app{stdout: out, stderr: stderr}
 	root := a.rootCommand()
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	code := printError(stderr, root.Execute())
+	code := printError(stderr, out.unheard(root.Execute()))
 	lastWords()
 	return code
 }
@@ -56,16 +55,17 @@ func (a *app) rootCommand() *cobra.Command {
 		SilenceErrors:     true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settle(cmd.Flags()) },
 	}
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.cgroupRoot, "cgroup-root", "", "cgroup v2 directory to work below (default: the delegated cgroup, else <mount>/pitvisor as root)")
 	flags.StringVar(&a.stateDir, "state-dir", "", "logs and history (default: /var/lib/pitvisor as root, else $XDG_STATE_HOME/pitvisor)")
 	flags.StringVar(&a.runtimeDir, "runtime-dir", "", "sockets and ready files (default: /run/pitvisor as root, else $XDG_RUNTIME_DIR/pitvisor)")
 	flags.StringVar(&a.color, "color", "auto", "colours: auto, always or never; NO_COLOR is obeyed")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return failHint(exitUsage, err, "see `"+cmd.CommandPath()+" --help`")
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.logsCommand(), a.doctorCommand(), a.checkCommand(), a.configCommand(), a.versionCommand(), a.genDocsCommand())
 	root.AddCommand(a.askCommands()...)
+	completionShells(root)
 	return root
 }
 

@@ -30,7 +30,7 @@ func (a *app) sweepCommand() *cobra.Command {
 		Use:   "sweep [--dry-run]",
 		Short: "kill and remove the runs whose owner is gone",
 		Long:  sweepLong,
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE:  func(*cobra.Command, []string) error { return a.sweep(dryRun, asJSON, perRun) },
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what would be swept")

@@ -49,7 +49,7 @@ func (a *app) upCommand() *cobra.Command {
 		Use:   "up [-f FILE]",
 		Short: "start the pools of a configuration and keep them, in the foreground",
 		Long:  upLong,
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE:  func(*cobra.Command, []string) error { return tellSystemd(a.up(f)) },
 	}
 	flags := cmd.Flags()

@@ -170,7 +170,12 @@ func Settle(set *pflag.FlagSet) error {
 		if !ok || f.Changed || err != nil {
 			return
 		}
-		if e := set.Set(f.Name, value); e != nil {
+		e := set.Set(f.Name, value)
+		var wrong *pflag.InvalidValueError
+		switch {
+		case errors.As(e, &wrong):
+			err = exit.Fail(exit.Usage, fmt.Errorf("environment %s=%q %w", name, value, WhyWrong(wrong)))
+		case e != nil:
 			err = exit.Fail(exit.Usage, fmt.Errorf("environment %s=%q: %w", name, value, e))
 		}
 	})

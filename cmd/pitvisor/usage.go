@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/pitvisor/pitvisor/internal/runverb"
+)
+
+// seeHelp is the way out of a wrong command line.
+func seeHelp(cmd *cobra.Command) string { return "see `" + cmd.CommandPath() + " --help`" }
+
+// takes checks the number of arguments; most is -1 for any.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+			return failHint(exitUsage, fmt.Errorf("an argument is missing: write %s", usage), seeHelp(cmd))
+		case most >= 0 && len(args) > most:
+			return failHint(exitUsage, fmt.Errorf("%s does not take the argument %q", cmd.CommandPath(), args[most]), seeHelp(cmd))
+		}
+		return nil
+	}
+}
+
+// flagError says what is wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		err = fmt.Errorf("--%s %q %w", value.GetFlag().Name, value.GetValue(), runverb.WhyWrong(value))
+	}
+	return failHint(exitUsage, err, seeHelp(cmd))
+}
+
+// completionShells makes cobra's own command for completions refuse other shells.
+func completionShells(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	cmd, _, _ := root.Find([]string{"completion"}) // it is there
+	cmd.Args = takes(0, 1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return failHint(exitUsage, fmt.Errorf("there is no completion for the shell %q", args[0]), seeHelp(cmd))
+	}
+}
