@@ -21,6 +21,8 @@ func takes(least, most int) cobra.PositionalArgs {
 		case len(args) < least:
 			usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
 			return failHint(exitUsage, fmt.Errorf("an argument is missing: write %s", usage), seeHelp(cmd))
+		case most == 0 && len(args) > 0 && cmd.HasSubCommands():
+			return failHint(exitUsage, fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()), seeHelp(cmd))
 		case most >= 0 && len(args) > most:
 			return failHint(exitUsage, fmt.Errorf("%s does not take the argument %q", cmd.CommandPath(), args[most]), seeHelp(cmd))
 		}
