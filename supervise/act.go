@@ -185,7 +185,7 @@ func (s *Supervisor) tally(c *slot, e *Event) {
 	case EventBlocked:
 		r.Blocked++
 	case EventUp, EventBackoff, EventStopping, EventStopped, EventDegraded, EventMain, EventReloading, EventReloaded:
-	case EventPressure, EventPressureOver, EventHeld, EventReleased, EventFrozen, EventThawed:
+	case EventPressure, EventPressureOver, EventHeld, EventReleased, EventFrozen, EventThawed, EventPressureTimeout:
 	case EventScaled, EventRollout, EventRolledOut, EventRolloutStopped, EventAdded, EventRemoved, EventWaiting, EventRecycling:
 		// Nothing to count.
 	case EventUnhealthy:

@@ -52,37 +52,38 @@ type EventKind uint8
 // The kinds of events. Every change of a worker's state is one event, and each
 // event's From is the To of the worker's event before it.
 const (
-	EventStarting       EventKind = iota + 1 // a start begins
-	EventUp                                  // the exec succeeded
-	EventReady                               // the readiness rule held; exactly one of this and EventStartFailed per start
-	EventStartFailed                         // Failure says why the start did not become ready
-	EventExited                              // ended by itself after it had been ready, and should not have
-	EventBackoff                             // the next start comes after Delay
-	EventStopping                            // the stop signal is sent
-	EventEscalated                           // the grace is over: the leaf is killed
-	EventStopped                             // ended because we wanted it, and the leaf is gone
-	EventGaveUp                              // will not be started again; needs a person
-	EventCompleted                           // ended as it should
-	EventBlocked                             // the leaf cannot be removed yet; Err says what blocks it. Removal goes on
-	EventDegraded                            // a limit of the pool is not in force; Err says which
-	EventUnhealthy                           // the liveness rule failed: Err says how. A stop and a restart follow
-	EventScaled                              // the pool has another size: Size instead of WasSize
-	EventRollout                             // a rollout of the pool begins
-	EventRolledOut                           // and has replaced everybody
-	EventRolloutStopped                      // or did not; Err says why. The old workers serve on
-	EventAdded                               // the pool came with a reload
-	EventRemoved                             // the pool went with a reload, and so have its workers
-	EventRecycling                           // the worker is to be replaced, for Reason: Err says what was found
-	EventWaiting                             // the pool waits for others; Err says for which
-	EventMain                                // the worker has named another process of its own as its main process: PID
-	EventReloading                           // the worker says that it reloads
-	EventReloaded                            // and that it has
-	EventPressure                            // a resource is short, as Pressure says: for a pool, or where it has no name for the run
-	EventPressureOver                        // and is not any more
-	EventHeld                                // the pool's starts are held, because of pressure
-	EventReleased                            // and are not any more
-	EventFrozen                              // the pool's ready workers are frozen, because of pressure
-	EventThawed                              // and are not any more
+	EventStarting        EventKind = iota + 1 // a start begins
+	EventUp                                   // the exec succeeded
+	EventReady                                // the readiness rule held; exactly one of this and EventStartFailed per start
+	EventStartFailed                          // Failure says why the start did not become ready
+	EventExited                               // ended by itself after it had been ready, and should not have
+	EventBackoff                              // the next start comes after Delay
+	EventStopping                             // the stop signal is sent
+	EventEscalated                            // the grace is over: the leaf is killed
+	EventStopped                              // ended because we wanted it, and the leaf is gone
+	EventGaveUp                               // will not be started again; needs a person
+	EventCompleted                            // ended as it should
+	EventBlocked                              // the leaf cannot be removed yet; Err says what blocks it. Removal goes on
+	EventDegraded                             // a limit of the pool is not in force; Err says which
+	EventUnhealthy                            // the liveness rule failed: Err says how. A stop and a restart follow
+	EventScaled                               // the pool has another size: Size instead of WasSize
+	EventRollout                              // a rollout of the pool begins
+	EventRolledOut                            // and has replaced everybody
+	EventRolloutStopped                       // or did not; Err says why. The old workers serve on
+	EventAdded                                // the pool came with a reload
+	EventRemoved                              // the pool went with a reload, and so have its workers
+	EventRecycling                            // the worker is to be replaced, for Reason: Err says what was found
+	EventWaiting                              // the pool waits for others; Err says for which
+	EventMain                                 // the worker has named another process of its own as its main process: PID
+	EventReloading                            // the worker says that it reloads
+	EventReloaded                             // and that it has
+	EventPressure                             // a resource is short, as Pressure says: for a pool, or where it has no name for the run
+	EventPressureOver                         // and is not any more
+	EventHeld                                 // the pool's starts are held, because of pressure
+	EventReleased                             // and are not any more
+	EventFrozen                               // the pool's ready workers are frozen, because of pressure
+	EventThawed                               // and are not any more
+	EventPressureTimeout                      // the pool undoes what it has done for pressure, because that has lasted for MaxFor
 )
 
 // String returns the kind in kebab case.
@@ -92,6 +93,7 @@ func (k EventKind) String() string {
 		"stopped", "gave-up", "completed", "blocked", "degraded", "unhealthy", "scaled", "rollout",
 		"rolled-out", "rollout-stopped", "added", "removed", "recycling", "waiting", "main-process",
 		"reloading", "reloaded", "pressure", "pressure-over", "starts-held", "starts-released", "frozen", "thawed",
+		"pressure-timeout",
 	}
 	if k > 0 && int(k) < len(words) {
 		return words[k]

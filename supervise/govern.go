@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/pitvisor/pitvisor/cgroup"
@@ -36,6 +37,9 @@ func (s *Supervisor) govern(now time.Duration) {
 // obey brings a pool to what was decided about it.
 func (s *Supervisor) obey(p *pool, before *governed) {
 	now := &p.press
+	if now.resting && !before.resting {
+		s.tellTimeout(p)
+	}
 	if now.frozen != before.frozen {
 		s.tellPool(p, EventFrozen, EventThawed, now.frozen)
 		s.members(p, func(i int32, _ *member) {
@@ -55,9 +59,18 @@ func (s *Supervisor) obey(p *pool, before *governed) {
 	if now.idle() {
 		p.pressedBy = ""
 	}
-	if now.holds() != before.holds() || now.frozen != before.frozen || now.withheld != before.withheld {
+	if now.resting != before.resting || now.holds() != before.holds() || now.frozen != before.frozen || now.withheld != before.withheld {
 		s.noteSize(p)
 	}
+}
+
+// tellTimeout tells that a pool has done something for as long as it may. What it starts
+// then is started while resources are short.
+func (s *Supervisor) tellTimeout(p *pool) {
+	s.launches.narrow()
+	s.emit(Event{Worker: WorkerID{Pool: p.name, Slot: -1}, Kind: EventPressureTimeout, Reason: ReasonPressure, Err: fmt.Errorf(
+		"what was done for %v, the most that is allowed, is undone, and nothing is done for as long again: %s", p.press.policy.MaxFor, p.pressedBy,
+	)})
 }
 
 // tellPool tells that something has begun, or has ended, because of pressure.
@@ -216,6 +229,8 @@ func (p *pool) pressureWords() string {
 		text = "starts are held"
 	case x.withheld > 0:
 		text = "shrunk"
+	case x.resting:
+		text = "nothing is done for now"
 	default:
 		return ""
 	}

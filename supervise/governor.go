@@ -13,6 +13,10 @@ type governed struct {
 	frozen   bool          // the ready workers are to be frozen, and nobody started
 	withheld int           // of size
 	stepAt   time.Duration // when withheld changed last
+
+	resting   bool          // it did so for MaxFor: all is undone, and stays so for as long while there is pressure
+	busy      bool          // something is done, or not undone yet
+	busySince time.Duration // when busy changed last
 }
 
 // governor decides what pools do under pressure; pressure.go tells what. It has no clock
@@ -25,19 +29,45 @@ type governor struct {
 // step looks at all pools once more.
 func (g *governor) step(pools []*governed, now time.Duration) {
 	for _, p := range pools {
-		p.held = p.policy.Action == PressureHold && p.pressed
+		p.bound(now)
+		p.held = p.policy.Action == PressureHold && p.acts()
 		p.frozen = p.frozen && p.policy.Action == PressureFreeze // nobody else knows how to thaw it
 		p.shrink(now)
 	}
 	g.freeze(pools, now)
 	g.thaw(pools, now)
+	for _, p := range pools {
+		if busy := p.holds() || p.withheld > 0; busy != p.busy {
+			p.busy, p.busySince = busy, now
+		}
+	}
 }
+
+// bound lets a pool rest that has done something for as long as it may, and act again
+// when all was undone for as long, or the pressure is over.
+func (p *governed) bound(now time.Duration) {
+	late := now-p.busySince >= p.policy.MaxFor
+	switch {
+	case p.policy.MaxFor == 0, p.resting && !p.busy && (late || !p.pressed):
+		p.resting = false
+	case p.busy && late:
+		p.resting = true
+	}
+}
+
+// follow takes another policy, which does not answer for what was done by the one before.
+func (p *governed) follow(policy PressurePolicy, now time.Duration) {
+	p.policy, p.resting, p.busySince = policy, false, now
+}
+
+// acts says whether something is to be done about the pressure.
+func (p *governed) acts() bool { return p.pressed && !p.resting }
 
 // holds says whether nobody is to be started.
 func (p *governed) holds() bool { return p.held || p.frozen }
 
 // idle says that nothing is to be undone, or done.
-func (p *governed) idle() bool { return !p.pressed && !p.holds() && p.withheld == 0 }
+func (p *governed) idle() bool { return !p.pressed && !p.resting && !p.holds() && p.withheld == 0 }
 
 // effective is the size that the pool is to have now.
 func (p *governed) effective() int { return p.size - min(p.withheld, p.room()) }
@@ -53,9 +83,9 @@ func (p *governed) shrink(now time.Duration) {
 	before, quarter := p.withheld, max(1, p.size/4)
 	since := now - p.stepAt
 	switch {
-	case p.pressed && (p.withheld == 0 || since >= p.policy.For):
+	case p.acts() && (p.withheld == 0 || since >= p.policy.For):
 		p.withheld += quarter
-	case !p.pressed && since >= p.policy.CalmFor:
+	case !p.acts() && since >= p.policy.CalmFor:
 		p.withheld = max(0, p.withheld-quarter)
 	}
 	if p.withheld = min(p.withheld, p.room()); p.withheld != before {
@@ -68,7 +98,7 @@ func (p *governed) shrink(now time.Duration) {
 func (g *governor) freeze(pools []*governed, now time.Duration) {
 	var first *governed
 	for _, p := range pools {
-		if p.policy.Action == PressureFreeze && p.pressed && !p.frozen && (first == nil || p.policy.Priority < first.policy.Priority) {
+		if p.policy.Action == PressureFreeze && p.acts() && !p.frozen && (first == nil || p.policy.Priority < first.policy.Priority) {
 			first = p
 		}
 	}
@@ -77,14 +107,14 @@ func (g *governor) freeze(pools []*governed, now time.Duration) {
 	}
 	g.froze, g.frozeAt = true, now
 	for _, p := range pools {
-		if p.policy.Action == PressureFreeze && p.pressed && p.policy.Priority == first.policy.Priority {
+		if p.policy.Action == PressureFreeze && p.acts() && p.policy.Priority == first.policy.Priority {
 			p.frozen = true
 		}
 	}
 }
 
 // thaw thaws those of the greatest priority, if their pressure is over and there was time
-// to see what the last thaw has brought.
+// to see what the last thaw has brought. Who rests waits for nobody.
 func (g *governor) thaw(pools []*governed, now time.Duration) {
 	var last *governed
 	for _, p := range pools {
@@ -97,7 +127,8 @@ func (g *governor) thaw(pools []*governed, now time.Duration) {
 	}
 	before, first := g.thawedAt, !g.thawed
 	for _, p := range pools { // those of one priority come back together
-		if p.frozen && !p.pressed && p.policy.Priority == last.policy.Priority && (first || now-before >= p.policy.CalmFor) {
+		next := !p.pressed && p.policy.Priority == last.policy.Priority && (first || now-before >= p.policy.CalmFor)
+		if p.frozen && (next || p.resting) {
 			p.frozen, g.thawed, g.thawedAt = false, true, now
 		}
 	}

@@ -55,6 +55,13 @@ func newLaunches(most int) launches {
 	return launches{least: n / 2, window: n}
 }
 
+// narrow lets no more fly than at the least: it is known that resources are short.
+func (l *launches) narrow() {
+	if !l.fixed {
+		l.window = l.least
+	}
+}
+
 // due says when the first flight has taken so long that another start may have its
 // turn. It waits for nothing while nobody waits.
 func (l *launches) due() (time.Duration, bool) {

@@ -118,8 +118,10 @@ func (s *Supervisor) lookoutsChanged() bool {
 		if !p.going {
 			keep(p, p.crew.rev.pressure.Pressure)
 		}
-		changed = changed || p.press.policy != p.crew.rev.pressure
-		p.press.policy = p.crew.rev.pressure
+		if p.press.policy != p.crew.rev.pressure {
+			changed = true
+			p.press.follow(p.crew.rev.pressure, s.now())
+		}
 	}
 	changed = changed || len(kept) != len(x.lookouts)
 	for _, w := range x.lookouts {
@@ -269,9 +271,11 @@ func (s *Supervisor) takeSamples(samples []sampled) {
 	for i := range samples {
 		s.noteFailure(&samples[i])
 	}
+	at := s.now() // what cannot be measured any more is not done for ever
 	if len(samples) > 0 {
-		s.govern(samples[0].at)
+		at = samples[0].at
 	}
+	s.govern(at)
 	s.pressing.quiet = s.calm()
 }
 

@@ -72,6 +72,11 @@ func (a PressureAction) String() string {
 // come back by quarters, and pools are thawed one priority after the other, the greatest
 // first. Between two steps lies For, or CalmFor on the way back.
 //
+// Pressure may have another cause, and last for ever. What has been done for MaxFor is
+// undone in the same way as if it were over, but that frozen pools do not wait for each
+// other. Then the pool rests: while the pressure goes on it does nothing more until all
+// was undone for MaxFor.
+//
 // A frozen worker keeps what it has and its connections, and is not checked for liveness.
 // A stop thaws it, a kill does not need to. Who is not ready yet is frozen once it is.
 type PressurePolicy struct {
@@ -79,6 +84,8 @@ type PressurePolicy struct {
 	Action   PressureAction
 	MinSize  int // PressureShrink leaves so many; 0 means 1
 	Priority int // PressureFreeze
+
+	MaxFor time.Duration // how long something is done at a time; 0 is as long as there is pressure
 }
 
 // PressureInfo is what was measured.
@@ -169,6 +176,8 @@ func (p *PressurePolicy) validate() error {
 		return errors.New("pressure without an action")
 	case p.Action != 0 && len(p.thresholds()) == 0:
 		return fmt.Errorf("%v under pressure, but of nothing", p.Action)
+	case p.MaxFor != 0 && p.MaxFor < leastPressure:
+		return fmt.Errorf("longest time under pressure %v is less than %v", p.MaxFor, leastPressure)
 	case p.MinSize < 0 || p.MinSize > maxWorkers:
 		return fmt.Errorf("least size %d under pressure is not within 0 and %d", p.MinSize, maxWorkers)
 	}

@@ -128,7 +128,7 @@ func (e *eventLog) describe(ev supervise.Event) (slog.Level, string, []any) {
 		return e.single(ev.Worker.Pool), saidText(ev), []any{"pid", ev.PID}
 	case supervise.EventScaled, supervise.EventRollout, supervise.EventRolledOut, supervise.EventRolloutStopped,
 		supervise.EventAdded, supervise.EventRemoved, supervise.EventWaiting,
-		supervise.EventPressure, supervise.EventPressureOver, supervise.EventHeld, supervise.EventReleased, supervise.EventFrozen, supervise.EventThawed:
+		supervise.EventPressure, supervise.EventPressureOver, supervise.EventHeld, supervise.EventReleased, supervise.EventFrozen, supervise.EventThawed, supervise.EventPressureTimeout:
 		return describePool(ev)
 	}
 	return slog.LevelDebug, ev.Kind.String(), nil

@@ -137,7 +137,7 @@ func eventStyle(kind string) style {
 		return styleGreen
 	case "start-failed", "exited", "gave-up", "blocked", "rollout-stopped", api.EventGap:
 		return styleRed
-	case "backoff", "escalated", "unhealthy", "degraded", "recycling", "waiting", "pressure", "starts-held", "frozen":
+	case "backoff", "escalated", "unhealthy", "degraded", "recycling", "waiting", "pressure", "pressure-timeout", "starts-held", "frozen":
 		return styleYellow
 	}
 	return ""

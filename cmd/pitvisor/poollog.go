@@ -39,6 +39,8 @@ func describePool(ev supervise.Event) (slog.Level, string, []any) {
 		return slog.LevelWarn, "workers are frozen" + causeText(ev.Err), nil
 	case supervise.EventThawed:
 		return slog.LevelInfo, "workers are thawed", nil
+	case supervise.EventPressureTimeout:
+		return slog.LevelWarn, "is under pressure for too long" + causeText(ev.Err), nil
 	case supervise.EventAdded:
 		return slog.LevelInfo, "pool added", []any{"workers", ev.Size}
 	case supervise.EventRemoved:

@@ -310,7 +310,7 @@ func (d *decoder) duration(e *entry, least, most time.Duration) (time.Duration, 
 	if t < least || most > 0 && t > most {
 		limits := fmt.Sprintf("%v to %v", least, most)
 		if most == 0 {
-			limits = fmt.Sprintf("at least %v", least)
+			limits = fmt.Sprintf("at least %v, or \"infinity\"", least)
 		}
 		d.add(e.value.at, "", "%s is %s, must be %s", bareKey(e.name), quoted(e.value.text), limits)
 		return 0, false

@@ -51,7 +51,7 @@ limits_mode = "best-effort"
 after = { db = "started", migrate = "completed" }
 labels = { tier = "front", "a/b" = "" }
 rollout = { max_surge = 2, max_unavailable = 1, min_ready = "5s", progress_deadline = "10min" }
-pressure = { where = "run", cpu = 90, memory = 20.5, memory_full = 5, io = 60, io_full = 30, for = "20s", calm = 0.8, calm_for = "1min", action = "shrink", min_size = 2 }
+pressure = { where = "run", cpu = 90, memory = 20.5, memory_full = 5, io = 60, io_full = 30, for = "20s", calm = 0.8, calm_for = "1min", action = "shrink", min_size = 2, max_for = "1h" }
 recycle = { age = "1d", jitter = 0.3, memory = "2G", memory_every = "1min", count = 10_000 }
 restart = "on-failure"
 failure_limit = 7
@@ -165,7 +165,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		Rollout:          supervise.Rollout{MaxSurge: 2, MaxUnavailable: 1, MinReady: 5 * time.Second, Progress: 10 * time.Minute},
 		Recycle:          supervise.Recycle{Age: 24 * time.Hour, AgeJitter: 0.3, Memory: 2 << 30, MemoryEvery: time.Minute, Count: 10_000},
 		Pressure: supervise.PressurePolicy{
-			Action: supervise.PressureShrink, MinSize: 2, Pressure: supervise.Pressure{
+			Action: supervise.PressureShrink, MinSize: 2, MaxFor: time.Hour, Pressure: supervise.Pressure{
 				Where: supervise.PressureOfRun, CPU: 0.9, Memory: 0.205, MemoryFull: 0.05, IO: 0.6, IOFull: 0.3, For: 20 * time.Second, Calm: 0.8, CalmFor: time.Minute,
 			},
 		},

@@ -50,9 +50,14 @@ func poolPressureKeys() []key[*pressureDraft] {
 	return append(pressureKeys([]string{"host", "run"}),
 		oneWord(key[*pressureDraft]{
 			Name: "action", Default: "required",
-			Meaning: "`hold-starts` starts nobody; who runs goes on. `shrink` stops a quarter of the workers, and another quarter each time it has lasted `for` once more. `freeze` freezes the ready workers and starts nobody; of several pools that of the least `priority` is first. Each is undone when the pressure is over. See docs/pressure.md.",
+			Meaning: "`hold-starts` starts nobody; who runs goes on. `shrink` stops a quarter of the workers, and another quarter each time it has lasted `for` once more. `freeze` freezes the ready workers and starts nobody; of several pools that of the least `priority` is first. Each is undone when the pressure is over, or after `max_for`. See docs/pressure.md.",
 			Example: `action = "hold-starts"`,
 		}, actions, func(p *pressureDraft, i int) { p.Action = supervise.PressureAction(i + 1) }),
+		lasting(key[*pressureDraft]{
+			Name: "max_for", Default: "`\"10min\"`",
+			Meaning: "How long that is done at a time. Then it is undone, `pressure-timeout` is told, and the pool does nothing about pressure for as long again, or until it is over. `\"infinity\"` is as long as the pressure lasts.",
+			Example: `max_for = "1h"`,
+		}, 10*time.Second, 0, func(p *pressureDraft, t time.Duration) { p.MaxFor = t }),
 		key[*pressureDraft]{
 			Name: "min_size", Type: "whole number", Default: "`1`", Meaning: "With `shrink`: how many workers stay.", Example: `min_size = 2`,
 			schema: wholeSchema(1, maxPoolSize),
@@ -78,11 +83,13 @@ const (
 	defaultPressureFor     = 10 * time.Second
 	defaultPressureCalm    = 0.5
 	defaultPressureCalmFor = 30 * time.Second
+	defaultPressureMaxFor  = 10 * time.Minute
 )
 
 func newPressureDraft() *pressureDraft {
 	return &pressureDraft{PressurePolicy: supervise.PressurePolicy{
 		Pressure: supervise.Pressure{For: defaultPressureFor, Calm: defaultPressureCalm, CalmFor: defaultPressureCalmFor},
+		MaxFor:   defaultPressureMaxFor,
 	}}
 }
 

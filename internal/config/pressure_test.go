@@ -13,12 +13,15 @@ func TestPressure(t *testing.T) {
 	usual := supervise.Pressure{Memory: 0.2, For: 10 * time.Second, Calm: 0.5, CalmFor: 30 * time.Second}
 	run := usual
 	run.Where = supervise.PressureOfRun
+	const bound = 10 * time.Minute
 	for text, want := range map[string]supervise.PressurePolicy{
-		"memory = 20\naction = \"hold-starts\"":                            {Pressure: usual, Action: supervise.PressureHold},
-		"memory = 20\naction = \"shrink\"":                                 {Pressure: usual, Action: supervise.PressureShrink, MinSize: 1},
-		"memory = 20\naction = \"freeze\"\npriority = -3\nwhere = \"run\"": {Pressure: run, Action: supervise.PressureFreeze, Priority: -3},
+		"memory = 20\naction = \"hold-starts\"":                            {Pressure: usual, Action: supervise.PressureHold, MaxFor: bound},
+		"memory = 20\naction = \"shrink\"":                                 {Pressure: usual, Action: supervise.PressureShrink, MinSize: 1, MaxFor: bound},
+		"memory = 20\naction = \"hold-starts\"\nmax_for = \"infinity\"":    {Pressure: usual, Action: supervise.PressureHold},
+		"memory = 20\naction = \"hold-starts\"\nmax_for = \"2min\"":        {Pressure: usual, Action: supervise.PressureHold, MaxFor: 2 * time.Minute},
+		"memory = 20\naction = \"freeze\"\npriority = -3\nwhere = \"run\"": {Pressure: run, Action: supervise.PressureFreeze, Priority: -3, MaxFor: bound},
 		"[defaults.pressure]\nmemory = 20\naction = \"shrink\"\npriority = 7\nmin_size = 3\n[pool.web.pressure]\naction = \"freeze\"": {
-			Pressure: usual, Action: supervise.PressureFreeze, Priority: 7,
+			Pressure: usual, Action: supervise.PressureFreeze, Priority: 7, MaxFor: bound,
 		},
 	} {
 		table := "[pool.web.pressure]\n"
@@ -33,6 +36,7 @@ func TestPressure(t *testing.T) {
 	wantErrors(t, valid+"pressure = { action = \"freeze\" }\n", `3:12: [pool.web.pressure] names no resource: add memory = 20`)
 	wantErrors(t, valid+"pressure = { memory = 20, action = \"freeze\", min_size = 1 }\n", `3:46: min_size is for action = "shrink", but this is "freeze": leave it out`)
 	wantErrors(t, valid+"pressure = { memory = 20, action = \"shrink\", min_size = 2 }\n", `3:57: min_size is 2, more than the size of pool "web", which is 1`)
+	wantErrors(t, valid+"pressure = { memory = 20, action = \"freeze\", max_for = \"0s\" }\n", `3:56: max_for is "0s", must be at least 10s, or "infinity"`)
 	wantErrors(t, valid+"pressure = { memory = 101, for = \"1s\", action = \"thaw\" }\n", "3:23: memory is 101, must be 0.1 to 100", `3:34: for is "1s", must be 2s to 1h0m0s`,
 		`3:49: action is "thaw", must be "hold-starts", "shrink" or "freeze"`)
 }
