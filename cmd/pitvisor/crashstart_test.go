@@ -60,6 +60,7 @@ func TestCrashOfFrozenWithSockets(t *testing.T) {
 	next := w.up(config)
 	next.ready("web/0", "web/1")
 	left.isGone()
+	w.hasOneRun(left)
 	if got := askOnce(t, address); got != "a http" {
 		t.Errorf("it answers %q", got)
 	}

@@ -126,7 +126,7 @@ func (s *underWay) crash(t *testing.T, w *world, few int) {
 			v.crashed(left)
 		}
 		config := w.config(s.config(cycle + 1))
-		u = w.recover(rnd.IntN(3), config)
+		u = w.recover(cycle, config)
 		u.ready(s.ready...)
 		left.isGone()
 		w.hasOneRun(left)
@@ -145,14 +145,14 @@ func (s *underWay) crash(t *testing.T, w *world, few int) {
 }
 
 // recover starts the next supervisor, which has to sweep alone, nothing, or beside another
-// one that sweeps.
-func (w *world) recover(how int, config string) *upProc {
+// one that sweeps, in turn: whatever the number of cycles, one is alone with it.
+func (w *world) recover(cycle int, config string) *upProc {
 	w.tb.Helper()
-	if how == 0 {
+	if cycle%3 == 1 {
 		w.sweepsAll()
 	}
 	u := w.up(config)
-	if how == 1 {
+	if cycle%3 == 2 {
 		if out, stderr, code := w.tool("sweep"); code != exitOK {
 			w.tb.Errorf("sweep beside a start = %d\n%s%s", code, out, stderr)
 		}
@@ -170,7 +170,7 @@ func (w *world) sweepsAll() {
 }
 
 // hasOneRun requires that there is one run and no other, and that it is not one of those
-// that were left. All its workers are as they should be.
+// that were left. All its workers are as they should be, and were left alone.
 func (w *world) hasOneRun(left *wreck) {
 	w.tb.Helper()
 	groups := w.groups()
@@ -179,5 +179,14 @@ func (w *world) hasOneRun(left *wreck) {
 	}
 	if out, stderr, code := w.tool("status"); code != exitOK {
 		w.tb.Errorf("status of the next one = %d\n%s%s", code, out, stderr)
+	}
+	s, err := w.client().Status(bounded(w.tb))
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	for i := range s.Workers {
+		if x := &s.Workers[i]; x.Start != 1 || x.Frozen {
+			w.tb.Errorf("somebody touched a worker of the next one: %+v", x)
+		}
 	}
 }
