@@ -153,7 +153,8 @@ func (t *target) client() (*api.Client, error) {
 // find looks through the cgroup tree for the one run that is meant.
 func (t *target) find() (*registry.RunView, error) {
 	var asked, silent []registry.RunView
-	for _, run := range t.app.livingRuns() {
+	runs, looked, lookErr := t.app.livingRuns()
+	for _, run := range runs {
 		switch {
 		case t.run != "" && run.ID.String() != t.run && run.Name != t.run:
 		case run.Socket == "":
@@ -173,21 +174,26 @@ func (t *target) find() (*registry.RunView, error) {
 		return nil, failHint(exitUsage, fmt.Errorf("%d supervisors run: %s", len(asked), strings.Join(names, ", ")), "say which with --run or --socket")
 	case t.run != "" && len(silent) > 0:
 		return nil, failHint(exitUnknown, fmt.Errorf("run %s cannot be asked: it is no `pitvisor up`, or its configuration says socket = \"none\"", t.run), "pitvisor ps shows it")
+	case lookErr != nil:
+		return nil, fail(exitUnknown, fmt.Errorf("look for a supervisor: %w", lookErr))
 	case t.run != "":
-		return nil, failHint(exitNotRunning, fmt.Errorf("no supervisor runs as %q", t.run), "pitvisor ps shows what runs")
+		return nil, failHint(exitNotRunning, fmt.Errorf("no supervisor runs as %q below %s", t.run, looked), "pitvisor ps shows what runs")
 	}
-	return nil, failHint(exitNotRunning, errors.New("no supervisor runs"), "start one with pitvisor up; or name its socket with --socket")
+	return nil, failHint(exitNotRunning, fmt.Errorf("no supervisor runs below %s", looked), "start one with pitvisor up; or name its socket with --socket, or where it runs with --cgroup-root")
 }
 
-// livingRuns are the runs whose owner lives, of all places that can be seen.
-func (a *app) livingRuns() []registry.RunView {
-	var found []registry.RunView
+// livingRuns are the runs whose owner lives, of all places that can be seen; looked names
+// these. It is an error if that is none.
+func (a *app) livingRuns() (found []registry.RunView, looked string, err error) {
+	var seen []string
 	add := func(p places) {
-		runs, err := p.list(context.Background())
-		p.close()
-		if err != nil {
-			return // what cannot be seen cannot be asked
+		defer p.close()
+		runs, listErr := p.list(context.Background())
+		if listErr != nil {
+			err = errors.Join(err, listErr)
+			return
 		}
+		seen = append(seen, p.String())
 		for _, run := range runs {
 			known := slices.ContainsFunc(found, func(r registry.RunView) bool { return r.ID == run.ID })
 			if run.State == registry.RunRunning && run.Kind == "up" && !known {
@@ -195,17 +201,29 @@ func (a *app) livingRuns() []registry.RunView {
 			}
 		}
 	}
-	if all, err := a.places(); err == nil {
+	all, placesErr := a.places()
+	if placesErr == nil {
 		add(all)
 	}
-	if a.cgroupRoot == "" && len(found) == 0 {
-		for _, dir := range publicRoots() {
-			if d, err := cgroup.Open(dir); err == nil {
-				add(places{registry.New(d)})
-			}
+	others := publicRoots()
+	if a.cgroupRoot != "" { // to look into it nobody has to own it
+		others = []string{a.cgroupRoot}
+	}
+	for _, dir := range others {
+		if len(found) > 0 || placesErr == nil && a.cgroupRoot != "" {
+			break
+		}
+		if d, err := cgroup.Open(dir); err == nil {
+			add(places{registry.New(d)})
 		}
 	}
-	return found
+	if len(seen) > 0 {
+		return found, strings.Join(slices.Compact(seen), ", "), nil // what cannot be seen cannot be asked
+	}
+	if placesErr != nil {
+		err = placesErr
+	}
+	return found, "", err
 }
 
 // publicRoots are where root's supervisors keep their runs, for others to see.

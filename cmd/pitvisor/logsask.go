@@ -74,7 +74,7 @@ func (l *logReader) denied(err error) error {
 		return askErr
 	}
 	if askErr != nil {
-		fmt.Fprintf(l.app.stderr, "pitvisor: the supervisor does not tell either: %s\n", askErr)
+		err = failHint(exitUnknown, fmt.Errorf("%w; the supervisor does not tell either: %w", err, askErr), exit.Hint(err))
 	}
 	return err
 }

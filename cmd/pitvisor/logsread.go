@@ -104,7 +104,7 @@ func (l *logReader) nothing(all []logfile.Run) error {
 func (l *logReader) cannot(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return l.denied(failHint(exitSelf, err, "read it as the user whose supervisor it is, or as root"))
+		return l.denied(failHint(exitUnknown, err, "read it as the user whose supervisor it is, or as root"))
 	case errors.Is(err, fs.ErrNotExist):
 		return l.elsewhere(failHint(exitUsage, err, l.whereHint()))
 	}
