@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,14 @@ func (a *app) askCommand(cmd *cobra.Command, complete bool) *target {
 	flags.StringVar(&t.socket, "socket", "", "ask here: path of a unix socket, or http://ADDRESS:PORT (default: found by way of the cgroup tree)")
 	flags.StringVar(&t.run, "run", "", "ask the supervisor of this run: its ID, or the name of its configuration")
 	flags.StringVar(&t.tokenFile, "token-file", "", "file with the token, for http")
+	_ = cmd.RegisterFlagCompletionFunc("run", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		runs, _, _ := a.livingRuns() // what goes wrong completes nothing
+		for _, run := range runs {
+			names = append(names, run.Name, run.ID.String()+"\t"+run.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}) // the flag exists
 	if complete {
 		cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return t.liveNames(), cobra.ShellCompDirectiveNoFileComp
@@ -129,6 +138,15 @@ func nobodyListens(err error) bool {
 // client finds the supervisor.
 func (t *target) client() (*api.Client, error) {
 	address := t.socket
+	switch {
+	case t.run == "" || address == "":
+	case !fromTwin("SOCKET", t.socket):
+		if !fromTwin("RUN", t.run) {
+			return nil, fail(exitUsage, errors.New("--run and --socket both say which supervisor is meant: leave one of them out"))
+		}
+	case !fromTwin("RUN", t.run):
+		address = "" // a worker asks another supervisor than its own
+	}
 	if address == "" {
 		run, err := t.find()
 		if err != nil {
@@ -149,6 +167,9 @@ func (t *target) client() (*api.Client, error) {
 	}
 	return c, nil
 }
+
+// fromTwin says that a flag has its value from the environment.
+func fromTwin(name, value string) bool { return os.Getenv("PITVISOR_"+name) == value }
 
 // find looks through the cgroup tree for the one run that is meant.
 func (t *target) find() (*registry.RunView, error) {

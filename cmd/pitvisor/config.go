@@ -62,6 +62,13 @@ func (a *app) configShowCommand() *cobra.Command {
 	}
 	f.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		_, effective, err := f.source().Explain()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp // it is told when the command is given
+		}
+		return poolsOf(effective.Tables), cobra.ShellCompDirectiveNoFileComp
+	}
 	return cmd
 }
 
@@ -95,10 +102,21 @@ func tablesOf(all []config.EffectiveTable, pools []string) ([]config.EffectiveTa
 			}
 		}
 		if len(some) == before {
-			return nil, fmt.Errorf("there is no pool %q", name)
+			return nil, fmt.Errorf("there is no pool %q: there are %s", name, strings.Join(poolsOf(all), ", "))
 		}
 	}
 	return some, nil
+}
+
+// poolsOf are the names of the pools.
+func poolsOf(all []config.EffectiveTable) []string {
+	var names []string
+	for _, t := range all {
+		if len(t.Path) == 2 && t.Path[0] == "pool" {
+			names = append(names, t.Path[1])
+		}
+	}
+	return names
 }
 
 // maxColumn bounds where the comments begin, so that one long line does not move all.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/internal/server"
 )
 
 const eventsLong = `Show the events of a running supervisor: every step in the life of its workers.
@@ -54,6 +55,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	flags.IntVarP(&f.last, "lines", "n", 0, "only the newest so many of those that are held (default all)")
 	flags.StringSliceVar(&f.kinds, "kind", nil, "only events of these kinds, such as start-failed,exited")
 	flags.BoolVar(&f.json, "json", false, "print JSON, one event in a line")
+	completeFlag(cmd, "kind", server.EventKinds()...)
 	return cmd
 }
 
@@ -61,7 +63,9 @@ func (a *app) events(ctx context.Context, c *api.Client, f *eventsFlags, selecte
 	o := api.EventOptions{Since: f.since, All: true, Select: selected, Kinds: f.kinds, NoWait: true, Cursor: &api.EventCursor{}}
 	show := a.eventPrinter(f.json)
 	var held []api.Event
+	found := false
 	keep := func(e *api.Event) error {
+		found = true
 		if !limited {
 			return show(e)
 		}
@@ -78,6 +82,11 @@ func (a *app) events(ctx context.Context, c *api.Client, f *eventsFlags, selecte
 			return err
 		}
 	}
+	if !found && len(selected) > 0 {
+		if err := a.nobodyFits(ctx, c, selected, f.follow); err != nil {
+			return err
+		}
+	}
 	if !f.follow {
 		return nil
 	}
@@ -85,6 +94,18 @@ func (a *app) events(ctx context.Context, c *api.Client, f *eventsFlags, selecte
 	err := readEvents(ctx, c, o, show)
 	if errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C is how one stops to watch
+	}
+	return err
+}
+
+// nobodyFits says so of a selection of which there was no event. Who follows may wait for
+// a pool that comes with a reload.
+func (a *app) nobodyFits(ctx context.Context, c *api.Client, selected []string, follow bool) error {
+	_, err := c.Status(ctx, selected...)
+	var remote *api.Error
+	if follow && errors.As(err, &remote) && remote.Code == api.CodeNotFound {
+		fmt.Fprintf(a.stderr, "pitvisor: note: %s so far\n", remote.Cause)
+		return nil
 	}
 	return err
 }

@@ -43,6 +43,9 @@ func (a *app) historyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if len(records) == 0 && len(args) > 0 {
+			return failHint(exitUsage, fmt.Errorf("no record fits %s", strings.Join(args, ", ")), "`pitvisor history` shows which there are")
+		}
 		if asJSON {
 			return a.printJSON(api.History{Records: records})
 		}

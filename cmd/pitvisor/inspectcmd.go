@@ -16,6 +16,8 @@ import (
 
 const inspectLong = `Show everything there is to know of one worker: its state, its command, its cgroup with
 what it has used and may use, its processes, and its newest events.
+
+WORKER is one worker (web/3), or whatever else fits only one (a pool of one).
 ` + askExits
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -30,7 +32,11 @@ func (a *app) inspectCommand() *cobra.Command {
 	t := a.askCommand(cmd, true)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		return t.ask(func(ctx context.Context, c *api.Client) error {
-			in, err := c.Inspect(ctx, args[0])
+			worker, err := oneWorker(ctx, c, args[0])
+			if err != nil {
+				return err
+			}
+			in, err := c.Inspect(ctx, worker)
 			if err != nil {
 				return err
 			}
@@ -43,6 +49,19 @@ func (a *app) inspectCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// oneWorker is the worker that a selector fits.
+func oneWorker(ctx context.Context, c *api.Client, selector string) (string, error) {
+	s, err := c.Status(ctx, selector)
+	if err != nil {
+		return "", err
+	}
+	if len(s.Workers) != 1 {
+		return "", failHint(exitUsage, fmt.Errorf("%q fits %s, and this is about one", selector, count(len(s.Workers), "worker", "workers")),
+			fmt.Sprintf("name it, as in %s", s.Workers[0].Worker))
+	}
+	return s.Workers[0].Worker, nil
 }
 
 // inspection is an inspection for people.

@@ -57,7 +57,12 @@ func (a *app) logsCommand() *cobra.Command {
   pitvisor logs -f --stream stderr 'web/*'
   pitvisor logs --since 10m --json | jq -r .message`,
 		ValidArgsFunction: a.completeWorkers,
-		RunE:              func(_ *cobra.Command, args []string) error { return a.logs(f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.last < 0 && cmd.Flags().Changed("lines") {
+				return fail(exitUsage, fmt.Errorf("-n %d is less than 0", f.last))
+			}
+			return a.logs(f, args)
+		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.follow, "follow", "f", false, "go on with what is printed from now on, until interrupted")
@@ -75,7 +80,7 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("json", "raw")
 	cmd.MarkFlagsMutuallyExclusive("json", "timestamps")
 	cmd.MarkFlagsMutuallyExclusive("follow", "until")
-	_ = cmd.RegisterFlagCompletionFunc("stream", cobra.FixedCompletions([]string{logfile.Stdout, logfile.Stderr}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+	completeFlag(cmd, "stream", logfile.Stdout, logfile.Stderr)
 	_ = cmd.RegisterFlagCompletionFunc("run", a.completeRuns)
 	return cmd
 }
@@ -108,9 +113,6 @@ func (a *app) logs(f logsFlags, selectors []string) error {
 
 // query turns the flags into what is asked of the files.
 func (f *logsFlags) query(now time.Time) (q logfile.Query, err error) {
-	if f.last < -1 {
-		return q, fmt.Errorf("-n is %d, must not be negative", f.last)
-	}
 	if f.stream != "" && f.stream != logfile.Stdout && f.stream != logfile.Stderr {
 		return q, fmt.Errorf("--stream %q is none of stdout, stderr", f.stream)
 	}
@@ -121,8 +123,13 @@ func (f *logsFlags) query(now time.Time) (q logfile.Query, err error) {
 	if q.Since, err = moment("--since", f.since, now); err != nil {
 		return q, err
 	}
-	q.Until, err = moment("--until", f.until, now)
-	return q, err
+	if q.Until, err = moment("--until", f.until, now); err != nil {
+		return q, err
+	}
+	if f.since != "" && f.until != "" && !q.Since.Before(q.Until) {
+		return q, fmt.Errorf("--until %q is not after --since %q: no line can be between them", f.until, f.since)
+	}
+	return q, nil
 }
 
 // moment parses a time as people write it; "" is no time.

@@ -94,8 +94,11 @@ func (l *logReader) nothing(all []logfile.Run) error {
 		return failHint(exitUsage, fmt.Errorf("%w of a run %q below %s", errNoOutput, l.flags.run, l.root), "the newest is "+all[len(all)-1].ID)
 	case len(l.selectors) > 0 && len(l.pools) > 0:
 		slices.Sort(l.pools)
-		return failHint(exitUsage, fmt.Errorf("%w of %s", errNoOutput, strings.Join(l.selectors, ", ")),
-			"pools with output: "+strings.Join(slices.Compact(l.pools), ", "))
+		hint := "pools with output: " + strings.Join(slices.Compact(l.pools), ", ")
+		if strings.ContainsAny(strings.Join(l.selectors, ""), "=.:") {
+			hint = "files know no labels, starts and processes: name a pool, a worker or a pattern; " + hint
+		}
+		return failHint(exitUsage, fmt.Errorf("%w of %s", errNoOutput, strings.Join(l.selectors, ", ")), hint)
 	}
 	return nil // a run that has printed nothing
 }

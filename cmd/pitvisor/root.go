@@ -41,7 +41,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	a := &app{stdout: out, stderr: stderr}
 	root := a.rootCommand()
 	root.SetArgs(args)
-	code := printError(stderr, out.unheard(root.Execute()))
+	code := printError(stderr, out.unheard(exclusive(root.Execute())))
 	lastWords()
 	return code
 }
@@ -62,6 +62,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.stateDir, "state-dir", "", "logs and history (default: /var/lib/pitvisor as root, else $XDG_STATE_HOME/pitvisor)")
 	flags.StringVar(&a.runtimeDir, "runtime-dir", "", "sockets and ready files (default: /run/pitvisor as root, else $XDG_RUNTIME_DIR/pitvisor)")
 	flags.StringVar(&a.color, "color", "auto", "colours: auto, always or never; NO_COLOR is obeyed")
+	completeFlag(root, "color", "auto", "always", "never")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.logsCommand(), a.doctorCommand(), a.checkCommand(), a.configCommand(), a.versionCommand(), a.genDocsCommand())
 	root.AddCommand(a.askCommands()...)

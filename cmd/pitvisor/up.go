@@ -59,6 +59,9 @@ func (a *app) upCommand() *cobra.Command {
 	flags.StringVar(&f.show, "show", "", "the workers' output on stdout: text, json or none; it goes to the files anyway (default: [log] show)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "--show=none")
 	cmd.MarkFlagsMutuallyExclusive("show", "quiet")
+	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
+	completeFlag(cmd, "log-format", "auto", "text", "json", "journal")
+	completeFlag(cmd, "show", "text", "json", "none")
 	return cmd
 }
 

@@ -51,3 +51,21 @@ func completionShells(root *cobra.Command) {
 		return failHint(exitUsage, fmt.Errorf("there is no completion for the shell %q", args[0]), seeHelp(cmd))
 	}
 }
+
+// completeFlag completes the values of a flag.
+func completeFlag(cmd *cobra.Command, flag string, values ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+}
+
+// exclusive words cobra's error of flags that exclude each other.
+func exclusive(err error) error {
+	if err == nil {
+		return nil
+	}
+	_, set, _ := strings.Cut(err.Error(), "none of the others can be; [")
+	set, _, ok := strings.Cut(set, "] were all set")
+	if !ok {
+		return err
+	}
+	return fail(exitUsage, fmt.Errorf("--%s exclude each other", strings.Join(strings.Fields(set), " and --")))
+}

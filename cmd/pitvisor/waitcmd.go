@@ -18,15 +18,17 @@ const waitLong = `Wait until every selected worker is as --for says; all workers
 
 A worker that has completed, as a job does, counts as ready. It ends at once, with 1,
 when what is waited for cannot come by itself any more: when the worker was given up
-or stopped by a command.
+or stopped by a command. Down is who was stopped by a command, was given up, or has
+completed.
+
+With --json the status is printed as it is at the end, also when it was in vain.
 ` + askExits
 
 // goal is something that can be waited for.
 type goal struct {
-	name   string
-	done   func(*api.Worker) bool
-	hopes  func(*api.Worker) bool // false: it will not come by itself
-	people string
+	name  string
+	done  func(*api.Worker) bool
+	hopes func(*api.Worker) bool // false: it will not come by itself
 }
 
 func goals() []goal {
@@ -37,28 +39,31 @@ func goals() []goal {
 	return []goal{
 		{
 			"ready", func(w *api.Worker) bool { return w.Ready && w.State == api.StateUp || w.State == api.StateCompleted },
-			func(w *api.Worker) bool { return !ended(w) }, "ready",
+			func(w *api.Worker) bool { return !ended(w) },
 		},
-		{"up", func(w *api.Worker) bool { return w.State == api.StateUp }, func(w *api.Worker) bool { return !ended(w) }, "up"},
+		{"up", func(w *api.Worker) bool { return w.State == api.StateUp }, func(w *api.Worker) bool { return !ended(w) }},
 		{
 			"completed", func(w *api.Worker) bool { return w.State == api.StateCompleted },
-			func(w *api.Worker) bool { return w.State == api.StateCompleted || !ended(w) }, "completed",
+			func(w *api.Worker) bool { return w.State == api.StateCompleted || !ended(w) },
 		},
-		{"down", ended, always, "down: stopped, completed or given up"},
+		{"down", ended, always},
 	}
 }
 
-func goalNames() string {
+func goalList() []string {
 	var names []string
 	for _, g := range goals() {
 		names = append(names, g.name)
 	}
-	return strings.Join(names, ", ")
+	return names
 }
+
+func goalNames() string { return strings.Join(goalList(), ", ") }
 
 func (a *app) waitCommand() *cobra.Command {
 	var what string
 	var timeout time.Duration
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "wait [--for WHAT] [SELECTOR...]",
 		Short:   "wait until workers are ready, up, completed or down",
@@ -81,20 +86,29 @@ func (a *app) waitCommand() *cobra.Command {
 				ctx, cancel = context.WithTimeout(ctx, timeout)
 				defer cancel()
 			}
-			return waitFor(ctx, c, &all[i], args)
+			status, err := waitFor(ctx, c, &all[i], args)
+			if asJSON && status != nil {
+				if err := a.printJSON(status); err != nil {
+					return err
+				}
+			}
+			return err
 		})
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&what, "for", "ready", "what to wait for: "+goalNames())
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	completeFlag(cmd, "for", goalList()...)
 	flags.DurationVar(&timeout, "timeout", 0, "how long to wait (default for ever)")
 	return cmd
 }
 
-// waitFor waits, and names who is missing when it was in vain.
-func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) error {
+// waitFor waits, and names who is missing when it was in vain. It returns the last status,
+// nil if there was none.
+func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) (last *api.Status, err error) {
 	var missing, lost []string
-	_, err := c.WaitFor(ctx, func(s *api.Status) bool {
-		missing, lost = nil, nil
+	_, err = c.WaitFor(ctx, func(s *api.Status) bool {
+		last, missing, lost = s, nil, nil
 		for i := range s.Workers {
 			w := &s.Workers[i]
 			if g.done(w) {
@@ -114,11 +128,11 @@ func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) err
 	const most = 5
 	switch {
 	case len(lost) > 0:
-		return fail(exitFailed, fmt.Errorf("not %s: %s", g.people, strings.Join(lost[:min(most, len(lost))], ", ")))
+		return last, fail(exitFailed, fmt.Errorf("not %s: %s", g.name, strings.Join(lost[:min(most, len(lost))], ", ")))
 	case errors.Is(err, context.DeadlineExceeded) && len(missing) == 0:
-		return fail(exit.TimedOut, fmt.Errorf("the supervisor did not say in time who is %s: give it a longer --timeout", g.name))
+		return last, fail(exit.TimedOut, fmt.Errorf("the supervisor did not say in time who is %s: give it a longer --timeout", g.name))
 	case errors.Is(err, context.DeadlineExceeded):
-		return fail(exit.TimedOut, fmt.Errorf("%d not %s in time: %s", len(missing), g.people, strings.Join(missing[:min(most, len(missing))], ", ")))
+		return last, fail(exit.TimedOut, fmt.Errorf("%d not %s in time: %s", len(missing), g.name, strings.Join(missing[:min(most, len(missing))], ", ")))
 	}
-	return err
+	return last, err
 }

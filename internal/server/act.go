@@ -35,7 +35,7 @@ func (s *Server) postSignal(w http.ResponseWriter, c *call) error {
 	}
 	sig, ok := units.Signal(a.Signal)
 	if !ok {
-		return badRequest("write a name such as HUP, or a number", "signal is %.40q", a.Signal)
+		return badRequest("write a name such as HUP, or a number, 1 to 64", "there is no signal %.40q", a.Signal)
 	}
 	text := fmt.Sprintf("signal %s", unix.SignalName(sig))
 	return s.act(w, c, text, a.Select, func(ctx context.Context, leaf *cgroup.Dir, w *supervise.WorkerStatus) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/pitvisor/pitvisor/api"
@@ -111,7 +112,7 @@ func (s *Server) postScale(w http.ResponseWriter, c *call) error {
 		return badRequest(`send {"pool":"web","size":4}`, "pool or size is missing")
 	}
 	if *a.Size < 0 || *a.Size > mostWorkers {
-		return badRequest("", "size is %d, must be 0 to %d", *a.Size, mostWorkers)
+		return badRequest("", "size of pool %.100q is %d, must be 0 to %d", a.Pool, *a.Size, mostWorkers)
 	}
 	sel, err := s.poolSelector(a.Pool)
 	if err = errors.Join(err, checkTimeout(a.Timeout)); err != nil {
@@ -158,13 +159,18 @@ func (s *Server) postReload(w http.ResponseWriter, c *call) error {
 
 // poolSelector selects the workers of one pool, which must be there.
 func (s *Server) poolSelector(pool string) (supervise.Selector, error) {
+	var names []string
 	for _, p := range s.o.Supervisor.Pools() {
-		if p.Name == pool && !p.Removed {
+		if p.Removed {
+			continue
+		}
+		if p.Name == pool {
 			return supervise.ParseSelector(pool)
 		}
+		names = append(names, p.Name)
 	}
-	one := selector{text: pool}
-	return supervise.Selector{}, one.missing(s.o.Supervisor.Status(), nil)
+	name, _, _ := strings.Cut(pool, "/")
+	return supervise.Selector{}, notFound(whichThereAre(name, names), "there is no pool %.100q", pool)
 }
 
 // selector reads a selection for a command about workers, and checks that each of

@@ -163,9 +163,13 @@ func (s *selector) missing(workers []supervise.WorkerStatus, l labels) error {
 		}
 	}
 	pool, _, _ := strings.Cut(s.text, "/")
-	cure := fmt.Sprintf("there are %s", strings.Join(pools[:min(len(pools), 10)], ", "))
-	if word := suggest.Word(pool, pools); word != "" && word != pool {
-		cure = fmt.Sprintf("did you mean %q?", word)
+	return notFound(whichThereAre(pool, pools), "no worker fits %q", s.text)
+}
+
+// whichThereAre is the cure for the name of a pool that there is not.
+func whichThereAre(name string, pools []string) string {
+	if word := suggest.Word(name, pools); word != "" && word != name {
+		return fmt.Sprintf("did you mean %q?", word)
 	}
-	return notFound(cure, "no worker fits %q", s.text)
+	return fmt.Sprintf("there are %s", strings.Join(pools[:min(len(pools), 10)], ", "))
 }

@@ -292,7 +292,7 @@ func (s *Server) streamOptions(c *call) (since uint64, want *filter, follow bool
 
 // checkKinds refuses kinds that no event has.
 func checkKinds(kinds []string) error {
-	known := knownKinds()
+	known := EventKinds()
 	for _, kind := range kinds {
 		if slices.Contains(known, kind) {
 			continue
@@ -306,8 +306,8 @@ func checkKinds(kinds []string) error {
 	return nil
 }
 
-// knownKinds are the kinds of events that the supervisor has.
-func knownKinds() []string {
+// EventKinds are the kinds of events that the supervisor has.
+func EventKinds() []string {
 	var kinds []string
 	for k := supervise.EventKind(1); !strings.HasPrefix(k.String(), "event("); k++ {
 		kinds = append(kinds, k.String())
