@@ -17,10 +17,10 @@ import (
 // Beside is a command that is started beside another process: in that one's
 // namespaces, as if that one had started it. It is for looking into what runs.
 //
-// These are the user, mount, network, IPC, UTS and cgroup namespaces, and the PID
-// namespace of the other's children. Its time namespace is left out: the kernel lets
-// nobody enter one who shares memory, as a start does. What is no namespace, such as a
-// chroot, a seccomp filter or dropped capabilities, is not taken over either.
+// These are the user, mount, network, IPC, UTS and cgroup namespaces, and the PID and time
+// namespaces of the other's children. What is no namespace, such as a chroot, a seccomp
+// filter or dropped capabilities, is not taken over: the other may have given up rights
+// since it began, and who has them must not execute what it could put into its root.
 type Beside struct {
 	// Cmd is what is started. Leaf must be a fresh cgroup, as in [Start]. Path is looked
 	// up from the other's mount namespace. There is no helper: resource limits and the
@@ -113,17 +113,21 @@ func Candidates(name string, env []string) []string {
 type namespaces struct {
 	flags    int         // of setns, for the pidfd
 	children int         // the PID namespace for children, -1 when it is ours
+	time     int         // the time namespace for children, likewise
 	process  int         // the pidfd, -1 when it is not needed
 	user     *Credential // as it is called there; nil: it stays
 }
 
 func (n *namespaces) close() {
-	for _, fd := range []int{n.children, n.process} {
+	for _, fd := range []int{n.children, n.time, n.process} {
 		if fd >= 0 {
 			_ = unix.Close(fd) // was only a way in
 		}
 	}
 }
+
+// none says that there is nothing to enter.
+func (n *namespaces) none() bool { return n.flags == 0 && n.children < 0 && n.time < 0 }
 
 // hold makes the ways in survive what becomes the descriptors below n of the process.
 func (n *namespaces) hold(process, below int) (err error) {
@@ -132,12 +136,17 @@ func (n *namespaces) hold(process, below int) (err error) {
 			return err
 		}
 	}
-	if n.children < 0 || n.children >= below {
-		return nil
+	for _, way := range []*int{&n.children, &n.time} {
+		if *way < 0 || *way >= below {
+			continue
+		}
+		low := *way
+		*way, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, below)
+		if err = errors.Join(err, unix.Close(low)); err != nil {
+			return err
+		}
 	}
-	low := n.children
-	n.children, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, below)
-	return errors.Join(err, unix.Close(low))
+	return nil
 }
 
 // kinds are the namespaces that setns takes with a pidfd.
@@ -152,7 +161,7 @@ func kinds() map[string]int {
 // takes rights that not everybody has. What is read by the number of the process counts
 // only because the process is still there afterwards.
 func (b *Beside) apart() (*namespaces, error) {
-	n := &namespaces{children: -1, process: -1}
+	n := &namespaces{children: -1, time: -1, process: -1}
 	dir := "/proc/" + strconv.Itoa(b.Process.PID())
 	err := n.read(dir)
 	if err == nil && n.flags&unix.CLONE_NEWUSER != 0 {
@@ -183,20 +192,30 @@ func (n *namespaces) read(dir string) error {
 			n.flags |= flag
 		}
 	}
-	const children = "/ns/pid_for_children"
-	theirs, err := os.Readlink(dir + children)
+	var err error
+	if n.children, err = ofChildren(dir, "pid"); err != nil {
+		return err
+	}
+	n.time, err = ofChildren(dir, "time")
+	return err
+}
+
+// ofChildren opens the namespace that the children of a process are in, where it is not
+// ours; else it is -1.
+func ofChildren(dir, kind string) (int, error) {
+	children := dir + "/ns/" + kind + "_for_children"
+	theirs, err := os.Readlink(children)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // it has made one, in which there is no process yet
+		return -1, nil // it has made one, in which there is no process yet, or the kernel has none
 	}
 	if err != nil {
-		return err
+		return -1, err
 	}
-	ours, err := os.Readlink("/proc/self/ns/pid")
+	ours, err := os.Readlink("/proc/self/ns/" + kind)
 	if err != nil || theirs == ours {
-		return err
+		return -1, err
 	}
-	n.children, err = unix.Open(dir+children, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	return err
+	return unix.Open(children, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
 // userInside is the user of the command as the other's user namespace calls it.

@@ -312,6 +312,20 @@ func needStarted(t *testing.T, unshare *Process) {
 	})
 }
 
+// TestBesideOtherRoot: whose root is another gets no command into it, but who may can go
+// there by /proc.
+func TestBesideOtherRoot(t *testing.T) {
+	linuxtest.NeedAdmin(t, "to make namespaces")
+	linuxtest.NeedCommand(t, "chroot", "mount")
+	dir := t.TempDir()
+	leaf, guest, main := besideRoom(t, "unshare", "-m", "/bin/sh", "-c", `mount --rbind / "$0" && exec chroot "$0" sleep 600`, dir)
+	inner := sleeper(t, leaf)
+	script := fmt.Sprintf(`test -d %[1]s/proc && echo outside; chroot /proc/%[2]d/root test -d %[1]s/proc || echo inside`, dir, inner.PID())
+	if got := sayBeside(t, Beside{Cmd: Cmd{Leaf: guest}, Process: main.Handle()}, script); got != "outside\ninside\n" {
+		t.Errorf("said %q, want to be outside of the root, and then inside", got)
+	}
+}
+
 func causeIs(err error) Cause {
 	var e *Error
 	if errors.As(err, &e) {

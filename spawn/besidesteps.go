@@ -41,7 +41,10 @@ func (b *Beside) startBeside(files []uintptr, ns *namespaces) (*Process, error) 
 	ticket := tracked.begin()
 	var p *Process
 	defer func() { tracked.end(ticket, p) }()
-	a.args.Flags = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP
+	a.args.Flags = unix.CLONE_VFORK | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP
+	if ns.time < 0 {
+		a.args.Flags |= unix.CLONE_VM
+	}
 	a.args.PidFD = uint64(steps.Address(&a.fd))
 	a.args.ExitSignal = uint64(unix.SIGCHLD)
 	a.args.Cgroup = uint64(b.Leaf.FD())
@@ -107,7 +110,11 @@ func newArrival(b *Beside, files []uintptr, ns *namespaces) (*arrival, error) {
 	for _, s := range paths {
 		size += len(s) + 1
 	}
-	made, err := makeBirth(&b.Cmd, fixed+2*len(files)+2*len(paths), size)
+	newTable := steps.New
+	if ns.time >= 0 {
+		newTable = steps.NewShared // nobody may enter who shares all memory
+	}
+	made, err := makeBirth(&b.Cmd, newTable, fixed+2*len(files)+2*len(paths), size)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +136,7 @@ func (a *arrival) at(stage stageBeside) {
 func (a *arrival) settle(b *Beside, files []uintptr, ns *namespaces) {
 	a.at(besideFiles)
 	a.setSession(&b.Cmd)
-	a.setFiles(files, uintptr(max(0, ns.process)), uintptr(max(0, ns.children)))
+	a.setFiles(files, uintptr(max(0, ns.process)), uintptr(max(0, ns.children)), uintptr(max(0, ns.time)))
 	if b.Terminal {
 		a.at(besideTerminal)
 		a.must(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
@@ -151,14 +158,14 @@ func (a *arrival) settle(b *Beside, files []uintptr, ns *namespaces) {
 	a.at(besideUser)
 	a.setGroups(&b.Cmd)
 	a.setGID(b.Credential.GID)
-	if ns.flags == 0 && ns.children < 0 {
+	if ns.none() {
 		a.setUID(b.Credential.UID)
 	}
 }
 
 // enter goes into the namespaces, and becomes the user there.
 func (a *arrival) enter(b *Beside, ns *namespaces) {
-	if ns.flags == 0 && ns.children < 0 {
+	if ns.none() {
 		return
 	}
 	a.at(besideEnter)
@@ -170,6 +177,9 @@ func (a *arrival) enter(b *Beside, ns *namespaces) {
 	}
 	if ns.children >= 0 && ns.flags&unix.CLONE_NEWUSER != 0 { // the right to it is in there
 		a.must(unix.SYS_SETNS, uintptr(ns.children), unix.CLONE_NEWPID)
+	}
+	if ns.time >= 0 {
+		a.must(unix.SYS_SETNS, uintptr(ns.time), unix.CLONE_NEWTIME)
 	}
 	if ns.children >= 0 {
 		a.fork()

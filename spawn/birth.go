@@ -151,7 +151,7 @@ func newBirth(c *Cmd, files []uintptr) (*birth, error) {
 		return nil, unix.EINVAL // as the kernel would say, if it could see them
 	}
 	const fixed = 32 // steps, beside two for each file, and two for each limit
-	b, err := makeBirth(c, fixed+2*len(files), 0)
+	b, err := makeBirth(c, steps.New, fixed+2*len(files), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func newBirth(c *Cmd, files []uintptr) (*birth, error) {
 
 // makeBirth makes the table for so many steps, beside those for the limits, and so much
 // memory, beside what c takes. It begins with the steps for the case of a failure.
-func makeBirth(c *Cmd, count, size int) (*birth, error) {
+func makeBirth(c *Cmd, newTable func(count, room int) (*steps.Table, error), count, size int) (*birth, error) {
 	const score = 64 // more than its strings take
 	vars := c.environ()
 	argv, env, limits, groups := len(c.args())+1, len(vars)+1, 2*len(c.Rlimits), 0
@@ -195,7 +195,7 @@ func makeBirth(c *Cmd, count, size int) (*birth, error) {
 	for _, s := range slices.Concat(c.args(), vars, []string{c.Path, c.Dir}) {
 		size += len(s) + 1
 	}
-	table, err := steps.New(count+2*len(c.Rlimits), size)
+	table, err := newTable(count+2*len(c.Rlimits), size)
 	if err != nil {
 		return nil, err
 	}

@@ -17,10 +17,11 @@ import (
 )
 
 const execLong = `Run a command inside a worker that runs: in its cgroup, so with its limits, and in the user,
-mount, network, IPC, UTS, cgroup and PID namespaces that its main process and the children of
-that have. It has the worker's user and groups, environment, directory, umask, nice, OOM score
+mount, network, IPC, UTS, cgroup, PID and time namespaces that its main process and the children
+of that have. It has the worker's user and groups, environment, directory, umask, nice, OOM score
 and resource limits, as configured; what sockets and readiness rules add to the environment is
-left out. A chroot, a seccomp filter and a time namespace of the worker's are not entered.
+left out. A chroot and a seccomp filter of the worker's are not entered: to go into its root say
+pitvisor exec WORKER -- chroot /proc/PID/root COMMAND.
 
 WORKER is one worker (web/3), one start of it (web/3.7), its main process as PID:INODE, or
 whatever else fits only one (a pool of one). COMMAND is looked for inside the worker.

@@ -22,7 +22,8 @@ func (t *Table) Clone(first *Step, flags uintptr, pidfd *int32) (pid int, err er
 	return t.start(unix.SYS_CLONE, flags, stack, Address(pidfd), first)
 }
 
-// Clone3 is the system call clone3, with flags that have CLONE_VM. args is in the table.
+// Clone3 is the system call clone3, with flags that have CLONE_VM unless the table is of
+// [NewShared]. args is in the table.
 // With CLONE_VFORK it returns when the new process has executed a program or ended.
 func (t *Table) Clone3(first *Step, args *CloneArgs) (pid int, err error) {
 	return t.start(unix.SYS_CLONE3, Address(args), unix.CLONE_ARGS_SIZE_VER2, 0, first)

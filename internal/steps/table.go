@@ -1,6 +1,6 @@
-// Package steps makes processes that share the memory of the caller and carry out a
-// table of system calls that was made before, and nothing else: no Go code runs in
-// them. That is cheap, and what a clone of a Go program can do safely.
+// Package steps makes processes that share the memory of the caller, or have a copy of it,
+// and carry out a table of system calls that was made before, and nothing else: no Go code
+// runs in them. That is cheap, and what a clone of a Go program can do safely.
 //
 // It is not for waiting for such a process, nor for anything that needs more than the
 // results of system calls to go on. Where there is no assembly for the processor, there
@@ -50,10 +50,16 @@ type Table struct {
 }
 
 // New makes a table for so many steps and so many bytes of memory and strings.
-func New(count, room int) (*Table, error) {
+func New(count, room int) (*Table, error) { return newTable(count, room, unix.MAP_PRIVATE) }
+
+// NewShared makes a table that is also carried out by a process with memory of its own,
+// without CLONE_VM, and tells what came of it as ever.
+func NewShared(count, room int) (*Table, error) { return newTable(count, room, unix.MAP_SHARED) }
+
+func newTable(count, room, kind int) (*Table, error) {
 	begin := count * int(unsafe.Sizeof(Step{}))
 	size := begin + int(unsafe.Sizeof([2]uint64{})) + room
-	mapping, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mapping, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, kind|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, err
 	}
