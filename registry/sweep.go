@@ -35,6 +35,8 @@ type SweepOptions struct {
 	Parallel int              // runs at a time; 0 means 4 for each CPU that Go uses
 	Observe  func(SweepEvent) // gets each event as it happens, from Sweep's own goroutine; nil means nobody
 	PerRun   time.Duration    // after which one run counts as blocked; 0 means 10 s
+
+	patience time.Duration // instead of lockPatience, in tests
 }
 
 // SweepEvent is what became of one directory below the root.
@@ -96,8 +98,8 @@ type SweepResult struct {
 // process and others; of two sweeps only one gets a run.
 //
 // A run is stale when its lock is free. If the lock is held though the owner is proven dead, somebody
-// has inherited it who never came to exec; after two seconds the run is killed under its lock, which
-// frees it. A directory without the record of a run is removed if it is empty and has the name of a
+// has inherited it who never came to exec; at once when something in the run is frozen, and else after
+// two seconds, the run is killed under its lock, which frees it. A directory without the record of a run is removed if it is empty and has the name of a
 // run, and otherwise left alone. A run that holds the calling process or an ancestor of it is skipped.
 //
 // A run that cannot be removed is an event, not an error, and delays no other run. The error is for
@@ -110,6 +112,9 @@ func (r *Registry) Sweep(ctx context.Context, o SweepOptions) (SweepResult, erro
 	}
 	if o.PerRun <= 0 {
 		o.PerRun = defaultPerRun
+	}
+	if o.patience <= 0 {
+		o.patience = lockPatience
 	}
 	if o.Parallel <= 0 {
 		o.Parallel = 4 * runtime.GOMAXPROCS(0)

@@ -57,8 +57,10 @@ func (s *session) openAPI(runtime string) error {
 		if path == "" {
 			path = filepath.Join(runtime, socketName(s.cfg, s.root.Dir.Path()))
 		}
-		var err error
-		if a.socket, err = server.Listen(context.Background(), path); err != nil {
+		if err := s.claimAddress(func(ctx context.Context) (err error) {
+			a.socket, err = server.Listen(ctx, path)
+			return err
+		}); err != nil {
 			return noSocket(err)
 		}
 		s.onClose(a.socket.Close)
@@ -98,7 +100,11 @@ func (s *session) listenTCP(address, key string) (net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", address)
+	var l net.Listener
+	err := s.claimAddress(func(context.Context) (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
 	if err != nil {
 		return nil, failHint(exitSelf, err, fmt.Sprintf("choose another address for %s in [api]", key))
 	}

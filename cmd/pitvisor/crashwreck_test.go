@@ -37,11 +37,17 @@ type wreck struct {
 	members []linuxtest.Identity
 }
 
-// crash kills the supervisor and looks at what it leaves. Nobody starts or ends anything
-// then, but the workers themselves.
+// crash kills the supervisor and looks at what it leaves.
 func (u *upProc) crash(w *world) *wreck {
 	w.tb.Helper()
 	u.kill()
+	return w.wreck()
+}
+
+// wreck looks at what a supervisor has left that was just killed. Nobody starts or ends
+// anything then, but the workers themselves.
+func (w *world) wreck() *wreck {
+	w.tb.Helper()
 	left := &wreck{w: w, members: linuxtest.Identities(w.root)}
 	err := filepath.WalkDir(w.root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.IsDir() || path == w.root {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
@@ -11,6 +12,7 @@ import (
 	"github.com/pitvisor/pitvisor/internal/config"
 	"github.com/pitvisor/pitvisor/internal/metrics"
 	"github.com/pitvisor/pitvisor/internal/probe"
+	"github.com/pitvisor/pitvisor/internal/server"
 	"github.com/pitvisor/pitvisor/internal/sockets"
 	"github.com/pitvisor/pitvisor/supervise"
 )
@@ -34,15 +36,32 @@ func closePassed(p sockets.Passed) {
 	}
 }
 
+// heldBriefly is how long the child of a process that was just killed may take to come to exec,
+// and give up what it has inherited.
+const heldBriefly = 50 * time.Millisecond
+
+// claimAddress listens somewhere, and if somebody does there already, sweeps and tries again:
+// processes of an owner that was killed may have it, workers that were given it or one that
+// never came to exec. So this sweep can not go on beside the starts.
+func (s *session) claimAddress(listen func(context.Context) error) error {
+	brief, cancel := context.WithTimeout(context.Background(), heldBriefly)
+	defer cancel()
+	err := listen(brief)
+	var taken *server.TakenError
+	if !errors.Is(err, unix.EADDRINUSE) && !errors.As(err, &taken) {
+		return err
+	}
+	s.sweepStale(context.Background())
+	return listen(context.Background())
+}
+
 // openSockets opens the sockets of the configuration that we start with.
 func (s *session) openSockets() (*sockets.Change, error) {
-	change, err := s.sockets.Prepare(s.cfg.Sockets)
-	if errors.Is(err, unix.EADDRINUSE) {
-		// The workers of an owner that was killed have inherited it, so this sweep can not
-		// go on beside the starts.
-		s.sweepStale(context.Background())
+	var change *sockets.Change
+	err := s.claimAddress(func(context.Context) (err error) {
 		change, err = s.sockets.Prepare(s.cfg.Sockets)
-	}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
