@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -81,9 +82,10 @@ func (r *revision) tryPressure(run *registry.Run) error {
 // enable enables what the limits need. With best effort it leaves out what this
 // host cannot do.
 func (r *revision) enable(run *registry.Run, pool *cgroup.Dir) error {
+	var missing error // of all limits, not only the first one's
 	for _, c := range r.ofPool.Controllers() {
 		if err := r.tolerate(run.Enable(c)); err != nil {
-			return err
+			missing = besides(missing, err)
 		} else if r.lacks(c) {
 			r.ofPool = r.ofPool.Without(c)
 		}
@@ -93,13 +95,31 @@ func (r *revision) enable(run *registry.Run, pool *cgroup.Dir) error {
 		needed = append(needed, "memory") // for memory.current of the leaves
 	}
 	for _, c := range needed {
-		if err := r.tolerate(errors.Join(run.Enable(c), pool.Enable(c))); err != nil {
-			return err
+		err := run.Enable(c)
+		if err == nil {
+			err = pool.Enable(c)
+		}
+		if err = r.tolerate(err); err != nil {
+			missing = besides(missing, err)
 		} else if r.lacks(c) {
 			r.limits = r.limits.Without(c)
 		}
 	}
+	if missing != nil {
+		return missing
+	}
 	return errors.Join(r.try(run.Dir(), &r.ofPool), r.try(pool, &r.limits))
+}
+
+// besides adds an error to those before it, unless it is one of them.
+func besides(before, err error) error {
+	switch {
+	case before == nil:
+		return err
+	case strings.Contains(before.Error(), err.Error()):
+		return before
+	}
+	return fmt.Errorf("%w; %w", before, err)
 }
 
 // try sets limits on a cgroup that nobody will use, so that a value which the

@@ -163,6 +163,33 @@ func TestRunLimitsWithoutTheController(t *testing.T) {
 	}
 }
 
+// All limits of a pool that cannot be enforced are told, each once.
+func TestEveryLimitThatIsMissingIsTold(t *testing.T) {
+	p := sleeper("web", 1)
+	r := begin(t, p)
+	have, err := r.run.Root().Controllers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(have, " "); strings.Contains(text, "memory") || strings.Contains(text, "pids") {
+		linuxtest.Skip(t, "needs a host without the memory and pids controllers in cgroup v2")
+	}
+	p.Limits = resource.Limits{MemoryMax: 64 << 20, PIDsMax: 7}
+	_, err = r.ReloadAll(t.Context(), RunSpec{}, []PoolSpec{p})
+	if text := fmt.Sprint(err); strings.Count(text, "no memory controller") != 1 || strings.Count(text, "no pids controller") != 1 || strings.Contains(text, "\n") {
+		t.Errorf("ReloadAll: %s; want each controller once, in one line", text)
+	}
+	p.BestEffortLimits = true
+	if _, err := r.ReloadAll(t.Context(), RunSpec{}, []PoolSpec{p}); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range r.await("degraded", 2, kind(EventDegraded)) {
+		if strings.Contains(e.Err.Error(), "\n") {
+			t.Errorf("degraded: %v; want one line", e.Err)
+		}
+	}
+}
+
 // wholeSet is how a lifted cpuset reads: empty, or all there is.
 func wholeSet(t *testing.T, file, got string) string {
 	t.Helper()

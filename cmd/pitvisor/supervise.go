@@ -249,7 +249,17 @@ func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 	s.sup, err = supervise.New(supervise.Options{
 		Run: s.run, Pools: specs, RunSpec: s.cfg.Run, Output: s.output(), Observe: s.observe, EventRing: heldEvents,
 	})
-	return s.sup, err
+	return s.sup, orBestEffort(err)
+}
+
+// orBestEffort adds to the cure of a limit that can not be enforced here that one may go on
+// without it.
+func orBestEffort(err error) error {
+	var missing *cgroup.ControllerError
+	if !errors.As(err, &missing) {
+		return err
+	}
+	return failHint(exitSelf, err, exit.Hint(err)+`; or go on without it: limits_mode = "best-effort"`)
 }
 
 // specs completes the specs of a configuration with their probes.

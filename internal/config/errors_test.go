@@ -109,6 +109,7 @@ func TestErrorsHavePlaceCauseAndCure(t *testing.T) {
 		{"empty", "", `1:1: no [pool.NAME] table`},
 		{"pool without a name", "[pool]\ncommand = [\"x\"]\n", `2:1: unknown key "command" in [pool]: a pool has a name: [pool.NAME]`},
 		{"empty pool table", "[pool]\n", `1:2: no pool in this table`},
+		{"list of sockets of a pool", valid + "[[pool.web.sockets]]\n", `3:3: a list of tables [[pool.web.sockets]] is not known here: write [socket.NAME] for each, and in the pool sockets = ["NAME"]`},
 		{"list of pools", "[[pool]]\nname = \"web\"\n", `1:3: a list of tables [[pool]] is not known here: write [pool.NAME]`},
 		{"log", "log = 3\n" + valid, `1:7: log must be a table, but this is a whole number, 3: write [log]`},
 		{"api", "api = 3\n" + valid, `1:7: api must be a table, but this is a whole number, 3: write [api]`},

@@ -115,7 +115,7 @@ func parseTree(p *problems, doc *document) *table {
 			current = b.header(n)
 		case unstable.ArrayTable:
 			keys := b.keys(n.Key())
-			b.add(keys[0].at, fmt.Sprintf("write [%s]", headerHint(keys)),
+			b.add(keys[0].at, headerHint(keys),
 				"a list of tables [[%s]] is not known here", dotted(keys))
 			current = newTable(originHeader, keys[0].at) // what it holds is not looked at
 		case unstable.KeyValue:
@@ -130,9 +130,12 @@ func parseTree(p *problems, doc *document) *table {
 
 func headerHint(keys []*entry) string {
 	if len(keys) == 1 && (keys[0].name == "pool" || keys[0].name == "pools") {
-		return "pool.NAME"
+		return "write [pool.NAME]"
 	}
-	return dotted(keys)
+	if last := keys[len(keys)-1].name; len(keys) == 3 && keys[0].name == "pool" && (last == "socket" || last == "sockets") {
+		return `write [socket.NAME] for each, and in the pool sockets = ["NAME"]`
+	}
+	return fmt.Sprintf("write [%s]", dotted(keys))
 }
 
 func invalidUTF8(src []byte) int {

@@ -124,6 +124,17 @@ func TestParseHTTP(t *testing.T) {
 	}
 }
 
+func TestParseHTTPRefusesOtherSchemes(t *testing.T) {
+	for _, rule := range []string{"ftp://x", "ws://127.0.0.1:80/a", "HEAD ftp://x:80"} {
+		if _, err := parseHTTP(rule); err == nil || !strings.Contains(err.Error(), "must be http") {
+			t.Errorf("parseHTTP(%q): %v, want that the scheme must be http", rule, err)
+		}
+	}
+	if _, err := parseHTTP("/go?to=ftp://x"); err != nil {
+		t.Errorf("a scheme in the path: %v", err)
+	}
+}
+
 func TestExpand(t *testing.T) {
 	id := registry.NewRunID()
 	info := supervise.StartInfo{Run: id, Worker: supervise.WorkerID{Pool: "web", Slot: 3}, Start: 7}

@@ -106,6 +106,9 @@ func parseHTTP(s string) (*httpTarget, error) {
 		return nil, errors.New("https is not asked: use a tcp rule, or an exec rule with a client that knows the certificate")
 	}
 	s = strings.TrimPrefix(s, "http://")
+	if scheme, _, ok := strings.Cut(s, "://"); ok && !strings.ContainsAny(scheme, "/?") {
+		return nil, fmt.Errorf("scheme %q: must be http", scheme)
+	}
 	host, path := s, ""
 	if i := strings.IndexAny(s, "/?"); i >= 0 {
 		host, path = s[:i], s[i:]
