@@ -92,6 +92,7 @@ func (s *Supervisor) watchPressure() {
 		return
 	}
 	s.openGauges()
+	s.forgetUnmeasured()
 	s.govern(s.now())
 }
 
@@ -126,7 +127,9 @@ func (s *Supervisor) lookoutsChanged() bool {
 	changed = changed || len(kept) != len(x.lookouts)
 	for _, w := range x.lookouts {
 		if !slices.Contains(kept, w) {
-			s.tellOver(w)
+			for _, m := range w.meters {
+				s.tellOver(w, m, "watched")
+			}
 		}
 	}
 	x.lookouts = kept
@@ -271,6 +274,7 @@ func (s *Supervisor) takeSamples(samples []sampled) {
 	for i := range samples {
 		s.noteFailure(&samples[i])
 	}
+	s.forgetUnmeasured()
 	at := s.now() // what cannot be measured any more is not done for ever
 	if len(samples) > 0 {
 		at = samples[0].at
@@ -287,11 +291,23 @@ func (s *Supervisor) noteFailure(x *sampled) {
 	}
 }
 
+// forgetUnmeasured begins anew with what nobody can measure: it would be short for ever.
+func (s *Supervisor) forgetUnmeasured() {
+	for _, w := range s.pressing.lookouts {
+		for _, m := range w.meters {
+			if g := gaugeOf(s.pressing.gauges, w.rule.Where, m.Source); (g == nil || g.failed) && !m.Quiet() {
+				s.tellOver(w, m, "measured")
+				m.Meter = pressure.NewMeter(w.rule.rule(m.threshold))
+			}
+		}
+	}
+}
+
 // calm says that no more samples are needed.
 func (s *Supervisor) calm() bool {
 	for _, w := range s.pressing.lookouts {
 		for _, m := range w.meters {
-			if g := gaugeOf(s.pressing.gauges, w.rule.Where, m.Source); !m.Quiet() && g != nil && !g.failed {
+			if !m.Quiet() {
 				return false
 			}
 		}
@@ -315,13 +331,11 @@ func (s *Supervisor) tellPressure(w *lookout, m *watched) {
 	s.emit(Event{Worker: w.id(), Kind: kind, Pressure: &info, Err: errors.New(info.String())})
 }
 
-// tellOver tells of a lookout that goes that nobody looks any more.
-func (s *Supervisor) tellOver(w *lookout) {
-	for _, m := range w.meters {
-		if m.On() {
-			info := m.told
-			s.emit(Event{Worker: w.id(), Kind: EventPressureOver, Pressure: &info, Err: fmt.Errorf("it is not watched any more; at last %v", info)})
-		}
+// tellOver tells of what was short that it is not watched, or measured, any more.
+func (s *Supervisor) tellOver(w *lookout, m *watched, what string) {
+	if m.On() {
+		info := m.told
+		s.emit(Event{Worker: w.id(), Kind: EventPressureOver, Pressure: &info, Err: fmt.Errorf("it is not %s any more; at last %v", what, info)})
 	}
 }
 

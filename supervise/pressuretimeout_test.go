@@ -1,11 +1,14 @@
 package supervise
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
 // killMain kills a worker that is one process.
@@ -104,6 +107,67 @@ func TestShrunkAndFrozenComeBack(t *testing.T) {
 		}
 	}
 	if err := w.halt(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Pressure that cannot be measured any more is over, and not there for ever.
+func TestPressureThatCannotBeMeasuredAnyMore(t *testing.T) {
+	needPressure(t)
+	p := sleeper("web", 1)
+	p.Pressure = under(PressureHold)
+	w := calm(t, p)
+	w.await("ready", 1, kind(EventReady))
+	w.blow(12, 1)
+	w.await("held", 1, kind(EventHeld))
+	w.inbox.post(message{do: func() {
+		g := w.pressing.gauges[0]
+		for range 2 {
+			w.takeSamples([]sampled{{gauge: g, at: w.at, err: unix.EOPNOTSUPP}})
+		}
+		if !w.calm() {
+			t.Error("samples are still wanted of what gives none")
+		}
+	}})
+	if e := w.await("degraded", 1, kind(EventDegraded))[0]; !errors.Is(e.Err, unix.EOPNOTSUPP) {
+		t.Errorf("degraded: %s", eventText(e))
+	}
+	if e := w.await("over", 1, kind(EventPressureOver, "web/-1"))[0]; e.Err == nil || e.Err.Error() != "it is not measured any more; at last all programs of the run waited for io 100% of 10s" {
+		t.Errorf("over: %s", eventText(e))
+	}
+	w.await("released", 1, kind(EventReleased))
+	if got := w.pool("web").Pressure; got != "" {
+		t.Errorf("the pool says %q", got)
+	}
+	if err := w.halt(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The whole way with programs that wait for a processor for ever: starts are held, released
+// and held again.
+func TestRealPressureThatDoesNotEnd(t *testing.T) {
+	needPressure(t)
+	linuxtest.NeedCommand(t, "taskset")
+	busy := sh("busy", 3, "exec taskset 1 /bin/sh -c 'while :; do :; done'")
+	web := sleeper("web", 1)
+	web.Pressure = PressurePolicy{Action: PressureHold, MaxFor: 2 * time.Second, Pressure: Pressure{Where: PressureOfRun, CPU: 0.3, For: 2 * time.Second}}
+	r := newRig(t, Options{Pools: []PoolSpec{busy, web}})
+	r.begin()
+	r.await("held again", 2, kind(EventHeld, "web/-1"))
+	var did []string
+	for _, e := range r.await("events", 1, func(e Event) bool { return e.Worker.String() == "web/-1" }) {
+		switch e.Kind {
+		case EventHeld, EventReleased, EventPressureTimeout, EventPressureOver:
+			did = append(did, e.Kind.String())
+		default:
+		}
+	}
+	want := "starts-held pressure-timeout starts-released starts-held"
+	if got := strings.Join(did, " "); !strings.HasPrefix(got, want) {
+		t.Errorf("it did %s, want %s", got, want)
+	}
+	if err := r.halt(); err != nil {
 		t.Error(err)
 	}
 }
