@@ -47,10 +47,10 @@ func (s *Supervisor) obey(p *pool, before *governed) {
 			s.chill(i)
 		})
 	}
+	if now.held != before.held {
+		s.tellPool(p, EventHeld, EventReleased, now.held)
+	}
 	if now.holds() != before.holds() {
-		if !now.frozen && !before.frozen {
-			s.tellPool(p, EventHeld, EventReleased, now.held)
-		}
 		s.letGo(p)
 	}
 	if now.withheld != before.withheld && !p.going {

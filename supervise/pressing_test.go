@@ -305,6 +305,7 @@ func TestReloadPressure(t *testing.T) {
 			t.Fatalf("Reload = %+v, %v", changes, err)
 		}
 		w.await("thawed", 1, kind(EventThawed))
+		w.await("held instead", 1, kind(EventHeld))
 		w.frozen("web/0", false)
 		if got := w.pool("web").Pressure; strings.HasPrefix(got, "starts are held") != (i == 0) {
 			t.Errorf("with %v the pool says %q", action, got)

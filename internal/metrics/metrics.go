@@ -42,6 +42,7 @@ type Metrics struct {
 	rollouts      *prometheus.CounterVec
 	leftover      *prometheus.CounterVec
 	blocked       *prometheus.CounterVec
+	pressed       *prometheus.CounterVec
 
 	sweptRuns      *prometheus.CounterVec
 	sweptProcesses prometheus.Counter
@@ -72,6 +73,7 @@ func New(version, goVersion string) *Metrics {
 	m.rollouts = counter("rollouts_total", "Rollouts that have ended, by result: done or stopped.", "pool", "result")
 	m.leftover = counter("worker_leftover_processes_total", "Processes that main processes left behind, and that were killed.", "pool")
 	m.blocked = counter("worker_blocked_total", "Cgroups that could not be removed at once because a process did not die.", "pool")
+	m.pressed = counter("pool_pressure_timeouts_total", "Times that what a pool did because a resource was short was undone after max_for.", "pool")
 
 	m.sweptRuns = counter("gc_runs_total", "Runs that sweeps looked at, by result.", "result")
 	m.sweptProcesses = prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "gc_killed_processes_total", Help: "Processes of stale runs that sweeps have killed."})
@@ -118,6 +120,8 @@ func (m *Metrics) Observe(e supervise.Event) {
 		m.rollouts.WithLabelValues(pool, "stopped").Inc()
 	case supervise.EventBlocked:
 		m.blocked.WithLabelValues(pool).Inc()
+	case supervise.EventPressureTimeout:
+		m.pressed.WithLabelValues(pool).Inc()
 	default:
 		// What these change is looked up at a scrape.
 	}

@@ -184,11 +184,16 @@ func TestPressureInNumbers(t *testing.T) {
 	}
 	defer func() { _ = run.Close(context.Background()) }() // empty
 	w := httptest.NewRecorder()
-	New("", "").Handler(run, short{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m := New("", "")
+	for range 2 {
+		m.Observe(supervise.Event{Worker: supervise.WorkerID{Pool: "web", Slot: -1}, Kind: supervise.EventPressureTimeout})
+	}
+	m.Handler(run, short{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	got := parse(t, w.Body.String())
 	expect(t, got, map[string]float64{
 		`pitvisor_pool_size{pool="web"}`: 9, `pitvisor_pool_held_starts{pool="web"}`: 2,
 		`pitvisor_pool_frozen_workers{pool="web"}`: 4, `pitvisor_pool_withheld_workers{pool="web"}`: 3,
+		`pitvisor_pool_pressure_timeouts_total{pool="web"}`: 2,
 	})
 	if _, err := run.Dir().ReadFile("cpu.pressure"); err != nil {
 		linuxtest.Skip(t, "needs the kernel's pressure stall information")
