@@ -49,6 +49,7 @@ type Pool struct {
 
 	Labels  map[string]string `json:"labels,omitempty"`
 	Waits   string            `json:"waits,omitempty"`   // for which other pools, in words
+	InVain  bool              `json:"in_vain,omitempty"` // what it waits for will not come by itself any more
 	Removed bool              `json:"removed,omitempty"` // goes when its workers are gone
 	Rollout *Rollout          `json:"rollout,omitempty"` // the one under way; with an error the last one, which stopped
 

@@ -74,6 +74,7 @@ func (s *Supervisor) releaseHeld() {
 // missing says in words what a pool waits for; empty is nothing.
 func (s *Supervisor) missing(p *pool) string {
 	var texts []string
+	p.hopeless = false
 	for _, d := range p.after {
 		q := s.poolNamed(d.Pool)
 		if q == nil || d.Until.met(&q.crew) {

@@ -53,6 +53,7 @@ type PoolStatus struct {
 	Labels  map[string]string
 	Removed bool   // goes when its workers are gone
 	Waits   string // for which other pools, in words; empty when it does not
+	InVain  bool   // that will not come by itself any more
 
 	Pressure string // what is done because a resource is short, in words; empty when nothing is
 	Held     int    // starts that are held for it
@@ -75,7 +76,7 @@ func (s *Supervisor) Pools() []PoolStatus {
 		c := &p.crew
 		all = append(all, PoolStatus{
 			Name: p.name, Size: p.wanted, Ready: c.ready, Surge: c.surge, Leaving: c.leaving, Labels: maps.Clone(p.spec().Labels),
-			Removed: p.going, Waits: p.waitsFor, Rollout: c.roll.id, Reason: c.roll.why, Left: c.roll.queued + c.roll.moving,
+			Removed: p.going, Waits: p.waitsFor, InVain: p.waitsFor != "" && p.hopeless, Rollout: c.roll.id, Reason: c.roll.why, Left: c.roll.queued + c.roll.moving,
 			Stopped: p.stopped, Pressure: p.pressureWords(), Held: s.heldNow(p), Frozen: s.frozenNow(p), Withheld: p.wanted - c.size,
 		})
 	}

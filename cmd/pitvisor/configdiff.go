@@ -73,12 +73,12 @@ func diffText(d config.Difference, paint painter) string {
 	for _, p := range d.Pools {
 		switch {
 		case p.OldSize == 0:
-			fmt.Fprintf(&b, "%s: starts %s\n", paint.paint(styleGreen, "+ "+p.Name), workers(p.NewSize))
+			fmt.Fprintf(&b, "%s: starts %s\n", paint.paint(styleGreen, "+ "+p.Name), count(p.NewSize, "worker", "workers"))
 		case p.NewSize == 0:
-			fmt.Fprintf(&b, "%s: stops %s\n", paint.paint(styleRed, "- "+p.Name), workers(p.OldSize))
+			fmt.Fprintf(&b, "%s: stops %s\n", paint.paint(styleRed, "- "+p.Name), count(p.OldSize, "worker", "workers"))
 		}
 		for _, c := range p.Changes {
-			b.WriteString(diffLine(paint, p.Name+": ", c, "replaces "+workers(min(p.OldSize, p.NewSize))))
+			b.WriteString(diffLine(paint, p.Name+": ", c, "replaces "+count(min(p.OldSize, p.NewSize), "worker", "workers")))
 		}
 	}
 	return b.String()
@@ -98,13 +98,6 @@ func diffLine(paint painter, place string, c config.Change, harsh string) string
 // orNothing makes an empty value visible.
 func orNothing(text string) string {
 	return cmp.Or(string(printable([]byte(text))), `""`)
-}
-
-func workers(n int) string {
-	if n == 1 {
-		return "1 worker"
-	}
-	return fmt.Sprintf("%d workers", n)
 }
 
 // shownDiff is what `config diff --json` prints.

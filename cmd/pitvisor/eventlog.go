@@ -289,7 +289,7 @@ func (e *eventLog) announce(pool string) {
 		}
 	}
 	if !e.started() {
-		e.setStatus(fmt.Sprintf("READY=1\nSTATUS=%d workers ready", e.workers))
+		e.setStatus("READY=1\nSTATUS=" + count(e.workers, "worker", "workers") + " ready")
 		close(e.allReady)
 	}
 }

@@ -113,11 +113,13 @@ func (s *session) verdict(sup *supervise.Supervisor, err error) error {
 
 func (s *session) verdictError(code int, what string, r supervise.Result) error {
 	var parts []string
+	if r.NeverReady > 0 {
+		parts = append(parts, count(r.NeverReady, "worker", "workers")+" never ready")
+	}
 	for _, part := range []struct {
 		n    int
 		what string
 	}{
-		{r.NeverReady, "workers never ready"},
 		{r.GaveUp, "given up"},
 		{r.Escalated, "killed after their grace"},
 		{r.Blocked, "still there"},

@@ -96,7 +96,7 @@ func (p places) sweep(ctx context.Context, o registry.SweepOptions) (registry.Sw
 func (a *app) printSweepEvent(e registry.SweepEvent) {
 	line := fmt.Sprintf("%s: %s", filepath.Base(e.Dir), e.Result)
 	if e.Processes > 0 {
-		line += fmt.Sprintf(", %d processes", e.Processes)
+		line += ", " + count(e.Processes, "process", "processes")
 	}
 	if e.Result == registry.ResultSwept || e.Result == registry.ResultBlocked {
 		line += fmt.Sprintf(", %s", e.Elapsed.Round(time.Millisecond))

@@ -18,7 +18,7 @@ const waitLong = `Wait until every selected worker is as --for says; all workers
 
 A worker that has completed, as a job does, counts as ready. It ends at once, with 1,
 when what is waited for cannot come by itself any more: when the worker was given up
-or stopped by a command. Down is who was stopped by a command, was given up, or has
+or stopped by a command, or when its pool waits for another one in vain. Down is who was stopped by a command, was given up, or has
 completed.
 
 With --json the status is printed as it is at the end, also when it was in vain.
@@ -103,6 +103,12 @@ func (a *app) waitCommand() *cobra.Command {
 	return cmd
 }
 
+// waitsInVain says that a worker's pool was never started, and will not be.
+func waitsInVain(s *api.Status, w *api.Worker) bool {
+	i := slices.IndexFunc(s.Pools, func(p api.Pool) bool { return p.Name == w.Pool })
+	return i >= 0 && s.Pools[i].InVain && w.State == api.StateDown
+}
+
 // waitFor waits, and names who is missing when it was in vain. It returns the last status,
 // nil if there was none.
 func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) (last *api.Status, err error) {
@@ -119,7 +125,7 @@ func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) (la
 				text += " (" + clean(w.Cause) + ")"
 			}
 			missing = append(missing, text)
-			if !g.hopes(w) {
+			if !g.hopes(w) || waitsInVain(s, w) {
 				lost = append(lost, text)
 			}
 		}

@@ -78,7 +78,7 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 		if p == nil {
 			continue
 		}
-		p.Size, p.Ready, p.Labels, p.Removed, p.Waits = k.Size, k.Ready, k.Labels, k.Removed, k.Waits
+		p.Size, p.Ready, p.Labels, p.Removed, p.Waits, p.InVain = k.Size, k.Ready, k.Labels, k.Removed, k.Waits, k.InVain
 		p.Pressure, p.Held, p.Frozen, p.Withheld = k.Pressure, k.Held, k.Frozen, k.Withheld
 		switch {
 		case k.Rollout != 0:
