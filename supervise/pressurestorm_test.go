@@ -15,8 +15,8 @@ import (
 )
 
 // TestStormUnderPressure: the storm of commands, with pools that hold, shrink and freeze
-// while pressure comes and goes. When it is over everything is as it was asked for, and
-// nothing is frozen.
+// while pressure comes and goes. When it is over, or has gone on for MaxFor, everything is as
+// it was asked for, and nothing is frozen.
 func TestStormUnderPressure(t *testing.T) {
 	needPressure(t)
 	seed := rand.Uint64()
@@ -28,6 +28,7 @@ func TestStormUnderPressure(t *testing.T) {
 		p.Rollout = Rollout{MaxSurge: 1, MinReady: time.Duration(version) * 5 * time.Millisecond, Progress: time.Duration(version) * 100 * time.Millisecond}
 		action := PressureAction(1 + (len(name)+version)%3)
 		p.Pressure = under(action)
+		p.Pressure.MaxFor = time.Duration(version) * 20 * time.Second
 		if version == 3 {
 			p.Pressure = PressurePolicy{}
 		}
@@ -57,6 +58,7 @@ func TestStormUnderPressure(t *testing.T) {
 	last := []PoolSpec{spec("web", 5, 0), spec("db", 4, 2), spec("api", 2, 2)} // hold, shrink, freeze
 	for i := range last {
 		last[i].Rollout.Progress = 0 // a busy machine would make it go back to another policy
+		last[i].Pressure.MaxFor = 15 * time.Minute
 	}
 	if _, err := w.Reload(t.Context(), last); err != nil {
 		t.Fatal(err)
@@ -65,7 +67,7 @@ func TestStormUnderPressure(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.blow(500, 0)
-	w.settled11(t)
+	w.settled11(t, "")
 	// Once more everything: some of each pool die meanwhile.
 	w.blow(12, 1)
 	w.frozen("api/1", true)
@@ -78,8 +80,10 @@ func TestStormUnderPressure(t *testing.T) {
 		web, db, api := w.pool("web"), w.pool("db"), w.pool("api")
 		return web.Held == 2 && db.Withheld == 1 && db.Ready == 3 && api.Held == 1 && api.Frozen == 1, fmt.Sprintf("%+v, %+v, %+v", web, db, api)
 	})
+	w.blow(1000, 1)
+	w.settled11(t, "nothing is done for now: ") // although it goes on
 	w.blow(500, 0)
-	w.settled11(t)
+	w.settled11(t, "")
 	for _, s := range w.Status() {
 		w.frozen(s.Worker.String(), false)
 		_, leaf := w.members(s.Worker.String())
@@ -92,12 +96,13 @@ func TestStormUnderPressure(t *testing.T) {
 	}
 }
 
-// settled11 waits until three pools of eleven workers are as they were asked for.
-func (w *wind) settled11(t *testing.T) {
+// settled11 waits until three pools of eleven workers are as they were asked for, and say
+// that of pressure.
+func (w *wind) settled11(t *testing.T, words string) {
 	t.Helper()
 	linuxtest.Wait(t, patience, func() (bool, string) {
 		for _, p := range w.Pools() {
-			if p.Removed || p.Rollout != 0 || p.Surge+p.Leaving != 0 || p.Ready != p.Size || p.Pressure != "" || p.Held+p.Frozen+p.Withheld != 0 {
+			if p.Removed || p.Rollout != 0 || p.Surge+p.Leaving != 0 || p.Ready != p.Size || !strings.HasPrefix(p.Pressure, words) || (words == "") != (p.Pressure == "") || p.Held+p.Frozen+p.Withheld != 0 {
 				return false, fmt.Sprintf("%+v", p)
 			}
 		}
