@@ -57,6 +57,8 @@ type Pool struct {
 	Held     int    `json:"held,omitempty"`     // starts that wait for it to be over
 	Frozen   int    `json:"frozen,omitempty"`   // workers that are frozen for it
 	Withheld int    `json:"withheld,omitempty"` // workers that are missing of size for it
+
+	Degraded []string `json:"degraded,omitempty"` // what of its limits and pressure is not in force on this host
 }
 
 // Rollout is the replacing of a pool's workers by new ones.

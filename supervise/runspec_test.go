@@ -188,6 +188,9 @@ func TestEveryLimitThatIsMissingIsTold(t *testing.T) {
 			t.Errorf("degraded: %v; want one line", e.Err)
 		}
 	}
+	if pools := r.Pools(); len(pools[0].Degraded) != 2 {
+		t.Errorf("Pools = %+v, want two that are not in force", pools)
+	}
 }
 
 // wholeSet is how a lifted cpuset reads: empty, or all there is.

@@ -60,6 +60,8 @@ type PoolStatus struct {
 	Frozen   int    // workers that are frozen for it
 	Withheld int    // workers that are missing of Size for it
 
+	Degraded []error // what of its limits and pressure is not in force on this host
+
 	Rollout uint64 // the one under way; 0 is none
 	Reason  Reason // of it
 	Left    int    // workers it has still to replace
@@ -78,6 +80,7 @@ func (s *Supervisor) Pools() []PoolStatus {
 			Name: p.name, Size: p.wanted, Ready: c.ready, Surge: c.surge, Leaving: c.leaving, Labels: maps.Clone(p.spec().Labels),
 			Removed: p.going, Waits: p.waitsFor, InVain: p.waitsFor != "" && p.hopeless, Rollout: c.roll.id, Reason: c.roll.why, Left: c.roll.queued + c.roll.moving,
 			Stopped: p.stopped, Pressure: p.pressureWords(), Held: s.heldNow(p), Frozen: s.frozenNow(p), Withheld: p.wanted - c.size,
+			Degraded: slices.Clone(c.rev.degraded),
 		})
 	}
 	return all

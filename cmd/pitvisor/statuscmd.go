@@ -133,6 +133,8 @@ func poolCells(p *api.Pool) []cell {
 		note = fmt.Sprintf("%s: %d left", p.Rollout.Reason, p.Rollout.Left)
 	case p.Completed > 0:
 		note, noted = fmt.Sprintf("%d completed", p.Completed), styleDim
+	case len(p.Degraded) > 0:
+		note = "works with less than asked"
 	}
 	return []cell{{p.Name, ""}, {fmt.Sprintf("%d/%d", p.Ready, p.Size), ready}, {fmt.Sprint(p.Up), ""}, {fmt.Sprint(p.Failed), failed}, {note, noted}}
 }

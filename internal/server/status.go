@@ -80,6 +80,9 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 		}
 		p.Size, p.Ready, p.Labels, p.Removed, p.Waits, p.InVain = k.Size, k.Ready, k.Labels, k.Removed, k.Waits, k.InVain
 		p.Pressure, p.Held, p.Frozen, p.Withheld = k.Pressure, k.Held, k.Frozen, k.Withheld
+		for _, err := range k.Degraded {
+			p.Degraded = append(p.Degraded, err.Error())
+		}
 		switch {
 		case k.Rollout != 0:
 			p.Rollout = &api.Rollout{ID: k.Rollout, Reason: k.Reason.String(), Left: k.Left}
