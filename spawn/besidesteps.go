@@ -28,7 +28,9 @@ type arrivalMemory struct {
 }
 
 // startBeside starts the process: with clone3 into the leaf, and where it is to be in
-// another PID namespace, which only a child can be, by that child once more.
+// another PID namespace, which only a child can be, by that child once more. Another time
+// namespace lets nobody in who shares memory: the process has a copy then, which takes 20 ms
+// and not one where 200 MB are in use.
 func (b *Beside) startBeside(files []uintptr, ns *namespaces) (*Process, error) {
 	if err := ns.hold(b.Process.FD(), len(files)); err != nil {
 		return nil, b.fail(causeOf(err), "hold on to the namespaces", err)
