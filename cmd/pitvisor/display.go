@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 
@@ -14,12 +15,13 @@ import (
 type display struct {
 	mu    sync.Mutex // guards the fields below
 	print *linePrinter
-	gone  bool // stdout is closed; the files still have everything
+	gone  bool // stdout cannot be written; the files still have everything
 	quiet bool
+	log   *slog.Logger
 }
 
-func newDisplay(a *app, cfg *config.Config, form string) *display {
-	d := &display{print: a.newLinePrinter(bare(a.stdout), form), quiet: form == config.ShowNone}
+func newDisplay(a *app, log *slog.Logger, cfg *config.Config, form string) *display {
+	d := &display{log: log, print: a.newLinePrinter(bare(a.stdout), form), quiet: form == config.ShowNone}
 	for _, p := range cfg.Pools {
 		d.print.width = max(d.print.width, len(fmt.Sprintf("%s/%d", p.Spec.Name, p.Spec.Size-1)))
 	}
@@ -40,8 +42,9 @@ func (d *display) line(l capture.Line) {
 		Time: l.At, Pool: pool, Worker: l.Worker, Start: l.Start, Stream: l.Stream,
 		Partial: l.Split, Lost: l.Lost, text: l.Text,
 	})
-	if d.print.out.Flush() != nil {
+	if err := d.print.out.Flush(); err != nil {
 		d.gone = true
+		d.log.Warn("what workers print is not shown any more, the files have it: " + err.Error())
 	}
 }
 
