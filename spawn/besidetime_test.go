@@ -50,7 +50,7 @@ func sayTime(t *testing.T, b Beside) (namespace string, uptime int) {
 func TestBesideTimeNamespace(t *testing.T) {
 	for name, flags := range map[string][]string{
 		"alone": nil, "of children": {"-f"}, "with others": {"-nmui"}, "with PIDs": {"-pf", "--mount-proc"},
-		"of an own user": {"-Ur"}, "of an own user with PIDs": {"-Urmpf", "--mount-proc"},
+		"of an own user": {"-Ur"}, "of an own user with PIDs": {"-Urmpf"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name != "of an own user" && name != "of an own user with PIDs" {
