@@ -53,7 +53,7 @@ func (a *app) askCommand(cmd *cobra.Command, complete bool) *target {
 	t := &target{app: a}
 	flags := cmd.Flags()
 	flags.StringVar(&t.socket, "socket", "", "ask here: path of a unix socket, or http://ADDRESS:PORT (default: found by way of the cgroup tree)")
-	flags.StringVar(&t.run, "run", "", "ask the supervisor of this run: its ID, or the name of its configuration")
+	flags.StringVar(&t.run, "run", "", "ask the supervisor of this run: its ID, the beginning or end of that, or the name of its configuration")
 	flags.StringVar(&t.tokenFile, "token-file", "", "file with the token, for http")
 	_ = cmd.RegisterFlagCompletionFunc("run", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		var names []string
@@ -177,7 +177,7 @@ func (t *target) find() (*registry.RunView, error) {
 	runs, looked, lookErr := t.app.livingRuns()
 	for _, run := range runs {
 		switch {
-		case t.run != "" && run.ID.String() != t.run && run.Name != t.run:
+		case t.run != "" && !isMeant(t.run, run.ID.String(), run.Name):
 		case run.Socket == "":
 			silent = append(silent, run)
 		default:
@@ -201,6 +201,13 @@ func (t *target) find() (*registry.RunView, error) {
 		return nil, failHint(exitNotRunning, fmt.Errorf("no supervisor runs as %q below %s", t.run, looked), "pitvisor ps shows what runs")
 	}
 	return nil, failHint(exitNotRunning, fmt.Errorf("no supervisor runs below %s", looked), "start one with pitvisor up; or name its socket with --socket, or where it runs with --cgroup-root")
+}
+
+// isMeant says whether a run is the one that a person names: by its configuration, or by its
+// ID as ps, history or status print it, whole or in part.
+func isMeant(which, id, name string) bool {
+	part := strings.TrimPrefix(which, "run-")
+	return which == name || len(part) >= 4 && (strings.HasPrefix(id, part) || strings.HasSuffix(id, part))
 }
 
 // livingRuns are the runs whose owner lives, of all places that can be seen; looked names

@@ -186,11 +186,18 @@ func eventText(e *api.Event) string {
 	if e.Size != nil && e.WasSize != nil {
 		add("%d to %d workers", *e.WasSize, *e.Size)
 	}
+	if e.Reason != "" { // of what was said so far, so no comma comes before it
+		reason := "(" + e.Reason + ")"
+		if n := len(parts); n > 0 {
+			parts[n-1] += " " + reason
+		} else {
+			add("%s", reason)
+		}
+	}
 	for _, n := range []struct {
 		set  bool
 		text string
 	}{
-		{e.Reason != "", "(" + e.Reason + ")"},
 		{e.Delay != 0 && e.Kind == "stopping", "signal in " + e.Delay.Round(time.Millisecond).String()},
 		{e.Delay != 0 && e.Kind != "stopping", "next start in " + e.Delay.Round(time.Millisecond).String()},
 		{e.Escalated, "killed after its grace"},

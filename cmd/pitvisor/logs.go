@@ -74,7 +74,7 @@ func (a *app) logsCommand() *cobra.Command {
 	flags.BoolVar(&f.asJSON, "json", false, "print one JSON object a line")
 	flags.BoolVar(&f.raw, "raw", false, "print lines as they are, without worker and mark")
 	flags.BoolVarP(&f.stamps, "timestamps", "t", false, "print the time of each line")
-	flags.StringVar(&f.run, "run", "", "only this run: its ID or the beginning of it, the name of its configuration, or all")
+	flags.StringVar(&f.run, "run", "", "only this run: its ID, the beginning or end of that, the name of its configuration, or all")
 	flags.StringVar(&f.file, "config", "", "configuration whose state_dir is looked at")
 	flags.StringVar(&f.socket, "socket", "", "ask here if the files may not be read: path of a unix socket (default: found by way of the cgroup tree)")
 	cmd.MarkFlagsMutuallyExclusive("json", "raw")
@@ -182,7 +182,7 @@ func wantedRuns(all []logfile.Run, which string) []logfile.Run {
 }
 
 func isRun(r logfile.Run, which string) bool {
-	return which == "" || which == "all" || r.Name == which || len(which) >= 4 && strings.HasPrefix(r.ID, strings.TrimPrefix(which, "run-"))
+	return which == "" || which == "all" || isMeant(which, r.ID, r.Name)
 }
 
 // selected says whether a worker is asked for; slot -1 asks for any of the pool.
