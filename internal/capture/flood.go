@@ -8,14 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An event of a file costs its writer about a quarter of what the write costs. So a
-// directory with a flood is not watched all the time: after some looks in a row it
-// rests for a moment, and then everything in it counts as changed.
+// An event of a file costs its writer a quarter of what the write costs, and as much as
+// the write when writers on all processors cause them. So a directory with a flood is not
+// watched all the time: after some looks in a row it rests for a moment, and then
+// everything in it counts as changed.
 const (
-	floodAfter   = 16 // looks in a row
-	floodPace    = 5 * time.Millisecond
-	floodGap     = 4 * floodPace // a longer time without an event ends a row
-	floodStreams = 64            // with more in a directory, to look at all of them costs more than the events
+	floodAfter  = 16 // looks in a row
+	floodPace   = 5 * time.Millisecond
+	floodGap    = 4   // times as long without an event as it would rest ends a row
+	fewStreams  = 64  // with more in a directory, to look at all of them costs more than some events
+	mostStreams = 400 // and with more than that it costs too much in any case
+	perStream   = 50 * time.Microsecond
 )
 
 // floods are the directories that rest, and the time of the look that is under way.
@@ -24,37 +27,48 @@ type floods struct {
 	store   *Store
 	now     time.Time
 	resting []*poolDir
+	longest time.Duration // that one of them rests
 }
 
-// row is how long a directory had events in each look. Only the goroutine of the watch touches it.
+// row is how long a directory had many events in each look. Only the goroutine of the watch touches it.
 type row struct {
-	looks int
-	last  time.Time
+	looks  int
+	last   time.Time // of a look with an event
+	events int       // in that look, until there were enough
 }
 
 // saw takes note of an event in a directory.
 func (fl *floods) saw(dir *poolDir) {
-	if dir == nil || dir.row.last.Equal(fl.now) {
-		return // nobody's, or seen in this look
+	if dir == nil {
+		return // nobody's
 	}
-	if fl.now.Sub(dir.row.last) > floodGap {
-		dir.row.looks = 0
+	r, streams := &dir.row, fl.store.streams(dir)
+	rest := max(floodPace, time.Duration(streams)*perStream)
+	if !r.last.Equal(fl.now) {
+		if fl.now.Sub(r.last) > floodGap*rest {
+			r.looks = 0
+		}
+		r.last, r.events = fl.now, 0
 	}
-	dir.row.last = fl.now
-	if dir.row.looks++; dir.row.looks < floodAfter || fl.store.streams(dir) > floodStreams {
+	enough := 1
+	if streams > fewStreams {
+		enough = streams
+	}
+	if r.events++; r.events != enough {
+		return
+	}
+	if r.looks++; r.looks < floodAfter || streams > mostStreams {
 		return
 	}
 	if fl.store.watch.rest(dir) == nil { // else it goes on as before
 		fl.resting = append(fl.resting, dir)
+		fl.longest = max(fl.longest, rest)
 	}
 }
 
 // pace returns how long to wait until the next look.
 func (fl *floods) pace() time.Duration {
-	if len(fl.resting) > 0 {
-		return floodPace
-	}
-	return watchPace
+	return max(fl.longest, watchPace)
 }
 
 // wake watches again what rested. The order matters: what is written from here on
@@ -68,7 +82,7 @@ func (fl *floods) wake() {
 			fl.store.changed(seg)
 		}
 	}
-	fl.resting = fl.resting[:0]
+	fl.resting, fl.longest = fl.resting[:0], 0
 }
 
 // rest makes the kernel tell nothing of the files in a directory until it is added again.

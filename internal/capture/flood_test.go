@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
 	"golang.org/x/sys/unix"
@@ -73,20 +74,44 @@ func TestFloodedDirectoryRests(t *testing.T) {
 	linuxtest.Wait(t, soon, func() (bool, string) { return watched(t)&unix.IN_MODIFY != 0, "the directory rests though it is quiet" })
 }
 
-// With many streams in a directory looking at all of them would cost more.
-func TestFullDirectoryNeverRests(t *testing.T) {
-	s := open(t, Options{MaxSize: 1 << 20})
-	fl := floods{store: s}
-	for slot := range floodStreams/2 + 1 {
-		start(t, s, slot, 1)
-	}
-	dir := s.pools["web"]
-	for range 3 * floodAfter {
-		fl.now = fl.now.Add(watchPace)
-		fl.saw(dir)
-	}
-	if len(fl.resting) != 0 || watched(t)&unix.IN_MODIFY == 0 {
-		t.Errorf("%d directories rest, want none", len(fl.resting))
+// To look at all of many streams costs more than some events, and less than very many.
+func TestFullDirectoryRestsFromManyEventsOnly(t *testing.T) {
+	for _, c := range []struct {
+		streams, events int // of each look
+		rests           time.Duration
+	}{
+		{fewStreams, 1, floodPace},
+		{fewStreams + 2, 1, watchPace},
+		{fewStreams + 2, fewStreams + 1, watchPace},
+		{fewStreams + 2, fewStreams + 2, floodPace},
+		{4 * fewStreams, 500, 4 * fewStreams * perStream},
+		{mostStreams + 2, 2 * mostStreams, watchPace},
+	} {
+		s := open(t, Options{MaxSize: 1 << 20})
+		fl := floods{store: s}
+		for slot := range c.streams / 2 {
+			start(t, s, slot, 1)
+		}
+		dir := s.pools["web"]
+		for range floodAfter {
+			fl.now = fl.now.Add(watchPace)
+			for range c.events {
+				fl.saw(dir)
+			}
+		}
+		if got := fl.pace(); got != c.rests {
+			t.Errorf("%d streams, %d events a look: the next look is after %v, want %v", c.streams, c.events, got, c.rests)
+		}
+		if told := watched(t)&unix.IN_MODIFY != 0; told == (len(fl.resting) == 1) {
+			t.Errorf("%d streams, %d events a look: %d directories rest, and the kernel tells: %v", c.streams, c.events, len(fl.resting), told)
+		}
+		fl.wake()
+		if fl.pace() != watchPace || watched(t)&unix.IN_MODIFY == 0 {
+			t.Errorf("%d streams, %d events a look: not watched again", c.streams, c.events)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -97,7 +122,7 @@ func TestAFewEventsAreNoFlood(t *testing.T) {
 	fl := floods{store: s}
 	dir := s.pools["web"]
 	for range 10 * floodAfter {
-		fl.now = fl.now.Add(floodGap + 1)
+		fl.now = fl.now.Add(floodGap*floodPace + 1)
 		fl.saw(dir)
 		fl.saw(dir)
 	}
