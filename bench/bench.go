@@ -21,6 +21,8 @@ type scale struct {
 	fewRounds     int           // rounds of the dear rows
 	oneshots      int           // rounds of one command
 	killed        int           // workers of a pool that are killed, one after the other
+	chatty        int           // workers that write much
+	output        int           // bytes that all of them write, in big writes
 	patience      time.Duration // for one life of one contender
 }
 
@@ -28,13 +30,13 @@ func (o options) scale() scale {
 	if o.quick {
 		return scale{
 			small: 10, large: 50, further: 100, hold: 200, idle: 3 * time.Second, idlePer: time.Second,
-			holdFor: 2 * time.Second, daemons: 10, bomb: 50, stale: 10, each: 5, orphans: 8, fewRounds: 1, oneshots: 10, killed: 10,
+			holdFor: 2 * time.Second, daemons: 10, bomb: 50, stale: 10, each: 5, orphans: 8, fewRounds: 1, oneshots: 10, killed: 10, chatty: 10, output: 8 << 20,
 			patience: 30 * time.Second,
 		}
 	}
 	return scale{
 		small: 100, large: 1000, further: 5000, hold: 10000, idle: 20 * time.Second, idlePer: 5 * time.Second,
-		holdFor: 10 * time.Second, daemons: 50, bomb: 200, stale: 200, each: 5, orphans: 8, fewRounds: 3, oneshots: 120, killed: 50,
+		holdFor: 10 * time.Second, daemons: 50, bomb: 200, stale: 200, each: 5, orphans: 8, fewRounds: 3, oneshots: 120, killed: 50, chatty: 100, output: 320 << 20,
 		patience: 3 * time.Minute,
 	}
 }
@@ -66,6 +68,7 @@ func (b *bench) sections() []section {
 		{"pool-small", true, func(ctx context.Context) error { return b.pools(ctx, b.scale.small) }},
 		{"pool-large", true, func(ctx context.Context) error { return b.pools(ctx, b.scale.large) }},
 		{"restart", false, b.restarts},
+		{"output", false, b.output},
 		{"memory", false, b.memory},
 		{"hold", false, b.hold},
 		{"containment", false, b.containment},

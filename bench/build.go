@@ -16,6 +16,7 @@ import (
 // among the bench's omissions.
 type tools struct {
 	pause, bare, daemonise, bomb, forkpid string
+	writer                                string
 	limitC, limitGo                       string
 	oneshot, emptyGo                      string
 	pitvisor                              string // the front, which has the program with all verbs beside it
@@ -42,7 +43,7 @@ func (b *bench) build(ctx context.Context, dir string) error {
 	}
 	for name, path := range map[string]*string{
 		"pause": &b.tools.pause, "true": &b.tools.bare, "daemonise": &b.tools.daemonise, "bomb": &b.tools.bomb,
-		"forkpid": &b.tools.forkpid, "limit": &b.tools.limitC, "oneshot": &b.tools.oneshot,
+		"forkpid": &b.tools.forkpid, "writer": &b.tools.writer, "limit": &b.tools.limitC, "oneshot": &b.tools.oneshot,
 	} {
 		out := filepath.Join(dir, name)
 		source := filepath.Join("bench", "c", name+".c")

@@ -19,6 +19,7 @@ type job struct {
 	workers    int
 	command    []string // argv of a worker; it reports itself through $BENCH_FIFO
 	ignoreTerm bool     // the workers are deaf to SIGTERM, so that only force ends them
+	output     string   // "file": what they print is kept; "pipe" is another way to do that; "" is nowhere
 }
 
 // cell is one life of one contender: a box with everything it does, a directory for its files, the counter of its

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -73,10 +74,13 @@ func poolConfig(j job) string {
 [pool.bench]
 command = [%s]
 size = %d
-output = "none"
+output = %q
 inherit_env = true
 stop_grace = "30s"
-`, strings.Join(words, ", "), j.workers)
+
+[log]
+max_size = "1T"
+`, strings.Join(words, ", "), j.workers, cmp.Or(j.output, "none"))
 }
 
 // floorC is one mode of limit.c.
@@ -157,9 +161,12 @@ func supervisord(argv []string, env []string) contender {
 	return contender{
 		name: "supervisor", kind: kindPeer, stop: []unix.Signal{unix.SIGTERM}, few: 1, env: env,
 		argv: func(c *cell, j job) ([]string, error) {
-			config := filepath.Join(c.dir, "supervisord.conf")
+			config, output := filepath.Join(c.dir, "supervisord.conf"), "NONE"
+			if j.output != "" {
+				output = filepath.Join(c.dir, "%(process_name)s.log")
+			}
 			text := fmt.Sprintf(`[supervisord]
-logfile=%[1]s/supervisord.log
+logfile=%[1]s/supervisord.text
 pidfile=%[1]s/supervisord.pid
 childlogdir=%[1]s
 minfds=15000
@@ -170,9 +177,10 @@ process_name=w%%(process_num)05d
 numprocs=%[3]d
 startsecs=0
 autorestart=true
-stdout_logfile=NONE
+stdout_logfile=%[4]s
+stdout_logfile_maxbytes=0
 stderr_logfile=NONE
-`, c.dir, strings.Join(j.command, " "), j.workers)
+`, c.dir, strings.Join(j.command, " "), j.workers, output)
 			err := os.WriteFile(config, []byte(text), 0o644)
 			return append(append([]string(nil), argv...), "-n", "-c", config), err
 		},

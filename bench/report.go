@@ -23,6 +23,7 @@ type report struct {
 	Rows      []row
 	Pools     map[int][]poolTable
 	Restarts  map[string][]restartRun // of each contender, a round each
+	Outputs   []outputTable
 	Held      []held
 	Contained []contained
 	Shots     []shotTable
