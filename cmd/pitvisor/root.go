@@ -41,7 +41,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	a := &app{stdout: out, stderr: stderr}
 	root := a.rootCommand()
 	root.SetArgs(args)
-	code := printError(stderr, out.unheard(exclusive(root.Execute())))
+	code := printError(stderr, out.unheard(unknownCommand(root, exclusive(root.Execute()))))
 	lastWords()
 	return code
 }
@@ -66,7 +66,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.logsCommand(), a.doctorCommand(), a.checkCommand(), a.configCommand(), a.versionCommand(), a.genDocsCommand())
 	root.AddCommand(a.askCommands()...)
-	completionShells(root)
+	cobrasOwn(root)
 	return root
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/internal/runverb"
 )
 
@@ -39,8 +40,16 @@ func flagError(cmd *cobra.Command, err error) error {
 	return failHint(exitUsage, err, seeHelp(cmd))
 }
 
-// completionShells makes cobra's own command for completions refuse other shells.
-func completionShells(root *cobra.Command) {
+// cobrasOwn makes the commands that cobra adds refuse what they do not know.
+func cobrasOwn(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, _ := root.Find([]string{"help"}) // it is there
+	help.Args = func(_ *cobra.Command, args []string) error {
+		if _, _, err := root.Find(args); err != nil {
+			return unknownCommand(root, err)
+		}
+		return nil
+	}
 	root.InitDefaultCompletionCmd()
 	cmd, _, _ := root.Find([]string{"completion"}) // it is there
 	cmd.Args = takes(0, 1)
@@ -55,6 +64,23 @@ func completionShells(root *cobra.Command) {
 // completeFlag completes the values of a flag.
 func completeFlag(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+}
+
+// unknownCommand adds to an error that a verb does not exist which is meant.
+func unknownCommand(root *cobra.Command, err error) error {
+	var coded *exit.Error
+	if err == nil || errors.As(err, &coded) {
+		return err // not cobra's
+	}
+	var name string
+	if _, scanErr := fmt.Sscanf(err.Error(), "unknown command %q", &name); scanErr != nil {
+		return err
+	}
+	err = fmt.Errorf("unknown command %q for %q", name, root.CommandPath())
+	if like := root.SuggestionsFor(name); len(like) > 0 {
+		return failHint(exitUsage, err, "did you mean "+strings.Join(like, " or ")+"?")
+	}
+	return failHint(exitUsage, err, seeHelp(root))
 }
 
 // exclusive words cobra's error of flags that exclude each other.
