@@ -185,7 +185,7 @@ func fileSystem(t *testing.T) int64 {
 	if err := syscall.Statfs(usualCgroup, &stat); err != nil {
 		t.Fatal(err)
 	}
-	return stat.Type
+	return int64(stat.Type) // uint32 on s390x
 }
 
 func TestStageTellsThatItCouldNotBePrepared(t *testing.T) {

@@ -127,11 +127,13 @@ func trapFilter(numbers []uint32, self int) []unix.SockFilter {
 	return append(filter, unix.SockFilter{Code: result, K: unix.SECCOMP_RET_USER_NOTIF})
 }
 
+// auditArch is what the kernel calls this architecture. 0 is none that has a trap: on s390x the
+// halves of an argument are the other way round.
 func auditArch() uint32 {
-	if runtime.GOARCH == "arm64" {
-		return unix.AUDIT_ARCH_AARCH64
-	}
-	return unix.AUDIT_ARCH_X86_64
+	return map[string]uint32{
+		"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64, "riscv64": unix.AUDIT_ARCH_RISCV64,
+		"ppc64le": unix.AUDIT_ARCH_PPC64LE, "loong64": unix.AUDIT_ARCH_LOONGARCH64,
+	}[runtime.GOARCH]
 }
 
 // trapCalls are the system calls that a trap knows by name, with the argument

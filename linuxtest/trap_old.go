@@ -1,3 +1,5 @@
+//go:build amd64 || 386 || ppc64le || s390x
+
 package linuxtest
 
 import "golang.org/x/sys/unix"
