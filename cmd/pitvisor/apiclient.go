@@ -233,16 +233,9 @@ func (a *app) livingRuns() (found []registry.RunView, looked string, err error) 
 	if placesErr == nil {
 		add(all)
 	}
-	others := publicRoots()
-	if a.cgroupRoot != "" { // to look into it nobody has to own it
-		others = []string{a.cgroupRoot}
-	}
-	for _, dir := range others {
-		if len(found) > 0 || placesErr == nil && a.cgroupRoot != "" {
-			break
-		}
-		if d, err := cgroup.Open(dir); err == nil {
-			add(places{registry.New(d)})
+	if len(found) == 0 && (placesErr != nil || a.cgroupRoot == "") {
+		for _, reg := range a.othersPlaces() {
+			add(places{reg})
 		}
 	}
 	if len(seen) > 0 {
@@ -252,6 +245,22 @@ func (a *app) livingRuns() (found []registry.RunView, looked string, err error) 
 		err = placesErr
 	}
 	return found, "", err
+}
+
+// othersPlaces are those where others keep their runs: to look into them nobody has to own
+// them. The caller closes them.
+func (a *app) othersPlaces() places {
+	dirs := publicRoots()
+	if a.cgroupRoot != "" {
+		dirs = []string{a.cgroupRoot}
+	}
+	var all places
+	for _, dir := range dirs {
+		if d, err := cgroup.Open(dir); err == nil {
+			all = append(all, registry.New(d))
+		}
+	}
+	return all
 }
 
 // publicRoots are where root's supervisors keep their runs, for others to see.

@@ -28,6 +28,13 @@ func TestAStrangerIsNotToldThatNobodyRuns(t *testing.T) {
 			t.Errorf("%s of a stranger: exit %d, %s; want %d", verb, code, out, exitUnknown)
 		}
 	}
+	argv := w.argv("ps")
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.Dir = "/"
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "web/0") {
+		t.Errorf("ps of a stranger: %v, %s; want the tree, which everybody may read", err, out)
+	}
 	u.send(unix.SIGTERM)
 	u.wait()
 }

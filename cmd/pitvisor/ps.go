@@ -33,7 +33,9 @@ func (a *app) psCommand() *cobra.Command {
 func (a *app) ps(asJSON, processes bool) error {
 	all, err := a.places()
 	if err != nil {
-		return err
+		if all = a.othersPlaces(); len(all) == 0 {
+			return err
+		}
 	}
 	defer all.close()
 	runs, err := all.list(context.Background())
