@@ -78,7 +78,7 @@ func (b *bench) output(ctx context.Context) error {
 func (b *bench) inMemory() (leave func(), err error) {
 	const place = "/dev/shm"
 	var st unix.Statfs_t
-	if err := unix.Statfs(place, &st); err != nil || st.Type != unix.TMPFS_MAGIC || int64(st.Bavail)*st.Bsize < 4*int64(b.scale.output) {
+	if err := unix.Statfs(place, &st); err != nil || st.Type != unix.TMPFS_MAGIC || int64(st.Bavail)*int64(st.Bsize) < 4*int64(b.scale.output) {
 		b.note("Output was measured on a disk: there is no room in %s.", place)
 		return func() {}, nil
 	}
