@@ -50,7 +50,7 @@ func palette(n int) style {
 type painter bool
 
 func (p painter) paint(s style, text string) string {
-	if !p || text == "" {
+	if !p || text == "" || s == "" {
 		return text
 	}
 	return string(s) + text + string(styleReset)
