@@ -3,13 +3,10 @@ package main
 import (
 	"flag"
 	"io/fs"
-	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
@@ -24,9 +21,6 @@ var cycles = flag.Int("cycles", 1000, "crashes of the supervisor in TestCrashCyc
 func TestCrashCycles(t *testing.T) {
 	w := newWorld(t)
 	adoptOrphans(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 0))
 	bystander := linuxtest.Start(t, "/bin/sleep", "1000")
 	config := w.config(sleepers("web", 3) + `
 [pool.talk]
@@ -40,14 +34,11 @@ track = "leaf"
 stdout = "left"
 `) // ready, so that the stop does not meet it in a fork: what is forked beside TERM may miss it
 
-	n, life := linuxtest.Times(*cycles, min(*cycles, 20)), 120*time.Millisecond
-	if linuxtest.Emulated() {
-		life *= 10 // or each would be killed before it did anything
-	}
+	n := linuxtest.Times(*cycles, min(*cycles, 20))
+	await := instants(t, n, 120*time.Millisecond)
 	for range n {
 		u := w.up(config)
-		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(life))))
-		<-instant.C
+		await()
 		u.kill()
 		reapAll()
 	}
@@ -60,11 +51,7 @@ stdout = "left"
 	if !bystander.Alive() {
 		t.Error("a bystander was killed")
 	}
-	last.send(unix.SIGTERM)
-	if code := last.wait(); code != exitOK {
-		t.Errorf("exit code of the last supervisor = %d, want %d", code, exitOK)
-	}
-	w.assertEmpty()
+	last.ends(w)
 	entries, bytes := usage(t, w.dir)
 	t.Logf("state after %d crashes: %d entries, %d KiB", n, entries, bytes>>10)
 	if entries > 200 || bytes > 16<<20 {

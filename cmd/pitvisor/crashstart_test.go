@@ -1,7 +1,6 @@
 package main
 
 import (
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -13,22 +12,15 @@ import (
 // workers is killed itself, before or while it sweeps, listens and starts.
 func TestCrashInStartsWithSockets(t *testing.T) {
 	w := newWorld(t)
-	seed := uint64(time.Now().UnixNano())
 	n := crashes(20)
-	t.Logf("seed %d, %d cycles", seed, n)
-	rnd := rand.New(rand.NewPCG(seed, 0))
+	await := instants(t, n, 120*time.Millisecond)
 	linuxtest.Bystander(t, linuxtest.Command{Args: []string{"/bin/sleep", "1000"}, Cgroup: linuxtest.Cgroup(t)})
 	address := freePort(t)
 	config := w.config(webConfig(t, address, "a", 3, ""))
-	life := 120 * time.Millisecond
-	if linuxtest.Emulated() {
-		life *= 10
-	}
 	var all []*wreck
 	for range n {
 		u := w.up(config)
-		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(life))))
-		<-instant.C
+		await()
 		all = append(all, u.crash(w))
 	}
 	last := w.up(config)

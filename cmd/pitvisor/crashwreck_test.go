@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
 
@@ -27,6 +25,21 @@ func crashes(few int) int {
 		}
 	})
 	return n
+}
+
+// instants returns what waits for a random moment of a life, again and again.
+func instants(t *testing.T, n int, life time.Duration) (await func()) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d, %d cycles", seed, n)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	if linuxtest.Emulated() {
+		life *= 10 // or each would be killed before it did anything
+	}
+	return func() {
+		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(life))))
+		<-instant.C
+	}
 }
 
 // wreck is what was there right after a supervisor was killed.
@@ -109,21 +122,15 @@ type verdict struct {
 // are complete.
 func (s *underWay) crash(t *testing.T, w *world, few int) {
 	t.Helper()
-	seed := uint64(time.Now().UnixNano())
 	n := crashes(few)
-	t.Logf("seed %d, %d cycles", seed, n)
-	rnd := rand.New(rand.NewPCG(seed, 0))
+	await := instants(t, n, s.life)
 	linuxtest.Bystander(t, linuxtest.Command{Args: []string{"/bin/sleep", "1000"}})
 	linuxtest.Bystander(t, linuxtest.Command{Args: []string{"/bin/sleep", "1000"}, Cgroup: linuxtest.Cgroup(t)})
-	if linuxtest.Emulated() {
-		s.life *= 10
-	}
 	u := w.up(w.config(s.config(0)))
 	u.ready(s.ready...)
 	for cycle := range n {
 		v := s.begin(u, cycle)
-		instant := time.NewTimer(time.Duration(rnd.Int64N(int64(s.life))))
-		<-instant.C
+		await()
 		left := u.crash(w)
 		if len(left.members) < len(s.ready)/2 {
 			t.Errorf("cycle %d: %d processes outlived the supervisor, want most of %d workers", cycle, len(left.members), len(s.ready))
@@ -143,11 +150,7 @@ func (s *underWay) crash(t *testing.T, w *world, few int) {
 			t.Fatalf("in cycle %d", cycle)
 		}
 	}
-	u.send(unix.SIGTERM)
-	if code := u.wait(); code != exitOK {
-		t.Errorf("exit code of the last supervisor = %d, want %d", code, exitOK)
-	}
-	w.assertEmpty()
+	u.ends(w)
 }
 
 // recover starts the next supervisor, which has to sweep alone, nothing, or beside another

@@ -28,18 +28,23 @@ func (w *world) file(name, text string) string {
 	return path
 }
 
-// endsClean stops the supervisor, and requires that nothing was said above info and that
-// nothing is left.
-func (u *upProc) endsClean(w *world) {
+// ends stops the supervisor, and requires that nothing is left.
+func (u *upProc) ends(w *world) {
 	u.tb.Helper()
 	u.send(unix.SIGTERM)
 	if code := u.wait(); code != exitOK {
-		u.tb.Errorf("exit code = %d, want %d", code, exitOK)
+		u.tb.Errorf("exit code of the supervisor = %d, want %d", code, exitOK)
 	}
+	w.assertEmpty()
+}
+
+// endsClean is ends, and requires that nothing was said above info.
+func (u *upProc) endsClean(w *world) {
+	u.tb.Helper()
+	u.ends(w)
 	if loud := u.loud(); len(loud) > 0 {
 		u.tb.Errorf("the log has %q, want nothing above info", loud)
 	}
-	w.assertEmpty()
 }
 
 // TestNginx: masters and workers are one worker of ours; HUP reloads, QUIT ends gracefully.
