@@ -40,6 +40,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	out := &answer{Writer: stdout}
 	a := &app{stdout: out, stderr: stderr}
 	root := a.rootCommand()
+	cobrasOwn(root)
 	root.SetArgs(args)
 	code := printError(stderr, out.unheard(unknownCommand(root, exclusive(root.Execute()))))
 	lastWords()
@@ -66,7 +67,6 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.logsCommand(), a.doctorCommand(), a.checkCommand(), a.configCommand(), a.versionCommand(), a.genDocsCommand())
 	root.AddCommand(a.askCommands()...)
-	cobrasOwn(root)
 	return root
 }
 
