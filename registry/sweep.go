@@ -99,8 +99,9 @@ type SweepResult struct {
 //
 // A run is stale when its lock is free. If the lock is held though the owner is proven dead, somebody
 // has inherited it who never came to exec; at once when something in the run is frozen, and else after
-// two seconds, the run is killed under its lock, which frees it. A directory without the record of a run is removed if it is empty and has the name of a
-// run, and otherwise left alone. A run that holds the calling process or an ancestor of it is skipped.
+// two seconds, the run is killed under its lock, which frees it. A directory without the record of a
+// run is removed if it is empty and has the name of a run, and otherwise left alone. A run that holds
+// the calling process or an ancestor of it is skipped.
 //
 // A run that cannot be removed is an event, not an error, and delays no other run. The error is for
 // what stops the sweep as a whole: the root cannot be read, or ctx ended; the result is valid then too.
