@@ -163,7 +163,7 @@ func supervisord(argv []string, env []string) contender {
 		argv: func(c *cell, j job) ([]string, error) {
 			config, output := filepath.Join(c.dir, "supervisord.conf"), "NONE"
 			if j.output != "" {
-				output = filepath.Join(c.dir, "%(process_name)s.log")
+				output = filepath.Join(c.dir, "%(process_num)05d.log")
 			}
 			text := fmt.Sprintf(`[supervisord]
 logfile=%[1]s/supervisord.text
