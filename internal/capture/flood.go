@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,26 +16,36 @@ import (
 const (
 	floodAfter  = 16 // looks in a row
 	floodPace   = 5 * time.Millisecond
-	floodGap    = 4   // times as long without an event as it would rest ends a row
-	fewStreams  = 64  // with more in a directory, to look at all of them costs more than some events
-	mostStreams = 400 // and with more than that it costs too much in any case
+	floodGap    = 4 * floodPace // a longer wait for an event ends a row, as do
+	floodApart  = 4             // so many looks at the events of others
+	fewStreams  = 64            // with more in a directory, to look at all of them costs more than some events
+	mostStreams = 400           // and with more than that it costs too much in any case
 	perStream   = 50 * time.Microsecond
 )
 
-// floods are the directories that rest, and the time of the look that is under way.
+// floods are the directories that rest, and the number of the look that is under way.
 // Only the goroutine of the watch has it.
 type floods struct {
 	store   *Store
-	now     time.Time
+	look    int64
 	resting []*poolDir
 	longest time.Duration // that one of them rests
 }
 
-// row is how long a directory had many events in each look. Only the goroutine of the watch touches it.
+// row is the looks in a row in which a directory had many events. Only the goroutine of the watch touches it.
 type row struct {
 	looks  int
-	last   time.Time // of a look with an event
-	events int       // in that look, until there were enough
+	last   int64 // look with an event
+	events int   // in that look
+}
+
+// begin is called at the first event of a look, for which it has waited so long. How late
+// the look itself was says nothing: writers on all processors keep us from them.
+func (fl *floods) begin(waited time.Duration) {
+	fl.look++
+	if waited > floodGap {
+		fl.look += floodApart
+	}
 }
 
 // saw takes note of an event in a directory.
@@ -43,26 +54,22 @@ func (fl *floods) saw(dir *poolDir) {
 		return // nobody's
 	}
 	r, streams := &dir.row, fl.store.streams(dir)
-	rest := max(floodPace, time.Duration(streams)*perStream)
-	if !r.last.Equal(fl.now) {
-		if fl.now.Sub(r.last) > floodGap*rest {
+	if r.last != fl.look {
+		if fl.look-r.last > floodApart {
 			r.looks = 0
 		}
-		r.last, r.events = fl.now, 0
+		r.last, r.events = fl.look, 0
 	}
-	enough := 1
-	if streams > fewStreams {
-		enough = streams
+	r.events++
+	if streams <= fewStreams && r.events > 1 || streams > fewStreams && r.events%streams != 0 {
+		return // a look counts once, or as often as there were as many events as streams
 	}
-	if r.events++; r.events != enough {
-		return
-	}
-	if r.looks++; r.looks < floodAfter || streams > mostStreams {
+	if r.looks++; r.looks < floodAfter || streams > mostStreams || slices.Contains(fl.resting, dir) {
 		return
 	}
 	if fl.store.watch.rest(dir) == nil { // else it goes on as before
 		fl.resting = append(fl.resting, dir)
-		fl.longest = max(fl.longest, rest)
+		fl.longest = max(fl.longest, floodPace, time.Duration(streams)*perStream)
 	}
 }
 

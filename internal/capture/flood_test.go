@@ -94,7 +94,7 @@ func TestFullDirectoryRestsFromManyEventsOnly(t *testing.T) {
 		}
 		dir := s.pools["web"]
 		for range floodAfter {
-			fl.now = fl.now.Add(watchPace)
+			fl.begin(0)
 			for range c.events {
 				fl.saw(dir)
 			}
@@ -122,7 +122,7 @@ func TestAFewEventsAreNoFlood(t *testing.T) {
 	fl := floods{store: s}
 	dir := s.pools["web"]
 	for range 10 * floodAfter {
-		fl.now = fl.now.Add(floodGap*floodPace + 1)
+		fl.begin(floodGap + 1)
 		fl.saw(dir)
 		fl.saw(dir)
 	}
@@ -130,7 +130,7 @@ func TestAFewEventsAreNoFlood(t *testing.T) {
 		t.Error("a directory with an event now and then rests")
 	}
 	for range floodAfter - 1 {
-		fl.now = fl.now.Add(watchPace)
+		fl.begin(floodGap)
 		fl.saw(dir)
 	}
 	if len(fl.resting) != 1 || watched(t)&unix.IN_MODIFY != 0 {

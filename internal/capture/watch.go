@@ -62,18 +62,19 @@ func (w *watch) close() error {
 
 // runWatch turns events into changes of segments until the watch is closed.
 func (s *Store) runWatch() {
-	buf := make([]byte, 16<<10)
+	buf := make([]byte, 64<<10) // the pages that are used are those that events have filled
 	pace := time.NewTimer(0)
 	defer pace.Stop()
 	fl := floods{store: s}
 	for {
 		<-pace.C
 		fl.wake()
-		fl.now = time.Time{}
 		var last *segment // most events of a buffer are for the same file
+		began, first := time.Now(), true
 		err := s.watch.inotify.Read(buf, func(e logfile.InotifyEvent) {
-			if fl.now.IsZero() {
-				fl.now = time.Now()
+			if first {
+				fl.begin(time.Since(began))
+				first = false
 			}
 			fl.saw(s.watch.dir(e.Watch))
 			last = s.dispatch(e, last)
