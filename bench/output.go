@@ -60,7 +60,7 @@ func (b *bench) output(ctx context.Context) error {
 		for _, lines := range []int{40, 1} {
 			bytes := b.scale.output
 			if lines == 1 {
-				bytes /= 10 // a write of a line costs nearly as much as one of 40
+				bytes /= 2 // a write of a line costs nearly as much as one of 40
 			}
 			l := outputLoad{Writers: writers, Lines: lines, Bytes: bytes / writers / outputLine * outputLine}
 			table, err := b.outputRounds(ctx, who, l)
