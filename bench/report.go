@@ -152,7 +152,9 @@ own polite stop for the peers. Rounds alternate: one warm-up, then %d measured; 
 Ratios are taken within a round, then their median [lowest-highest] is shown. As this machine is small and shared, a
 ratio up to 15 %% above its target counts as met "within the allowance"; counts are exact and need no allowance.
 The floors are the least that any supervisor must do: `+"`bench/c/limit.c`"+` (limit-c; with a durable journal; without
-cgroups) and `+"`bench/limitgo`"+`.`, settle, b.Rounds)
+cgroups) and `+"`bench/limitgo`"+`. For output, workers (`+"`bench/c/writer.c`"+`) write lines of 100 bytes as fast as they can, and the
+time ends when the last byte of it is in a file in memory; no byte may be missing. The floors of that are a cat for each
+worker, and workers that write to files without any supervisor. pitvisor shows nothing of it meanwhile.`, settle, b.Rounds)
 }
 
 func (b *bench) sizes() []int {
