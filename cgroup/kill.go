@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,16 @@ func (d *Dir) Kill() error {
 	ctx, cancel := context.WithTimeout(context.Background(), fallbackTime)
 	defer cancel()
 	return d.killEach(ctx)
+}
+
+// KillsAtOnce says whether [Dir.Kill] is one call here. If not, it freezes the cgroup, and
+// the caller must not start a process into it meanwhile, as with [Dir.KillEach].
+func (d *Dir) KillsAtOnce() bool {
+	if unix.Faccessat(d.fd, "cgroup.kill", unix.W_OK, unix.AT_EACCESS) != nil {
+		return false
+	}
+	kind, err := d.ReadFile("cgroup.type") // a threaded one refuses
+	return err == nil && strings.TrimSpace(string(kind)) == "domain"
 }
 
 // needsFallback says whether the members have to be killed one by one: no file in

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -19,7 +20,9 @@ func (s *Supervisor) chore(o order) {
 	case ordRemove:
 		answer(s, s.chores, removeLeaf(o))
 	case ordKill:
-		s.withLeaf(o, (*cgroup.Dir).Kill)
+		s.withLeaf(o, func(leaf *cgroup.Dir) error {
+			return o.pool.withoutVisits(!leaf.KillsAtOnce(), leaf.Kill)
+		})
 	case ordSignalAll:
 		s.withLeaf(o, func(leaf *cgroup.Dir) error {
 			_, err := leaf.Signal(o.rev.spec.Stop.Signal)
@@ -92,4 +95,24 @@ func lockSoon(gate *sync.RWMutex) bool {
 		<-ticker.C
 	}
 	return true
+}
+
+// withoutVisits kills, and if that freezes a leaf, it does so while nobody spawns beside a
+// worker of the pool: such a child could be frozen before its exec, for which the runtime
+// waits with everything.
+func (p *pool) withoutVisits(freezes bool, kill func() error) error {
+	if freezes && lockSoon(&p.visiting) {
+		defer p.visiting.Unlock()
+	}
+	return kill()
+}
+
+// destroyLeaf kills what is in a leaf, and removes it.
+func (p *pool) destroyLeaf(ctx context.Context, name string, id uint64) error {
+	leaf, err := p.openLeaf(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = leaf.Close() }() // a directory descriptor; nothing to lose
+	return p.withoutVisits(!leaf.KillsAtOnce(), func() error { return p.dir.Destroy(ctx, name, id) })
 }

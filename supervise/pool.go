@@ -46,7 +46,7 @@ type pool struct {
 	pressedBy  string       // in words
 	heldStarts []startOrder // until that is over; some are not wanted any more
 	freezing   sync.Mutex   // held by who writes whether a leaf is frozen
-	visiting   sync.RWMutex // held by who spawns beside a worker, and exclusively by who freezes one
+	visiting   sync.RWMutex // held by who spawns beside a worker, and exclusively by who freezes one, also to kill it
 
 	open  int // slots that are not over
 	stuck int // of these, the ones that only a blocked leaf keeps

@@ -113,7 +113,7 @@ func (r *removal) remove() error {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), wait)
 		defer cancel()
-		err = r.pool.dir.Destroy(ctx, r.leaf, r.leafID)
+		err = r.pool.destroyLeaf(ctx, r.leaf, r.leafID)
 	}
 	if errors.Is(err, cgroup.ErrGone) {
 		return nil

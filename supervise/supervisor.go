@@ -221,7 +221,9 @@ func (s *Supervisor) finish() error {
 	defer cancel()
 	for _, p := range s.pools {
 		// Not only rmdir: a readiness rule may have left something beside the leaves.
-		err := s.opts.Run.Dir().Destroy(ctx, p.dir.Name(), p.dir.ID())
+		err := p.withoutVisits(!p.dir.KillsAtOnce(), func() error {
+			return s.opts.Run.Dir().Destroy(ctx, p.dir.Name(), p.dir.ID())
+		})
 		if err != nil && stopErr == nil {
 			errs = append(errs, fmt.Errorf("remove pool %s: %w", p.name, err))
 		}
