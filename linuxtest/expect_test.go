@@ -15,9 +15,10 @@ import (
 
 func TestTreeGone(t *testing.T) {
 	dir := Cgroup(t)
-	p := startHelper(t, dir, "run")
-	wantFailure(t, func(tb testing.TB) { TreeGone(tb, dir, 10*time.Millisecond) }, "alive after 10ms", "linuxtest-helper:run")
-	wantFailure(t, func(tb testing.TB) { NoProcessesLeft(tb, dir) }, "linuxtest-helper:run")
+	p := startHelper(t, dir, "ignore-term")
+	p.says(t, "ready")
+	wantFailure(t, func(tb testing.TB) { TreeGone(tb, dir, 10*time.Millisecond) }, "alive after 10ms", "linuxtest-helper:ignore-term")
+	wantFailure(t, func(tb testing.TB) { NoProcessesLeft(tb, dir) }, "linuxtest-helper:ignore-term")
 	wantFailure(t, func(tb testing.TB) { CgroupGone(tb, dir, time.Millisecond) }, dir)
 	p.Kill(t)
 	wantPass(t, func(tb testing.TB) { TreeGone(tb, dir, soon) })

@@ -1,6 +1,7 @@
 package leftover
 
 import (
+	"bytes"
 	"bufio"
 	"fmt"
 	"net"
@@ -255,13 +256,13 @@ func (r *run) left(words ...string) (int, Command) {
 	return pid, c
 }
 
-// awaitExec waits until a process has its arguments. Whoever started it knows that
-// the exec succeeds a little earlier.
+// awaitExec waits until a process has its arguments, and not those of who left it any more.
+// Whoever started it knows that the exec succeeds a little earlier.
 func awaitExec(t testing.TB, pid int) {
 	t.Helper()
 	linuxtest.Wait(t, 10*time.Second, func() (bool, string) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		return len(b) > 0, fmt.Sprintf("no arguments of process %d yet, %v", pid, err)
+		return len(b) > 0 && !bytes.Contains(b, []byte("linuxtest-helper:leave\x00")), fmt.Sprintf("process %d has arguments %q yet, %v", pid, b, err)
 	})
 }
 
