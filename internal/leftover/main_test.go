@@ -1,8 +1,8 @@
 package leftover
 
 import (
-	"bytes"
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"os"
