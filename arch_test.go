@@ -13,14 +13,14 @@ import (
 func layers() map[string][]string {
 	return map[string][]string{
 		".":                  nil,
-		"cgroup":             nil,
-		"pidfd":              nil,
-		"spawn":              {"internal/nofile", "internal/steps", "cgroup", "pidfd"},
+		"cgroup":             {"internal/units"},
+		"pidfd":              {"internal/units"},
+		"spawn":              {"internal/nofile", "internal/steps", "internal/units", "cgroup", "pidfd"},
 		"registry":           {"cgroup", "pidfd"},
 		"history":            {"registry"},
 		"resource":           {"cgroup", "internal/suggest", "internal/units"},
 		"internal/pressure":  {"cgroup"},
-		"supervise":          {"cgroup", "pidfd", "spawn", "registry", "resource", "internal/pressure"},
+		"supervise":          {"cgroup", "pidfd", "spawn", "registry", "resource", "internal/pressure", "internal/units"},
 		"api":                nil,
 		"internal/probe":     {"supervise", "internal/procfs", "internal/sockdiag", "cgroup", "pidfd", "spawn"},
 		"internal/sockets":   {"supervise", "internal/sockdiag"},

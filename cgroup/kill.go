@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/units"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,7 +132,7 @@ func (d *Dir) Signal(sig unix.Signal) (int, error) {
 	}
 	n, err := d.signalTree(sig)
 	if err != nil {
-		return n, d.wrap(fmt.Sprintf("send %s to processes", unix.SignalName(sig)), err)
+		return n, d.wrap(fmt.Sprintf("send %s to processes", units.SignalName(sig)), err)
 	}
 	return n, nil
 }

@@ -60,7 +60,7 @@ func writeLog(tb testing.TB, path string, first, n int) []string {
 func record(n int) Record {
 	return Record{
 		At: time.Unix(int64(n), 0).UTC(), Run: registry.RunID{15: 1}, Pool: "web", Slot: n % 7, Start: uint64(n),
-		Kind: "exited", Cause: "signaled", Exit: "signal killed", Detail: strings.Repeat("x", 60),
+		Kind: "exited", Cause: "signaled", Exit: "SIGKILL", Detail: strings.Repeat("x", 60),
 	}
 }
 

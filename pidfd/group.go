@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/pitvisor/pitvisor/internal/units"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ func (p *Process) SignalGroup(sig unix.Signal) error {
 		err = ErrNotSupported
 	}
 	if err != nil {
-		return fmt.Errorf("send %s to process group %d: %w", unix.SignalName(sig), p.pid, err)
+		return fmt.Errorf("send %s to process group %d: %w", units.SignalName(sig), p.pid, err)
 	}
 	return nil
 }

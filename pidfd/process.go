@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/pitvisor/pitvisor/internal/units"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,7 +65,7 @@ func (p *Process) Signal(sig unix.Signal) error {
 		err = os.ErrProcessDone
 	}
 	if err != nil {
-		return fmt.Errorf("send %s to process %d: %w", unix.SignalName(sig), p.pid, err)
+		return fmt.Errorf("send %s to process %d: %w", units.SignalName(sig), p.pid, err)
 	}
 	return nil
 }

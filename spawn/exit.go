@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pitvisor/pitvisor/internal/units"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,12 +27,12 @@ type Exit struct {
 // Success says whether the process exited by itself with code 0.
 func (e Exit) Success() bool { return e.Signal == 0 && e.Code == 0 }
 
-// String returns "exit 3" or "signal killed".
+// String returns "exit 3" or "SIGKILL".
 func (e Exit) String() string {
 	if e.Signal == 0 {
 		return "exit " + strconv.Itoa(e.Code)
 	}
-	s := "signal " + e.Signal.String()
+	s := units.SignalName(e.Signal)
 	if e.Core {
 		s += " (core dumped)"
 	}

@@ -42,14 +42,15 @@ func TestExits(t *testing.T) {
 
 func TestExitIsPrinted(t *testing.T) {
 	for want, e := range map[string]Exit{
-		"exit 0":                          {},
-		"exit 3":                          {Code: 3},
-		"signal killed":                   {Code: -1, Signal: unix.SIGKILL},
-		"signal aborted (core dumped)":    {Code: -1, Signal: unix.SIGABRT, Core: true},
-		"signal killed before exec":       {Code: -1, Signal: unix.SIGKILL, BeforeExec: true},
-		"signal segmentation fault":       {Code: -1, Signal: unix.SIGSEGV},
-		"signal user defined signal 1":    {Code: -1, Signal: unix.SIGUSR1},
-		"signal terminated (core dumped)": {Code: -1, Signal: unix.SIGTERM, Core: true},
+		"exit 0":                {},
+		"exit 3":                {Code: 3},
+		"SIGRTMIN+1":            {Code: -1, Signal: 35},
+		"SIGKILL":               {Code: -1, Signal: unix.SIGKILL},
+		"SIGABRT (core dumped)": {Code: -1, Signal: unix.SIGABRT, Core: true},
+		"SIGKILL before exec":   {Code: -1, Signal: unix.SIGKILL, BeforeExec: true},
+		"SIGSEGV":               {Code: -1, Signal: unix.SIGSEGV},
+		"SIGUSR1":               {Code: -1, Signal: unix.SIGUSR1},
+		"SIGTERM (core dumped)": {Code: -1, Signal: unix.SIGTERM, Core: true},
 	} {
 		if got := e.String(); got != want {
 			t.Errorf("String() = %q, want %q", got, want)

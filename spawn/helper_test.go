@@ -249,7 +249,7 @@ func TestHelperKilledBeforeExec(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	wantError{CauseKilledBeforeExec, 0, "the helper ended before exec: signal killed"}.check(t, err)
+	wantError{CauseKilledBeforeExec, 0, "the helper ended before exec: SIGKILL"}.check(t, err)
 }
 
 func TestHelperGoesOnAfterThaw(t *testing.T) {

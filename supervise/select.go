@@ -59,7 +59,7 @@ func parsePart(text string) (part, error) {
 	case labelled && label == "":
 		return part{}, errors.New("the label before = is missing")
 	case err != nil:
-		return part{}, fmt.Errorf("%q is no pattern: %w", glob, err)
+		return part{}, errors.New("what its brackets hold, or what its last backslash is for, is missing")
 	case !labelled && slashes > 1:
 		return part{}, fmt.Errorf("%q has more than one slash: write pool or pool/slot", text)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/internal/units"
 	"github.com/pitvisor/pitvisor/spawn"
 )
 
@@ -43,7 +44,7 @@ func (k *strike) cause(exit *spawn.Exit, at time.Duration) error {
 	case k.hit(exit):
 		return fmt.Errorf("by a command of %s", k.by)
 	case at-k.at <= strikeTime:
-		return fmt.Errorf("%v after %s by a command of %s", (at - k.at).Round(time.Millisecond), unix.SignalName(k.sig), k.by)
+		return fmt.Errorf("%v after %s by a command of %s", (at - k.at).Round(time.Millisecond), units.SignalName(k.sig), k.by)
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/pitvisor/pitvisor/internal/config"
 	"github.com/pitvisor/pitvisor/internal/metrics"
 	"github.com/pitvisor/pitvisor/internal/server"
+	"github.com/pitvisor/pitvisor/internal/units"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
@@ -273,10 +273,7 @@ func signalText(sig unix.Signal) string {
 	if sig == 0 {
 		sig = unix.SIGTERM
 	}
-	if name := unix.SignalName(sig); name != "" {
-		return name
-	}
-	return strconv.Itoa(int(sig)) // a real-time signal
+	return units.SignalName(sig)
 }
 
 // observe takes the supervisor's events.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/spawn"
 )
 
 // sourceFlags say which files a configuration is made of.
@@ -59,7 +60,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "validate a configuration without starting anything",
 		Long: "Validate a configuration and its drop-ins: every error with its file, line and column, all of\n" +
 			"them at once; of more than 100 the rest is counted. With --json they are printed on stdout.\n" +
-			"A socket whose address somebody has at the moment is a note, as it may be the pitvisor that runs.\n" +
+			"What may be different where and when it runs is a note: a program or directory that is not\n" +
+			"here, a socket whose address somebody has at the moment.\n" +
 			"Exit code 0 when it is good, 2 when it is not.",
 		Args: takes(0, 0),
 		RunE: func(*cobra.Command, []string) error { return a.check(f, asJSON) },
@@ -106,7 +108,7 @@ func (a *app) check(f sourceFlags, asJSON bool) error {
 		argv := append([]string{p.Spec.Command.Path}, p.Spec.Command.Args[min(1, len(p.Spec.Command.Args)):]...)
 		out.Pools = append(out.Pools, checkedPool{Name: p.Spec.Name, Size: p.Spec.Size, Command: argv})
 	}
-	out.Notes = checkSockets(cfg)
+	out.Notes = append(checkPrograms(cfg), checkSockets(cfg)...)
 	if asJSON {
 		return a.printJSON(out)
 	}
@@ -115,6 +117,22 @@ func (a *app) check(f sourceFlags, asJSON bool) error {
 	}
 	fmt.Fprintf(a.stdout, "%s%s: good: %s, %s\n", f.file, andDropIns(cfg.Files), count(len(cfg.Pools), "pool", "pools"), count(workers, "worker", "workers"))
 	return nil
+}
+
+// checkPrograms says which pools could not start here, for want of what they name.
+func checkPrograms(cfg *config.Config) []string {
+	var notes []string
+	for _, p := range cfg.Pools {
+		c := p.Spec.Command
+		_, err := os.Stat(c.Dir)
+		if err == nil {
+			_, err = spawn.LookPath(c.Path, c.Env, c.Dir)
+		}
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("pool %s cannot start here: %v", p.Spec.Name, err))
+		}
+	}
+	return notes
 }
 
 // andDropIns says how many files there are besides the main one.

@@ -158,8 +158,11 @@ func workerCells(w *api.Worker, p psPrinter) []cell {
 		cause = styleRed
 	}
 	words := w.Cause
-	if w.Status != "" && w.Ready { // then the cause is one of before
+	switch {
+	case w.Ready && w.Status != "":
 		words = w.Status
+	case w.Ready && words != "":
+		words = "before: " + words
 	}
 	return []cell{
 		{w.Worker, ""},

@@ -25,7 +25,11 @@ func takes(least, most int) cobra.PositionalArgs {
 		case most == 0 && len(args) > 0 && cmd.HasSubCommands():
 			return failHint(exitUsage, fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()), seeHelp(cmd))
 		case most >= 0 && len(args) > most:
-			return failHint(exitUsage, fmt.Errorf("%s does not take the argument %q", cmd.CommandPath(), args[most]), seeHelp(cmd))
+			hint := seeHelp(cmd)
+			if f := cmd.Flags().Lookup("file"); most == 0 && f != nil && !f.Changed {
+				hint = fmt.Sprintf("a configuration is named with -f: %s -f %s", cmd.CommandPath(), args[0])
+			}
+			return failHint(exitUsage, fmt.Errorf("%s does not take the argument %q", cmd.CommandPath(), args[most]), hint)
 		}
 		return nil
 	}

@@ -259,10 +259,7 @@ func (d *duration) Set(text string) error {
 type signalValue unix.Signal
 
 func (s *signalValue) String() string {
-	if name := unix.SignalName(unix.Signal(*s)); name != "" {
-		return strings.TrimPrefix(name, "SIG")
-	}
-	return fmt.Sprint(int(*s))
+	return strings.TrimPrefix(units.SignalName(unix.Signal(*s)), "SIG")
 }
 
 func (s *signalValue) Type() string { return "signal" }

@@ -8,6 +8,7 @@ import (
 	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/internal/oneshot"
 	"github.com/pitvisor/pitvisor/internal/report"
+	"github.com/pitvisor/pitvisor/internal/units"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,7 +62,7 @@ func (o *Outcome) Report(name string) *report.Report {
 	case o.Err != nil:
 		rep.Error = o.Err.Error()
 	case r.Exit.Signal != 0:
-		rep.Signal, rep.Core = unix.SignalName(r.Exit.Signal), r.Exit.Core
+		rep.Signal, rep.Core = units.SignalName(r.Exit.Signal), r.Exit.Core
 	default:
 		rep.ExitCode = &r.Exit.Code
 	}

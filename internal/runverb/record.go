@@ -9,6 +9,7 @@ import (
 
 	"github.com/pitvisor/pitvisor/internal/oneshot"
 	"github.com/pitvisor/pitvisor/internal/report"
+	"github.com/pitvisor/pitvisor/internal/units"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,7 +68,7 @@ func (r *recorder) ended(res *oneshot.Result, failure error) error {
 	case failure != nil:
 		line.Outcome, line.Error = "failed", failure.Error()
 	case res.Exit.Signal != 0:
-		line.Signal = unix.SignalName(res.Exit.Signal)
+		line.Signal = units.SignalName(res.Exit.Signal)
 		if res.Cause == oneshot.CauseExited {
 			line.Outcome = string(report.Signalled)
 		}

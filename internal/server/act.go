@@ -37,7 +37,7 @@ func (s *Server) postSignal(w http.ResponseWriter, c *call) error {
 	if !ok {
 		return badRequest("write a name such as HUP, or a number, 1 to 64", "there is no signal %.40q", a.Signal)
 	}
-	text := fmt.Sprintf("signal %s", unix.SignalName(sig))
+	text := fmt.Sprintf("signal %s", units.SignalName(sig))
 	return s.act(w, c, text, a.Select, func(ctx context.Context, leaf *cgroup.Dir, w *supervise.WorkerStatus) (int, error) {
 		if err := s.o.Supervisor.Strike(ctx, w.Worker, w.Start, sig, false, c.who()); err != nil {
 			return 0, err

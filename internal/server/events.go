@@ -3,12 +3,10 @@ package server
 import (
 	"encoding/json"
 	"slices"
-	"strconv"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pitvisor/pitvisor/api"
+	"github.com/pitvisor/pitvisor/internal/units"
 	"github.com/pitvisor/pitvisor/spawn"
 	"github.com/pitvisor/pitvisor/supervise"
 )
@@ -142,9 +140,7 @@ func workerName(id supervise.WorkerID) string {
 func wireExit(e *spawn.Exit) *api.Exit {
 	out := &api.Exit{Code: e.Code, Core: e.Core, Text: e.String()}
 	if e.Signal != 0 {
-		if out.Signal = unix.SignalName(e.Signal); out.Signal == "" { // a real-time signal
-			out.Signal = strconv.Itoa(int(e.Signal))
-		}
+		out.Signal = units.SignalName(e.Signal)
 	}
 	return out
 }

@@ -328,7 +328,7 @@ func TestEventOnTheWire(t *testing.T) {
 	}
 	data, err := json.Marshal(wireEvent(&e))
 	want := `{"seq":7,"at":"1970-01-01T00:00:01Z","kind":"start-failed","worker":"web/3","pool":"web","slot":3,"start":2,"from":"up","to":"killing",` +
-		`"ready":false,"pid":11,"port":80,"exit":{"code":-1,"signal":"SIGKILL","text":"signal killed"},` +
+		`"ready":false,"pid":11,"port":80,"exit":{"code":-1,"signal":"SIGKILL","text":"SIGKILL"},` +
 		`"failure":{"phase":"readiness","cause":"timeout","elapsed_ns":0,"stderr":["x"],"error":"EOF"},"escalated":true,"leftover":1,` +
 		`"elapsed_ns":1000000000,"error":"unexpected EOF"}`
 	if err != nil || string(data) != want {

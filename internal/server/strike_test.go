@@ -72,7 +72,7 @@ func TestCommandIsTheCause(t *testing.T) {
 			t.Errorf("told %+v, want %q %q", e, c.reason, c.text)
 		}
 	}
-	if c := r.ready().Workers[0].Cause; c != "signal killed: killed by a command of "+me {
+	if c := r.ready().Workers[0].Cause; c != "SIGKILL: killed by a command of "+me {
 		t.Errorf("cause %q", c)
 	}
 }

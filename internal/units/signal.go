@@ -20,13 +20,29 @@ func Signal(text string) (unix.Signal, bool) {
 	return s, s != 0
 }
 
-// realTime reads RTMIN+n and RTMAX-n as programs of the C library count them: from 34 to 64.
+// The real-time signals, as programs of the C library count them.
+const firstRealTime, lastRealTime = 34, 64
+
+// SignalName is the name of a signal, which [Signal] reads back: "SIGTERM", "SIGRTMIN+3".
+func SignalName(s unix.Signal) string {
+	name := unix.SignalName(s)
+	switch {
+	case name != "":
+		return name
+	case s == firstRealTime:
+		return "SIGRTMIN"
+	case s > firstRealTime && s <= lastRealTime:
+		return "SIGRTMIN+" + strconv.Itoa(int(s)-firstRealTime)
+	}
+	return strconv.Itoa(int(s))
+}
+
+// realTime reads RTMIN+n and RTMAX-n.
 func realTime(name string) (unix.Signal, bool) {
-	const first, last = 34, 64
-	base, sign := first, 1
+	base, sign := firstRealTime, 1
 	rest, ok := strings.CutPrefix(name, "RTMIN")
 	if !ok {
-		base, sign = last, -1
+		base, sign = lastRealTime, -1
 		if rest, ok = strings.CutPrefix(name, "RTMAX"); !ok {
 			return 0, false
 		}
@@ -39,5 +55,5 @@ func realTime(name string) (unix.Signal, bool) {
 		}
 	}
 	s := base + n
-	return unix.Signal(s), s >= first && s <= last
+	return unix.Signal(s), s >= firstRealTime && s <= lastRealTime
 }

@@ -46,7 +46,7 @@ func TestEscapeOfAnotherUserIsNamed(t *testing.T) {
 	if !got.Refused || !got.ChildLeft || got.Total != 1 || len(got.Blockers) != 1 || !strings.HasPrefix(got.Blockers[0], line+" ") {
 		t.Errorf("Kill: %+v, want EPERM for process %s", got, line)
 	}
-	if got.Exit != "signal killed" {
+	if got.Exit != "SIGKILL" {
 		t.Errorf("the command: %s, want it killed all the same", got.Exit)
 	}
 	if exited, err := escaped.Exited(); exited || err != nil {

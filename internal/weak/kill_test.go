@@ -319,7 +319,7 @@ func TestKillAsAnOrdinaryUser(t *testing.T) {
 		t.Fatalf("it printed %q", line)
 	}
 	got := p.end(t)
-	if got.Err != "" || got.ChildLeft || got.Exit != "signal killed" {
+	if got.Err != "" || got.ChildLeft || got.Exit != "SIGKILL" {
 		t.Errorf("Kill: %+v, want no error and nothing left", got)
 	}
 	linuxtest.SurvivesAs(t, bystander)
