@@ -28,7 +28,8 @@ func Reference() Manual {
 	return Manual{
 		Intro: "The file is TOML. Whatever pitvisor does not know in it is an error with line,\n" +
 			"column and a hint, and all errors are reported together (of more than 100 the\n" +
-			"rest is counted). `pitvisor check` reads the file and starts nothing, `pitvisor\n" +
+			"rest is counted). `pitvisor check` reads the file and starts nothing (a program or\n" +
+			"directory that is not there is a note: it may be where the file is for), `pitvisor\n" +
 			"config show` prints the result with where each value is from, `pitvisor config\n" +
 			"diff` compares two, and `pitvisor config schema` prints a JSON Schema for editors.\n\n" +
 			"- A **duration** is a string such as `\"10s\"`, `\"1m30s\"` or `\"1min 30s\"`; a number without a unit is refused.\n" +
