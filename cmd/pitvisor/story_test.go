@@ -104,7 +104,12 @@ func TestStoryH01R01CrashReuseRestart(t *testing.T) {
 
 	first := w.up(config)
 	first.ready(storyWorkers()...)
-	before := w.workers(registry.RunRunning)
+	var before map[string]registry.WorkerView
+	linuxtest.Wait(t, patience, func() (bool, string) {
+		before = w.workers(registry.RunRunning)
+		settled := len(before["daemon/0"].Processes) == 1 && len(before["daemon/1"].Processes) == 1
+		return settled, "the starters of the daemons have not ended"
+	})
 	first.kill()
 	for name, v := range before {
 		for _, p := range v.Processes {
@@ -126,7 +131,7 @@ func TestStoryH01R01CrashReuseRestart(t *testing.T) {
 
 	t.Logf("stale run gone %s after the start, all workers ready after %s", gone.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 	limit := time.Second
-	if linuxtest.Emulated() {
+	if linuxtest.Emulated() || testing.Short() {
 		limit *= 10
 	}
 	if gone > limit {
