@@ -34,6 +34,9 @@ func TestStatus(t *testing.T) {
 		if err != nil || len(got.Workers) != c.want {
 			t.Errorf("Status(%s) = %+v, %v, want %d workers", c.selector, got, err, c.want)
 		}
+		if err == nil && strings.HasPrefix(c.selector, "web") && !reflect.DeepEqual(got.Pools, s.Pools[:1]) {
+			t.Errorf("Status(%s) has pools %+v, want %+v: a pool is summed up as a whole", c.selector, got.Pools, s.Pools[:1])
+		}
 	}
 	for selector, want := range map[string]*api.Error{
 		"wbe":     {Status: 404, Code: api.CodeNotFound},

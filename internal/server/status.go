@@ -27,11 +27,12 @@ func (s *Server) getStatus(w http.ResponseWriter, c *call) error {
 		return err
 	}
 	seq := s.o.Supervisor.LastEvent() // before the snapshot: rather told twice than never
-	workers, err := selected.choose(s.o.Supervisor.Status(), s.labels())
+	all := s.o.Supervisor.Status()
+	workers, err := selected.choose(all, s.labels())
 	if err != nil {
 		return err
 	}
-	return answerBytes(w, s.appendStatus(nil, seq, workers, len(selected) == 0))
+	return answerBytes(w, s.appendStatus(nil, seq, all, workers, len(selected) == 0))
 }
 
 // wireRun is what the supervisor says of itself.
@@ -46,16 +47,19 @@ func wireRun(o *Options) api.Run {
 	}
 }
 
-// sumUp describes the pools of the workers that were selected. Workers of a pool stand
-// together.
-func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.Pool {
+// sumUp describes the pools of the workers that were selected, each as a whole.
+func (s *Server) sumUp(all, selected []supervise.WorkerStatus, everybody bool) []api.Pool {
 	pools := map[string]*api.Pool{}
-	for i := range workers {
-		w := &workers[i]
+	for i := range selected {
+		if name := selected[i].Worker.Pool; pools[name] == nil {
+			pools[name] = &api.Pool{Name: name}
+		}
+	}
+	for i := range all {
+		w := &all[i]
 		p := pools[w.Worker.Pool]
 		if p == nil {
-			p = &api.Pool{Name: w.Worker.Pool}
-			pools[p.Name] = p
+			continue
 		}
 		switch w.State {
 		case supervise.StateUp:
@@ -67,7 +71,7 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 		default:
 		}
 	}
-	all := []api.Pool{}
+	sums := []api.Pool{}
 	known := s.o.Supervisor.Pools()
 	for i := range known {
 		k := &known[i]
@@ -89,9 +93,9 @@ func (s *Server) sumUp(workers []supervise.WorkerStatus, everybody bool) []api.P
 		case k.Stopped != nil:
 			p.Rollout = &api.Rollout{ID: k.Stopped.Rollout, Error: k.Stopped.Error()}
 		}
-		all = append(all, *p)
+		sums = append(sums, *p)
 	}
-	return all
+	return sums
 }
 
 func wireWorker(w *supervise.WorkerStatus, frozen bool) api.Worker {
