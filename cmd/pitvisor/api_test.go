@@ -90,6 +90,12 @@ func TestMetricsAndToken(t *testing.T) {
 		}
 	}
 	get(t, "http://"+address+":9331/v1/status", 404)
+	for scheme, want := range map[string]int{"Bearer": 200, "bearer": 200, "Basic": 401} { // RFC 9110: of any case
+		code, challenge := withToken(t, c.Address()+"/v1/whoami", scheme+" 0123456789abcdef")
+		if code != want || (challenge == "Bearer") != (want == 401) {
+			t.Errorf("Authorization: %s = %d, WWW-Authenticate %q, want %d", scheme, code, challenge, want)
+		}
+	}
 	u.send(unix.SIGTERM)
 	if code := u.wait(); code != 0 {
 		t.Errorf("exit code = %d", code)
@@ -101,6 +107,22 @@ func TestMetricsAndToken(t *testing.T) {
 	if code != exitSelf || !strings.Contains(stderr, "others may read") || !strings.Contains(stderr, "hint: chmod 600") {
 		t.Errorf("with a token for everybody = %d\n%s", code, stderr)
 	}
+}
+
+// withToken asks with a header Authorization, and returns the status and the challenge.
+func withToken(t *testing.T, url, authorization string) (status int, challenge string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(bounded(t), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", authorization)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode, resp.Header.Get("WWW-Authenticate")
 }
 
 func get(t *testing.T, url string, status int) string {

@@ -65,6 +65,9 @@ func answerError(w http.ResponseWriter, err error) {
 	if e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	}
+	if e.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer") // RFC 9110 asks for it
+	}
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(append(data, '\n'))
 }

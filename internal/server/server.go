@@ -188,8 +188,8 @@ func (s *Server) callerOf(p *peer, r *http.Request) (*api.Caller, error) {
 	if p != nil && p.conn != nil {
 		return s.identify(p), nil
 	}
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || s.o.Token == "" || !sameText(token, s.o.Token) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || s.o.Token == "" || !sameText(token, s.o.Token) {
 		return nil, refuse(http.StatusUnauthorized, api.CodeToken, "send the header Authorization: Bearer TOKEN; the token is in the file that token_file in [api] names",
 			"calls over TCP need the token of this supervisor")
 	}
