@@ -19,7 +19,7 @@ func (l *logReader) ask() (asked bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		t.socket, run = view.Socket, view.ID.String()
+		t.socket, t.run, run = view.Socket, "", view.ID.String() // found: --run has been answered
 	}
 	first := true
 	err = t.ask(func(ctx context.Context, c *api.Client) error {

@@ -50,6 +50,9 @@ stdout = "hello"
 	if out, errs, code := run(readers, "--stream", "stdout", "web/1"); out != "web/1 | hello from web/1\n" || code != 0 || errs != "" {
 		t.Errorf("logs = %d, %q, %q", code, out, errs)
 	}
+	if out, errs, code := run(readers, "--socket", "", "--run", "pitvisor", "--stream", "stdout", "web/1"); out != "web/1 | hello from web/1\n" || code != 0 || errs != "" {
+		t.Errorf("logs --run = %d, %q, %q", code, out, errs)
+	}
 	if out, _, code := run(readers, "--json", "-n", "1", "--stream", "stderr"); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"message":"bad"`) || code != 0 {
 		t.Errorf("logs --json = %d, %q", code, out)
 	}
