@@ -224,6 +224,10 @@ func scaleAll(ctx context.Context, c *api.Client, sizes []api.Scale, w *waiting)
 	all := &api.Changed{}
 	for _, s := range sizes {
 		out, err := c.Scale(ctx, s)
+		var refused *api.Error
+		if errors.As(err, &refused) && len(all.Scaled) > 0 {
+			return nil, failHint(exitFailed, fmt.Errorf("%w; scaled before that: %s", err, strings.Join(all.Scaled, ", ")), refused.Cure)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -232,8 +236,12 @@ func scaleAll(ctx context.Context, c *api.Client, sizes []api.Scale, w *waiting)
 	if w.no {
 		return all, nil
 	}
+	deadline := time.Now().Add(w.timeout)
 	for _, s := range sizes {
-		s.Wait, s.Timeout = true, w.timeout
+		s.Wait = true
+		if w.timeout > 0 {
+			s.Timeout = max(time.Until(deadline), 1) // one time for all of them
+		}
 		if _, err := c.Scale(ctx, s); err != nil {
 			return nil, err
 		}

@@ -65,8 +65,12 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.color, "color", "auto", "colours: auto, always or never; NO_COLOR is obeyed")
 	completeFlag(root, "color", "auto", "always", "never")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.logsCommand(), a.doctorCommand(), a.checkCommand(), a.configCommand(), a.versionCommand(), a.genDocsCommand())
-	root.AddCommand(a.askCommands()...)
+	verbs := []*cobra.Command{a.upCommand(), a.runCommand(), a.detachCommand(), a.endCommand(), a.sweepCommand(), a.psCommand(), a.logsCommand(), a.doctorCommand(), a.checkCommand(), a.configCommand(), a.versionCommand(), a.genDocsCommand()}
+	verbs = append(verbs, a.askCommands()...)
+	for _, cmd := range verbs {
+		completeSettled(cmd)
+	}
+	root.AddCommand(verbs...)
 	return root
 }
 

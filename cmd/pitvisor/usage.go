@@ -99,3 +99,21 @@ func exclusive(err error) error {
 	}
 	return fail(exitUsage, fmt.Errorf("--%s exclude each other", strings.Join(strings.Fields(set), " and --")))
 }
+
+// completeSettled lets the arguments of a command, and of those below it, be completed with
+// its flags as they will be, which are those of the environment where they are not given.
+func completeSettled(cmd *cobra.Command) {
+	for _, below := range cmd.Commands() {
+		completeSettled(below)
+	}
+	complete := cmd.ValidArgsFunction
+	if complete == nil {
+		return
+	}
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if runverb.Settle(cmd.Flags()) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp // as it would be refused
+		}
+		return complete(cmd, args, begun)
+	}
+}
