@@ -17,11 +17,12 @@ type display struct {
 	print *linePrinter
 	gone  bool // stdout cannot be written; the files still have everything
 	quiet bool
+	run   string // its ID
 	log   *slog.Logger
 }
 
-func newDisplay(a *app, log *slog.Logger, cfg *config.Config, form string) *display {
-	d := &display{log: log, print: a.newLinePrinter(bare(a.stdout), form), quiet: form == config.ShowNone}
+func newDisplay(a *app, log *slog.Logger, cfg *config.Config, run, form string) *display {
+	d := &display{log: log, run: run, print: a.newLinePrinter(bare(a.stdout), form), quiet: form == config.ShowNone}
 	for _, p := range cfg.Pools {
 		d.print.width = max(d.print.width, len(fmt.Sprintf("%s/%d", p.Spec.Name, p.Spec.Size-1)))
 	}
@@ -39,7 +40,7 @@ func (d *display) line(l capture.Line) {
 	}
 	pool, _, _ := strings.Cut(l.Worker, "/")
 	d.print.print(&outLine{
-		Time: l.At, Pool: pool, Worker: l.Worker, Start: l.Start, Stream: l.Stream,
+		Time: l.At, Run: d.run, Pool: pool, Worker: l.Worker, Start: l.Start, Stream: l.Stream,
 		Partial: l.Split, Lost: l.Lost, text: l.Text,
 	})
 	if err := d.print.out.Flush(); err != nil {

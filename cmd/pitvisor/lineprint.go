@@ -35,6 +35,9 @@ type outLine struct {
 	text []byte
 }
 
+// lineSource is the stream that a line is of.
+type lineSource struct{ run, worker, stream string }
+
 // linePrinter prints lines of workers. Lines of stderr have a ! where those of
 // stdout have a |, so that they can be told apart without colours.
 type linePrinter struct {
@@ -46,6 +49,7 @@ type linePrinter struct {
 	paint  painter
 	seen   map[string]int // worker → colour
 	buf    []byte         // of one line
+	within lineSource     // raw: whose line goes on in its next piece; else empty
 	json   *json.Encoder
 }
 
@@ -80,12 +84,25 @@ func (p *linePrinter) print(l *outLine) {
 	case linesJSON:
 		p.printJSON(l)
 	case linesRaw:
-		if l.Lost > 0 && len(l.text) == 0 {
-			return
-		}
-		p.write(l.text)
+		p.printRaw(l)
 	case linesText:
 		p.printText(l)
+	}
+}
+
+// printRaw puts the pieces of a long line together again, unless something comes between.
+func (p *linePrinter) printRaw(l *outLine) {
+	from := lineSource{l.Run, l.Worker, l.Stream}
+	if p.within != (lineSource{}) && (p.within != from || l.Lost > 0) {
+		_ = p.out.WriteByte('\n')
+	}
+	p.within = lineSource{}
+	switch {
+	case l.Partial:
+		p.within = from
+		_, _ = p.out.Write(p.shown(l.text))
+	case l.Lost == 0 || len(l.text) > 0:
+		p.write(l.text)
 	}
 }
 
@@ -114,11 +131,16 @@ func (p *linePrinter) printText(l *outLine) {
 
 // write writes the text of a line and its end; an error sticks until Flush.
 func (p *linePrinter) write(text []byte) {
-	if p.clean {
-		text = printable(text)
-	}
-	_, _ = p.out.Write(text)
+	_, _ = p.out.Write(p.shown(text))
 	_ = p.out.WriteByte('\n')
+}
+
+// shown is a text as it may go to where it goes.
+func (p *linePrinter) shown(text []byte) []byte {
+	if p.clean {
+		return printable(text)
+	}
+	return text
 }
 
 const stampForm = "2006-01-02T15:04:05.000Z07:00"

@@ -11,6 +11,32 @@ import (
 	"unicode/utf8"
 )
 
+// TestRawLongLines: the pieces of a line are put together, unless another line is between.
+func TestRawLongLines(t *testing.T) {
+	var out bytes.Buffer
+	p := &linePrinter{out: bufio.NewWriter(&out), form: linesRaw, seen: map[string]int{}}
+	for _, l := range []outLine{
+		{Worker: "web/0", Partial: true, text: []byte("a")},
+		{Worker: "web/0", Partial: true, text: []byte("b")},
+		{Worker: "web/0", text: []byte("c")},
+		{Worker: "web/0", Partial: true, text: []byte("d")},
+		{Worker: "web/1", text: []byte("other")},
+		{Worker: "web/0", text: []byte("e")},
+		{Worker: "web/0", Partial: true, text: []byte("f")},
+		{Worker: "web/0", Lost: 7},
+		{Worker: "web/0", text: []byte("g")},
+		{Worker: "web/0", text: nil},
+	} {
+		p.print(&l)
+	}
+	if err := p.out.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "abc\nd\nother\ne\nf\ng\n\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // FuzzLinePrinter: whatever a worker prints, a line stays one line, does to a terminal
 // nothing but colour it, and is in JSON what it was.
 func FuzzLinePrinter(f *testing.F) {

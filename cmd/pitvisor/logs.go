@@ -79,6 +79,7 @@ func (a *app) logsCommand() *cobra.Command {
 	flags.StringVar(&f.socket, "socket", "", "ask here if the files may not be read: path of a unix socket (default: found by way of the cgroup tree)")
 	cmd.MarkFlagsMutuallyExclusive("json", "raw")
 	cmd.MarkFlagsMutuallyExclusive("json", "timestamps")
+	cmd.MarkFlagsMutuallyExclusive("raw", "timestamps")
 	cmd.MarkFlagsMutuallyExclusive("follow", "until")
 	completeFlag(cmd, "stream", logfile.Stdout, logfile.Stderr)
 	_ = cmd.RegisterFlagCompletionFunc("run", a.completeRuns)

@@ -244,7 +244,7 @@ func (s *session) supervisor(show string) (*supervise.Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.show = newDisplay(s.app, s.log, s.cfg, show)
+	s.show = newDisplay(s.app, s.log, s.cfg, s.run.ID().String(), show)
 	s.events = newEventLog(s.log, s.cfg, s.history, s.run.ID())
 	s.sup, err = supervise.New(supervise.Options{
 		Run: s.run, Pools: specs, RunSpec: s.cfg.Run, Output: s.output(), Observe: s.observe, EventRing: heldEvents,

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/pitvisor/pitvisor/internal/logfile"
 	"golang.org/x/sys/unix"
@@ -29,15 +30,43 @@ func Prune(root string, keep int) (removed int, err error) {
 			names = append(names, e.Name())
 		}
 	}
+	slices.Reverse(names)
 	var errs []error
-	for _, name := range names[:max(0, len(names)-max(keep, 0))] {
-		done, err := removeIfFree(filepath.Join(root, name))
+	for _, name := range names {
+		path := filepath.Join(root, name)
+		if keep > 0 {
+			over, err := isFree(path)
+			if over {
+				keep--
+			}
+			errs = append(errs, err)
+			continue
+		}
+		done, err := removeIfFree(path)
 		if done {
 			removed++
 		}
 		errs = append(errs, err)
 	}
 	return removed, errors.Join(errs...)
+}
+
+// isFree says whether nobody holds the directory's lock. It does not keep another Prune or
+// a reader from the same.
+func isFree(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, explain("open", path, err)
+	}
+	defer func() { _ = f.Close() }() // frees the lock; nothing was written
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	return err == nil, explain("lock", path, err)
 }
 
 // removeIfFree removes the directory unless somebody holds its lock.

@@ -70,6 +70,24 @@ func TestPruneKeepsTheNewestAndWhatIsHeld(t *testing.T) {
 	}
 }
 
+// What lives is not one of those that are over: the run before is kept with keep = 1.
+func TestPruneDoesNotCountWhatIsHeld(t *testing.T) {
+	root := t.TempDir()
+	for n := range 3 {
+		makeRun(t, root, n+1)
+	}
+	held := open(t, Options{Dir: filepath.Join(root, runID(4))})
+	if n, err := Prune(root, 1); n != 2 || err != nil {
+		t.Errorf("Prune(1) = %d, %v; want 2", n, err)
+	}
+	if got := names(t, root); got != "3 4" {
+		t.Errorf("left: %s; want 3 4", got)
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPruneTouchesNothingElse(t *testing.T) {
 	root, outside := t.TempDir(), t.TempDir()
 	makeRun(t, outside, 7)

@@ -74,7 +74,7 @@ func FuzzStream(f *testing.F) {
 		write(t, filepath.Join(dir, TimesName(0, Stdout)), times)
 		s := OpenStream(dir, 0, Stdout)
 		defer s.Close()
-		off, err := s.Tail(int(tail))
+		off, err := s.Tail(int(tail), time.Time{})
 		var damaged *DamagedError
 		if err != nil && !errors.As(err, &damaged) {
 			t.Fatalf("Tail(%d) = %v", tail, err)

@@ -101,8 +101,8 @@ func (l *Lines) jump(gap int64) (line Line, ok bool) {
 	} else if rest > 0 {
 		line, ok = l.take(rest, 0, false), true
 	}
+	l.lost += gap + l.stream.times.Missing(l.off, l.off+gap)
 	l.off += gap
-	l.lost += gap
 	return line, ok
 }
 

@@ -22,8 +22,9 @@ func (s Source) Worker() string { return fmt.Sprintf("%s/%d", s.Pool, s.Slot) }
 
 // Query says which lines are asked for.
 type Query struct {
-	Since, Until time.Time // zero means no bound; a line at Until is not wanted
-	Tail         int       // only the last lines, of all streams together; below 0 means all
+	Since, Until time.Time                           // zero means no bound; a line at Until is not wanted
+	Tail         int                                 // only the last lines, of all streams together; below 0 means all
+	Wanted       func(src Source, start uint64) bool // lines of which starts; nil means of all
 }
 
 // Merger puts the lines of many streams into the order of their times. It keeps
@@ -72,8 +73,8 @@ func (m *Merger) Add(src Source, poolDir string) (added bool) {
 
 // begin chooses where to begin, before the first line that is wanted.
 func (m *Merger) begin(s *Stream) (off int64, err error) {
-	if m.query.Tail >= 0 {
-		return s.Tail(m.query.Tail)
+	if m.query.Tail >= 0 && m.query.Wanted == nil {
+		return s.Tail(m.query.Tail, m.query.Until)
 	}
 	if m.query.Since.IsZero() {
 		return 0, nil
@@ -101,6 +102,9 @@ func (m *Merger) next(c *merged, last bool) bool {
 		}
 		if !m.query.Until.IsZero() && !line.At.Before(m.query.Until) {
 			return false
+		}
+		if m.query.Wanted != nil && !m.query.Wanted(c.source, line.Start) {
+			continue
 		}
 		c.line = line
 		if line.At.After(c.key) {

@@ -124,7 +124,7 @@ func TestTailCountsLines(t *testing.T) {
 		write(t, filepath.Join(dir, LiveName(0, Stdout)), []byte(text[164:end]))
 		write(t, filepath.Join(dir, TimesName(0, Stdout)), []byte("b 164\n"))
 		for n := range 33 {
-			off, err := OpenStream(dir, 0, Stdout).Tail(n)
+			off, err := OpenStream(dir, 0, Stdout).Tail(n, time.Time{})
 			lines := (end + 7) / 8
 			want := int64(max(0, lines-n) * 8)
 			if n == 0 {
@@ -134,6 +134,53 @@ func TestTailCountsLines(t *testing.T) {
 				t.Errorf("%s: Tail(%d) = %d, %v; want %d", name, n, off, err, want)
 			}
 		}
+	}
+}
+
+// TestTailBefore: the last lines before a time begin at or after what Tail says, wherever they are.
+func TestTailBefore(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, RotatedDir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text, times := "", "b 80\n"
+	for i := range 30 {
+		text += fmt.Sprintf("line %02d\n", i) // 8 bytes, written in second i+1
+		times += fmt.Sprintf("@ %d %d\n", len(text), (i+1)*1_000_000)
+	}
+	write(t, filepath.Join(dir, RotatedDir, Piece{From: 0, To: 80, Gzip: true}.Name(0, Stdout)), zipped(text[:80]))
+	write(t, filepath.Join(dir, LiveName(0, Stdout)), []byte(text[80:]))
+	write(t, filepath.Join(dir, TimesName(0, Stdout)), []byte(times))
+	for until := range 33 {
+		for _, n := range []int{1, 2, 12, 40} {
+			m := NewMerger(Query{Tail: n, Until: time.Unix(int64(until), 0)}, func(err error) { t.Error(err) })
+			m.Add(Source{Pool: "web", Stream: Stdout}, dir)
+			got := ""
+			m.DrainTail(true, func(it Item) bool {
+				got += string(it.Text) + "\n"
+				return true
+			})
+			m.Close()
+			last := max(0, min(30, until-1)) // lines before it
+			if want := text[8*max(0, last-n) : 8*last]; got != want {
+				t.Errorf("the last %d lines before second %d: %q, want %q", n, until, got, want)
+			}
+			off, err := OpenStream(dir, 0, Stdout).Tail(n, time.Unix(int64(until), 0))
+			if least := int64(8 * max(0, last-n-2)); err != nil || off < least {
+				t.Errorf("Tail(%d) before second %d = %d, %v: more is read than from %d", n, until, off, err, least)
+			}
+		}
+	}
+}
+
+// TestLossInAGap: what could not be written is missing, too, where its surroundings are cut away.
+func TestLossInAGap(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, LiveName(0, Stdout)), []byte("end\n"))
+	write(t, filepath.Join(dir, TimesName(0, Stdout)), []byte("b 1000\nx 500 70\nx 1000 3\n"))
+	text, lost, _ := contents(NewLines(OpenStream(dir, 0, Stdout), 0, false))
+	if text != "end\n" || lost != 1073 {
+		t.Errorf("%q and %d bytes are missing, want 1073", text, lost)
 	}
 }
 

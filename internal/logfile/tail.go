@@ -20,19 +20,24 @@ func (s *Stream) End() (int64, error) {
 }
 
 // Tail returns the offset at which the last n lines begin, or that of the oldest
-// byte if there are fewer. A line that is not finished counts.
-func (s *Stream) Tail(n int) (int64, error) {
+// byte if there are fewer. A line that is not finished counts. Of lines that were
+// written before until, unless that is zero, it returns an offset at or before that.
+func (s *Stream) Tail(n int, until time.Time) (int64, error) {
 	end, err := s.End()
 	if err != nil || n <= 0 {
 		return end, err
 	}
-	off, left, err := s.tailLive(n)
+	if !until.IsZero() {
+		end = min(end, s.times.Since(until))
+		n++ // the line that was being written then may be finished later
+	}
+	off, left, err := s.tailLive(n, end)
 	if err != nil || left == 0 {
 		return off, err
 	}
 	upTo := off
 	if off == end {
-		upTo-- // nothing is in the live file: no line begins where it does
+		upTo-- // nothing of it is in the live file: no line begins where it ends
 	}
 	pieces, err := s.pieces()
 	if err != nil {
@@ -52,24 +57,25 @@ func (s *Stream) Tail(n int) (int64, error) {
 	return off, nil
 }
 
-// tailLive looks for the last n lines in the live file, from its end. left is how
-// many it lacks; off is its beginning then.
-func (s *Stream) tailLive(n int) (off int64, left int, err error) {
+// tailLive looks for the last n lines before the offset end in the live file. left is
+// how many it lacks; off is its beginning then, or end if that is before it.
+func (s *Stream) tailLive(n int, end int64) (off int64, left int, err error) {
 	l, err := s.openLive()
 	if err != nil || l.f == nil {
-		return l.head, n, err
+		return min(l.head, end), n, err
 	}
 	defer l.close()
+	end = min(end, l.end)
 	buf := make([]byte, tailBlock)
 	left = n
-	for to := l.end; to > l.head; {
+	for to := end; to > l.head; {
 		from := max(l.head, to-tailBlock)
 		m, err := l.f.ReadAt(buf[:to-from], from-l.base)
 		if m < int(to-from) {
 			return 0, 0, fmt.Errorf("read output %s: %w", s.livePath(), err)
 		}
 		block := buf[:m]
-		if to == l.end {
+		if to == end {
 			block = block[:m-1] // its newline ends the last line
 		}
 		for i := bytes.LastIndexByte(block, '\n'); i >= 0; i = bytes.LastIndexByte(block[:i], '\n') {
@@ -79,7 +85,7 @@ func (s *Stream) tailLive(n int) (off int64, left int, err error) {
 		}
 		to = from
 	}
-	return l.head, left, nil
+	return min(l.head, end), left, nil
 }
 
 // tailPiece looks for the last n lines that begin at the offset to or before it,

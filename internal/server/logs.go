@@ -110,6 +110,11 @@ func (s *Server) newLogs(w http.ResponseWriter, c *call, q logQuery) *logs {
 	}
 	// What cannot be read of one stream is no reason to leave out the others.
 	l.trouble = func(err error) { s.o.Log.Warn("api: logs: " + err.Error()) }
+	if slices.ContainsFunc(q.selected, func(one selector) bool { return one.start != 0 }) {
+		q.Wanted = func(src logfile.Source, start uint64) bool {
+			return q.selected.holds(supervise.WorkerID{Pool: src.Pool, Slot: src.Slot}, start, l.labels)
+		}
+	}
 	l.merger = logfile.NewMerger(q.Query, l.trouble)
 	return l
 }
@@ -336,9 +341,6 @@ func (l *logs) changed(changes []logfile.Change) error {
 
 // line adds one line; it returns false when nobody takes them any more.
 func (l *logs) line(it logfile.Item) bool {
-	if !l.query.selected.holds(supervise.WorkerID{Pool: it.Pool, Slot: it.Slot}, it.Start, l.labels) {
-		return true // another start of the worker
-	}
 	out := api.LogLine{
 		Time: it.At, Pool: it.Pool, Slot: it.Slot, Start: it.Start, Stream: it.Stream, Offset: it.Off, Partial: it.Split, Lost: it.Lost,
 	}

@@ -106,6 +106,32 @@ func TestLogs(t *testing.T) {
 	refused(t, bare.call("GET /v1/logs"), 404, api.CodeNotFound)
 }
 
+// TestLogsOfOneStart: the newest lines are those of the start that is asked for, and of the time.
+func TestLogsOfOneStart(t *testing.T) {
+	p, logs := withPaper(t)
+	r := begin(t, logs, sleepers(t, "web", 1))
+	r.ready()
+	p.print("old/0", "stdout", "a1\nb1\nc1\na2\nb2\nc2\n")
+	times := "s 0 1000000 1\n@ 3 1000000\n@ 6 2000000\n@ 9 3000000\ns 9 4000000 2\n@ 12 4000000\n@ 15 5000000\n@ 18 6000000\n"
+	if err := os.WriteFile(filepath.Join(p.dir, "old", logfile.TimesName(0, "stdout")), []byte(times), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []struct {
+		o    api.LogOptions
+		want string
+	}{
+		{api.LogOptions{Select: []string{"old/0.1"}, Tail: 2}, "[old/0 stdout b1 old/0 stdout c1]"},
+		{api.LogOptions{Select: []string{"old/0.2"}, Tail: 1}, "[old/0 stdout c2]"},
+		{api.LogOptions{Select: []string{"old/0.1"}}, "[old/0 stdout a1 old/0 stdout b1 old/0 stdout c1]"},
+		{api.LogOptions{Select: []string{"old/0"}, Tail: 2, Until: time.Unix(5, 0)}, "[old/0 stdout c1 old/0 stdout a2]"},
+		{api.LogOptions{Select: []string{"old/0.1", "old/0.2"}, Tail: 4}, "[old/0 stdout c1 old/0 stdout a2 old/0 stdout b2 old/0 stdout c2]"},
+	} {
+		if got := fmt.Sprint(r.said(one.o)); got != one.want {
+			t.Errorf("%+v: %s, want %s", one.o, got, one.want)
+		}
+	}
+}
+
 // follow reads lines into a channel until the stream ends.
 func (r *rig) follow(ctx context.Context, o api.LogOptions) (lines <-chan string, end <-chan error) {
 	out, done := make(chan string, 1000), make(chan error, 1)
