@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,6 +151,26 @@ func (s *Server) try(ctx context.Context, w *supervise.WorkerStatus, selected se
 		return 0, err
 	}
 	return do(ctx, leaf, w)
+}
+
+// sameProcesses compares the inodes of those workers that were selected by their process.
+func (s *Server) sameProcesses(selected selection, workers []supervise.WorkerStatus, l labels) error {
+	for i := range workers {
+		w := &workers[i]
+		if !slices.ContainsFunc(selected, func(one selector) bool { return one.pid != 0 && one.pid == w.PID }) {
+			continue
+		}
+		leaf, err := s.openLeaf(w.Worker.Pool, leafOf(w))
+		if err != nil {
+			return conflict("", "start %d of %s has ended meanwhile", w.Start, w.Worker)
+		}
+		err = selected.sameProcess(leaf, w, l)
+		_ = leaf.Close() // was only looked at
+		if err != nil {
+			return conflict("see `pitvisor ps`", "%s: %v", w.Worker, err)
+		}
+	}
+	return nil
 }
 
 // sameProcess compares the inode of a worker that was selected by its process.

@@ -227,13 +227,14 @@ func TestEventsAsTheyCome(t *testing.T) {
 	}
 }
 
-// TestServerSentEvents: as a browser reads them, with Last-Event-ID.
+// TestServerSentEvents: as a browser reads them that comes back, with Last-Event-ID and the
+// address as it was at first.
 func TestServerSentEvents(t *testing.T) {
 	b := beginBare(t, 0)
 	b.sup.happen(3)
 	transport := unixTransport(b.socket)
 	defer transport.CloseIdleConnections()
-	req, _ := http.NewRequest("GET", "http://pitvisor/v1/events?follow=false", nil)
+	req, _ := http.NewRequest("GET", "http://pitvisor/v1/events?since=0&follow=false", nil)
 	req.Header.Set("Accept", "text/event-stream")
 	req.Header.Set("Last-Event-ID", "1")
 	resp, err := transport.RoundTrip(req)

@@ -176,19 +176,7 @@ func (s *Server) single(text string) (*supervise.WorkerStatus, error) {
 	if len(workers) != 1 {
 		return nil, conflict("name one, such as "+workers[0].Worker.String(), "%q fits %d workers", text, len(workers))
 	}
-	w := &workers[0]
-	if selected[0].pid == 0 {
-		return w, nil
-	}
-	leaf, err := s.openLeaf(w.Worker.Pool, leafOf(w))
-	if err != nil {
-		return nil, conflict("", "start %d of %s has ended meanwhile", w.Start, w.Worker)
-	}
-	defer func() { _ = leaf.Close() }() // was only looked at
-	if err := selected.sameProcess(leaf, w, l); err != nil {
-		return nil, conflict("see `pitvisor ps`", "%s: %v", w.Worker, err)
-	}
-	return w, nil
+	return &workers[0], s.sameProcesses(selected, workers, l)
 }
 
 func visitError(err error) error {

@@ -135,13 +135,8 @@ func (l *logs) begin(w http.ResponseWriter) error {
 
 // logQuery reads what is asked for.
 func (c *call) logQuery() (q logQuery, err error) {
-	if q.selected, err = c.selected(); err != nil {
+	if q.selected, err = c.selectedByName(); err != nil {
 		return q, err
-	}
-	for _, one := range q.selected {
-		if one.pid != 0 {
-			return q, badRequest("name the worker", "%s is a process; lines are a worker's", one.text)
-		}
 	}
 	if q.stream = c.query.Get("stream"); q.stream != "" && q.stream != logfile.Stdout && q.stream != logfile.Stderr {
 		return q, badRequest("write stdout or stderr", "stream is %.40q", q.stream)
@@ -161,12 +156,15 @@ func (c *call) logQuery() (q logQuery, err error) {
 			return q, err
 		}
 	}
-	if last := c.r.Header.Get("Last-Event-ID"); last != "" && !c.query.Has("since") {
+	if last := c.r.Header.Get("Last-Event-ID"); last != "" {
 		at, err := time.Parse(time.RFC3339Nano, last)
 		if err != nil {
 			return q, badRequest("send the id of a line", "Last-Event-ID is %.60q", last)
 		}
-		q.Since, q.Tail = at.Add(-resumeOverlap), -1
+		if at = at.Add(-resumeOverlap); at.After(q.Since) { // else the stream begins here
+			q.Since = at
+		}
+		q.Tail = -1
 	}
 	if q.follow && !q.Until.IsZero() {
 		return q, badRequest("leave one out", "follow and until are given")

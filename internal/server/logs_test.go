@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -306,5 +307,31 @@ func TestLogsRights(t *testing.T) {
 	cancel()
 	for _, end := range ends {
 		<-end
+	}
+}
+
+// TestLinesGoOn: a browser that comes back sends the time of its last line, with the address as
+// it was at first; what that says of the beginning is past then.
+func TestLinesGoOn(t *testing.T) {
+	last := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	early, late := last.Add(-time.Hour), last.Add(-time.Second)
+	for _, c := range []struct {
+		query string
+		since time.Time
+	}{
+		{"follow=true", last.Add(-resumeOverlap)},
+		{"n=5&follow=true", last.Add(-resumeOverlap)},
+		{"since=" + early.Format(time.RFC3339), last.Add(-resumeOverlap)},
+		{"since=" + late.Format(time.RFC3339), late},
+	} {
+		r, err := http.NewRequest(http.MethodGet, "http://pitvisor/v1/logs?"+c.query, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Last-Event-ID", last.Format(time.RFC3339Nano))
+		q, err := (&call{r: r, query: r.URL.Query()}).logQuery()
+		if err != nil || !q.Since.Equal(c.since) || q.Tail != -1 {
+			t.Errorf("%s goes on at %v with %d lines, %v; want %v and all", c.query, q.Since, q.Tail, err, c.since)
+		}
 	}
 }

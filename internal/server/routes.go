@@ -110,7 +110,7 @@ func table() []route {
 			content: textLines, also: textEvents, fails: []int{409},
 			params: []param{
 				selectParam(), runParam(),
-				{"since", "integer", "Begin after the event of this number; 0 is the oldest that is held. Without it the stream begins with what happens next. The header Last-Event-ID says the same.", false},
+				{"since", "integer", "Begin after the event of this number; 0 is the oldest that is held. Without it the stream begins with what happens next. The header Last-Event-ID says the same, and is stronger.", false},
 				{"kind", "string", "Only events of this kind. It may be repeated.", true},
 				{"follow", "boolean", "false ends the answer after the newest event.", false},
 			},
@@ -274,6 +274,17 @@ func (c *call) checkQuery() error {
 
 // selected reads the selection of the query.
 func (c *call) selected() (selection, error) { return parseSelection(c.query["select"]) }
+
+// selectedByName is the same where there may be no process any more to compare with.
+func (c *call) selectedByName() (selection, error) {
+	all, err := c.selected()
+	for _, one := range all {
+		if one.pid != 0 {
+			return nil, badRequest("name the worker", "%s is a process; %s is about workers", one.text, c.route.path)
+		}
+	}
+	return all, err
+}
 
 // readBody reads a JSON body, strictly.
 func readBody[T any](c *call) (T, error) {

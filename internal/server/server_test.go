@@ -281,6 +281,15 @@ func TestProcessesAreNamedWithTheirInode(t *testing.T) {
 	if exited, err := p.Exited(); err != nil || exited {
 		t.Fatalf("it has ended: %v", err)
 	}
+	if s, err := r.Status(r.ctx(), id.String()); err != nil || len(s.Workers) != 1 {
+		t.Errorf("status of %s = %+v, %v", id, s, err)
+	}
+	if s, err := r.Status(r.ctx(), wrong.String()); !errors.Is(err, &api.Error{Code: api.CodeConflict}) {
+		t.Errorf("status of %s = %+v, %v, want it refused", wrong, s, err)
+	}
+	for _, path := range []string{"/v1/events", "/v1/history"} {
+		refused(t, r.call("GET "+path+"?select="+id.String()), 400, api.CodeBadRequest)
+	}
 	done, err = r.Signal(r.ctx(), api.Action{Select: []string{id.String()}, Signal: "KILL"})
 	if err != nil || done.Workers[0].Error != "" {
 		t.Errorf("signal to %s = %+v, %v", id, done, err)

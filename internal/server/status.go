@@ -27,8 +27,11 @@ func (s *Server) getStatus(w http.ResponseWriter, c *call) error {
 		return err
 	}
 	seq := s.o.Supervisor.LastEvent() // before the snapshot: rather told twice than never
-	all := s.o.Supervisor.Status()
-	workers, err := selected.choose(all, s.labels())
+	all, l := s.o.Supervisor.Status(), s.labels()
+	workers, err := selected.choose(all, l)
+	if err == nil {
+		err = s.sameProcesses(selected, workers, l)
+	}
 	if err != nil {
 		return err
 	}
@@ -175,7 +178,7 @@ func (s *Server) getHistory(w http.ResponseWriter, c *call) error {
 	if s.o.History == nil {
 		return notFound("", "this supervisor keeps no history")
 	}
-	selected, err := c.selected()
+	selected, err := c.selectedByName()
 	if err != nil {
 		return err
 	}

@@ -258,7 +258,7 @@ func wantsEvents(r *http.Request) bool {
 // streamOptions reads what a stream is to have.
 func (s *Server) streamOptions(c *call) (since uint64, want *filter, follow bool, err error) {
 	want = &filter{kinds: c.query["kind"], labels: s.labels()}
-	if want.selected, err = c.selected(); err != nil {
+	if want.selected, err = c.selectedByName(); err != nil {
 		return 0, nil, false, err
 	}
 	if err := checkKinds(want.kinds); err != nil {
@@ -271,9 +271,9 @@ func (s *Server) streamOptions(c *call) (since uint64, want *filter, follow bool
 	default:
 		return 0, nil, false, badRequest("write true or false", "follow is %.40q", text)
 	}
-	text := c.query.Get("since")
-	if text == "" {
-		text = c.r.Header.Get("Last-Event-ID")
+	name, text := "since", c.query.Get("since")
+	if last := c.r.Header.Get("Last-Event-ID"); last != "" {
+		name, text = "Last-Event-ID", last // since is where the stream began that is to go on
 	}
 	newest := s.o.Supervisor.LastEvent()
 	if text == "" {
@@ -281,11 +281,11 @@ func (s *Server) streamOptions(c *call) (since uint64, want *filter, follow bool
 	}
 	since, parseErr := strconv.ParseUint(text, 10, 64)
 	if parseErr != nil {
-		return 0, nil, false, badRequest("write the number of an event", "since is %.40q", text)
+		return 0, nil, false, badRequest("write the number of an event", "%s is %.40q", name, text)
 	}
 	if since > newest {
 		return 0, nil, false, conflict("it is the number of an event of another supervisor: begin with its status",
-			"since is %d, but the newest event is %d", since, newest)
+			"%s is %d, but the newest event is %d", name, since, newest)
 	}
 	return since, want, follow, nil
 }
