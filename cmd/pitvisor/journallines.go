@@ -30,7 +30,7 @@ type journalLines struct {
 func newJournalLines(inForce func() *config.Config, run string, warn func(error)) (*journalLines, error) {
 	cfg := inForce()
 	j := &journalLines{
-		inForce: inForce, send: journal.Send, warn: warn,
+		inForce: inForce, send: (&journalSocket{path: journalPath}).send, warn: warn,
 		base: map[string]string{"PITVISOR_RUN": run, "PITVISOR_NAME": cfg.Name},
 	}
 	if !slices.ContainsFunc(cfg.Pools, func(p config.Pool) bool { return p.Journal }) {

@@ -35,7 +35,7 @@ func (a *app) newLogger(level slog.Level, format string) (*slog.Logger, error) {
 		if !journal.Enabled() {
 			return nil, fmt.Errorf("--log-format journal: no journal listens on this host")
 		}
-		return slog.New(&journalHandler{level: level}), nil
+		return slog.New(&journalHandler{level: level, socket: &journalSocket{path: journalPath}}), nil
 	}
 	return nil, fmt.Errorf("--log-format %q is none of auto, text, json, journal", format)
 }
@@ -141,8 +141,9 @@ func (h *textHandler) WithGroup(string) slog.Handler { return h } // groups are 
 // journalHandler sends records as journal entries, attributes as
 // PITVISOR_NAME=value fields.
 type journalHandler struct {
-	level slog.Level
-	attrs []slog.Attr
+	level  slog.Level
+	attrs  []slog.Attr
+	socket *journalSocket
 }
 
 func (h *journalHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
@@ -173,7 +174,7 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	if hint := fields["PITVISOR_HINT"]; hint != "" {
 		message += "; hint: " + hint
 	}
-	return journal.Send(message, journalPriority(r.Level), fields)
+	return h.socket.send(message, journalPriority(r.Level), fields)
 }
 
 func journalPriority(l slog.Level) journal.Priority {
@@ -189,7 +190,7 @@ func journalPriority(l slog.Level) journal.Priority {
 }
 
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &journalHandler{level: h.level, attrs: append(append([]slog.Attr{}, h.attrs...), attrs...)}
+	return &journalHandler{level: h.level, attrs: append(append([]slog.Attr{}, h.attrs...), attrs...), socket: h.socket}
 }
 
 func (h *journalHandler) WithGroup(string) slog.Handler { return h } // groups are not used here
