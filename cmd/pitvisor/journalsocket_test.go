@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -84,6 +85,33 @@ func TestJournalThatIsBusy(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
+	}
+	_ = s.conn.Close()
+}
+
+// The supervisor's own log waits for a while, then it says how much is missing.
+func TestLogToAJournalThatIsBusy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	l := listenAsJournal(t, path)
+	others := fill(t, path)
+	s := &journalSocket{path: path, patience: 50 * time.Millisecond}
+	log := slog.New(&journalHandler{level: slog.LevelInfo, socket: s})
+	for range 3 { // with a journal that takes nothing, a log that waits for ever would do so here
+		log.Info("lost")
+	}
+	buf := make([]byte, 4096)
+	for range others {
+		if n, err := l.Read(buf); err != nil || !strings.Contains(string(buf[:n]), "another's") {
+			t.Fatalf("%q, %v", buf[:n], err)
+		}
+	}
+	s.patience = patience
+	for _, want := range []string{"MESSAGE=one (3 messages before were lost: the journal took none)\n", "MESSAGE=two\n"} {
+		log.Info(strings.TrimPrefix(strings.Fields(want)[0], "MESSAGE="))
+		n, err := l.Read(buf)
+		if err != nil || !strings.Contains(string(buf[:n]), want) {
+			t.Errorf("the journal got %q, %v, want %q", buf[:n], err, want)
+		}
 	}
 	_ = s.conn.Close()
 }

@@ -35,7 +35,7 @@ func (a *app) newLogger(level slog.Level, format string) (*slog.Logger, error) {
 		if !journal.Enabled() {
 			return nil, fmt.Errorf("--log-format journal: no journal listens on this host")
 		}
-		return slog.New(&journalHandler{level: level, socket: &journalSocket{path: journalPath}}), nil
+		return slog.New(&journalHandler{level: level, socket: &journalSocket{path: journalPath, patience: logPatience}}), nil
 	}
 	return nil, fmt.Errorf("--log-format %q is none of auto, text, json, journal", format)
 }
