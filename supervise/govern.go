@@ -84,7 +84,7 @@ func (s *Supervisor) tellPool(p *pool, begin, end EventKind, on bool) {
 
 // resize gives the crew the size that it is to have now.
 func (s *Supervisor) resize(p *pool, why Reason) {
-	p.press.size = p.wanted
+	p.press.ask(p.wanted)
 	p.crew.scale(p.press.effective(), why, s.now())
 	s.enrol(p)
 	s.collect(p)

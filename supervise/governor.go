@@ -75,6 +75,16 @@ func (p *governed) effective() int { return p.size - min(p.withheld, p.room()) }
 // room is how many may be withheld.
 func (p *governed) room() int { return max(0, p.size-max(1, p.policy.MinSize)) }
 
+// ask takes another size that is asked for. While the pool is shrunk that is the one of
+// afterwards: as many workers stay as there are.
+func (p *governed) ask(size int) {
+	stay := p.effective()
+	p.size = size
+	if p.policy.Action == PressureShrink && (p.acts() || p.withheld > 0) {
+		p.withheld = min(max(0, size-stay), p.room())
+	}
+}
+
 func (p *governed) shrink(now time.Duration) {
 	if p.policy.Action != PressureShrink {
 		p.withheld = 0

@@ -178,9 +178,14 @@ func TestShrink(t *testing.T) {
 	if got := w.pool("web"); got.Size != 8 || got.Withheld != 5 || !strings.HasPrefix(got.Pressure, "shrunk: ") {
 		t.Errorf("pool %+v, want 5 of 8 withheld", got)
 	}
-	// Another size is what is wanted when it is over.
-	if err := w.Scale(t.Context(), "web", 6); err != nil {
-		t.Fatal(err)
+	// Another size is what is wanted when it is over: until then nobody starts or stops for it.
+	for _, size := range []int{12, 4, 6} {
+		if err := w.Scale(t.Context(), "web", size); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.pool("web"); got.Size != size || got.Withheld != size-3 || got.Ready != 3 {
+			t.Errorf("pool %+v at size %d, want 3 ready", got, size)
+		}
 	}
 	w.blow(200, 0)
 	w.await("all back", 8+3, kind(EventReady))
