@@ -65,18 +65,18 @@ const shortOfProcessors = `
 command = ["/bin/sh", "-c", "echo here; read _ <%s; exec taskset 1 /bin/sh -c 'while :; do :; done'"]
 size = 3
 ready.stdout = "here"
-pressure = { action = "freeze", where = "run", cpu = 30, for = "2s", calm_for = "10min" }
+pressure = { action = "freeze", where = "run", cpu = 90, for = "3s", calm_for = "10min" }
 [pool.held]
 command = ["/bin/sh", "-c", "echo here; exec sleep 1000"]
 size = 2
 ready.stdout = "here"
 backoff = { min = "1ms", max = "1ms" }
-pressure = { action = "hold-starts", where = "run", cpu = 30, for = "2s", calm_for = "10min" }
+pressure = { action = "hold-starts", where = "run", cpu = 90, for = "3s", calm_for = "10min" }
 [pool.shrunk]
 command = ["/bin/sh", "-c", "echo here; exec sleep 1000"]
 size = 4
 ready.stdout = "here"
-pressure = { action = "shrink", where = "run", cpu = 30, for = "2s", calm_for = "10min" }
+pressure = { action = "shrink", where = "run", cpu = 90, for = "3s", calm_for = "10min" }
 `
 
 // TestCrashUnderPressure: workers are frozen, held or stopped by the policies of their
