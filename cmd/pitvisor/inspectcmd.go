@@ -80,7 +80,7 @@ func (a *app) inspection(in *api.Inspection, now time.Time) string {
 	t.add(cell{"worker", styleDim}, cell{w.Worker, ""})
 	t.add(cell{"state", styleDim}, cell{fmt.Sprintf("%s, %s, for %s", w.State, ready, psPrinter{now: now}.age(w.Since)), stateStyle(w.State, w.Ready)})
 	line("start", fmt.Sprintf("%d, %s in a row", w.Start, count(w.Failures, "failure", "failures")))
-	line("cause", w.Cause)
+	line("cause", causeWords(w))
 	line("status", w.Status)
 	if w.Errno != 0 {
 		line("error", syscall.Errno(w.Errno).Error())

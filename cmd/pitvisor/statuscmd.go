@@ -139,6 +139,15 @@ func poolCells(p *api.Pool) []cell {
 	return []cell{{p.Name, ""}, {fmt.Sprintf("%d/%d", p.Ready, p.Size), ready}, {fmt.Sprint(p.Up), ""}, {fmt.Sprint(p.Failed), failed}, {note, noted}}
 }
 
+// causeWords says how a worker has ended, and that this is past where it is no reason for how
+// the worker is now.
+func causeWords(w *api.Worker) string {
+	if w.Cause != "" && (w.Ready || w.Stopped && w.State == api.StateDown) {
+		return "before: " + w.Cause
+	}
+	return w.Cause
+}
+
 func workerCells(w *api.Worker, p psPrinter) []cell {
 	ready := "no"
 	if w.Ready {
@@ -157,12 +166,9 @@ func workerCells(w *api.Worker, p psPrinter) []cell {
 	if w.Failures > 0 {
 		cause = styleRed
 	}
-	words := w.Cause
-	switch {
-	case w.Ready && w.Status != "":
+	words := causeWords(w)
+	if w.Ready && w.Status != "" {
 		words = w.Status
-	case w.Ready && words != "":
-		words = "before: " + words
 	}
 	return []cell{
 		{w.Worker, ""},

@@ -18,8 +18,8 @@ const waitLong = `Wait until every selected worker is as --for says; all workers
 
 A worker that has completed, as a job does, counts as ready. It ends at once, with 1,
 when what is waited for cannot come by itself any more: when the worker was given up
-or stopped by a command, or when its pool waits for another one in vain. Down is who was stopped by a command, was given up, or has
-completed.
+or stopped by a command, or when its pool waits for another one in vain. Down is who was
+stopped by a command, was given up, or has completed.
 
 With --json the status is printed as it is at the end, also when it was in vain.
 ` + askExits
@@ -120,10 +120,7 @@ func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) (la
 			if g.done(w) {
 				continue
 			}
-			text := fmt.Sprintf("%s is %s", w.Worker, w.State)
-			if w.Cause != "" {
-				text += " (" + clean(w.Cause) + ")"
-			}
+			text := howItIs(w)
 			missing = append(missing, text)
 			if !g.hopes(w) || waitsInVain(s, w) {
 				lost = append(lost, text)
@@ -141,4 +138,16 @@ func waitFor(ctx context.Context, c *api.Client, g *goal, selected []string) (la
 		return last, fail(exit.TimedOut, fmt.Errorf("%d not %s in time: %s", len(missing), g.name, strings.Join(missing[:min(most, len(missing))], ", ")))
 	}
 	return last, err
+}
+
+// howItIs says how a worker is that is not as it was waited for.
+func howItIs(w *api.Worker) string {
+	text := fmt.Sprintf("%s is %s", w.Worker, w.State)
+	if w.Stopped && w.State == api.StateDown {
+		text += " by command"
+	}
+	if cause := causeWords(w); cause != "" {
+		text += " (" + clean(cause) + ")"
+	}
+	return text
 }
