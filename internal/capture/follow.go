@@ -145,8 +145,7 @@ func (s *Store) turn(c *cursor, f func(Line) bool) (over bool) {
 	}
 	p := s.buffers.Get().(*[]byte)
 	defer s.buffers.Put(p)
-	end := c.seg.ended() // before reading: what is read after it is all there is
-	n, at, err := c.seg.file.read(*p, c.off, end)
+	n, at, end, err := c.seg.read(*p, c.off)
 	if err != nil {
 		s.warnOnce("read", explain("read", "an output file", err))
 		if isShortage(err) {
@@ -234,10 +233,9 @@ func (st *Streams) Tail(n int) []string {
 	if seg.pipe != nil {
 		seg.pipe.mover.drain(seg.pipe, false)
 	}
-	end := seg.ended()
-	var err error
-	if end < 0 {
-		end, err = seg.file.size()
+	end, err := seg.file.size()
+	if ended := seg.ended(); ended >= 0 {
+		end, err = ended, nil
 	}
 	if err != nil || n <= 0 {
 		return nil

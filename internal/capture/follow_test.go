@@ -279,3 +279,25 @@ func TestFollowSurvivesLostEvents(t *testing.T) {
 	s.mu.Unlock()
 	got.waitFor(t, "web/2", Stdout, "its event was dropped")
 }
+
+// A reader that is slow to read the file of a start comes upon the lines of later starts in
+// it, which are not that start's.
+func TestLinesOfQuickStartsAreHandedOutOnce(t *testing.T) {
+	s := open(t, Options{})
+	got := follow(t, s)
+	var want []string
+	for n := range uint64(linuxtest.Times(3000, 1000)) {
+		st := start(t, s, 0, n)
+		line := fmt.Sprint("line of ", n)
+		write(t, st.Stdout, line+"\n")
+		_, _ = st.Stdout.Close(), st.Stderr.Close()
+		st.Done()
+		want = append(want, line)
+	}
+	got.waitFor(t, "web/0", Stdout, want...)
+	for _, l := range got.all() {
+		if string(l.Text) != fmt.Sprint("line of ", l.Start) {
+			t.Fatalf("start %d is said to have written %q", l.Start, l.Text)
+		}
+	}
+}

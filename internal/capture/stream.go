@@ -54,6 +54,19 @@ type segment struct {
 // ended returns where the start ended, or -1 while it is not over.
 func (g *segment) ended() int64 { return g.end.Load() }
 
+// read reads what this start has written from off on, and returns where that is, and where
+// the start had ended before the look: what was read is then all there is. At -1 there may
+// be more, and every reader will be told.
+func (g *segment) read(buf []byte, off int64) (n int, at, end int64, err error) {
+	end = g.ended()
+	n, at, err = g.file.read(buf, off, end)
+	if now := g.ended(); now != end { // what is behind that may be a later start's
+		at = min(at, max(off, now))
+		n = int(min(int64(n), max(0, now-at)))
+	}
+	return n, at, end, err
+}
+
 // Streams are the two files of one start of a worker.
 type Streams struct {
 	// Stdout and Stderr are for the worker. The caller closes both once the
