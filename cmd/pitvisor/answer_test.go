@@ -11,7 +11,7 @@ import (
 // Pools run on when stdout can not be written, and it is said once.
 func TestAFullStdoutIsTold(t *testing.T) {
 	w := newWorld(t)
-	config := w.config("[pool.web]\ncommand = [\"sh\", \"-c\", \"echo one; echo two; exec sleep 600\"]\n")
+	config := w.config("[pool.web]\ncommand = [\"sh\", \"-c\", \"printf 'one\\ntwo\\n'; exec sleep 600\"]\n")
 	argv := []string{"/bin/sh", "-c", `exec "$@" >/dev/full`, "sh"}
 	u := startUp(t, append(argv, w.argv("up", "-f", config, "--log-format", "text")...))
 	const words = "is not shown any more, the files have it: write /dev/stdout: no space left on device"
