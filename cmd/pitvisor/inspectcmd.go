@@ -57,7 +57,10 @@ func oneWorker(ctx context.Context, c *api.Client, selector string) (string, err
 	if err != nil {
 		return "", err
 	}
-	if len(s.Workers) != 1 {
+	if len(s.Workers) == 0 {
+		return "", failHint(exitUsage, fmt.Errorf("%q has no workers", selector), "pitvisor status shows which there are")
+	}
+	if len(s.Workers) > 1 {
 		return "", failHint(exitUsage, fmt.Errorf("%q fits %s, and this is about one", selector, count(len(s.Workers), "worker", "workers")),
 			fmt.Sprintf("name it, as in %s", s.Workers[0].Worker))
 	}

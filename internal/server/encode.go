@@ -15,7 +15,7 @@ import (
 // workerBytes is about what one worker takes.
 const workerBytes = 220
 
-func (s *Server) appendStatus(b []byte, seq uint64, all, workers []supervise.WorkerStatus, everybody bool) []byte {
+func (s *Server) appendStatus(b []byte, seq uint64, all, workers []supervise.WorkerStatus, meant func(pool string) bool) []byte {
 	if b == nil {
 		b = make([]byte, 0, 1024+len(workers)*workerBytes)
 	}
@@ -24,7 +24,7 @@ func (s *Server) appendStatus(b []byte, seq uint64, all, workers []supervise.Wor
 	b = append(b, `,"seq":`...)
 	b = strconv.AppendUint(b, seq, 10)
 	b = append(b, `,"pools":`...)
-	b = appendJSON(b, s.sumUp(all, workers, everybody))
+	b = appendJSON(b, s.sumUp(all, workers, meant))
 	b = append(b, `,"workers":[`...)
 	cold := s.look(workers)
 	for i := range workers {

@@ -2,6 +2,8 @@ package server
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,9 +22,7 @@ type labels map[string]map[string]string
 func (s *Server) labels() labels {
 	all := labels{}
 	for _, p := range s.o.Supervisor.Pools() {
-		if len(p.Labels) > 0 {
-			all[p.Name] = p.Labels
-		}
+		all[p.Name] = p.Labels
 	}
 	return all
 }
@@ -115,11 +115,19 @@ func (all selection) holds(id supervise.WorkerID, start uint64, l labels) bool {
 // choose returns the workers that are selected, each once, in their order. It is an
 // error if a pattern fits none.
 func (all selection) choose(workers []supervise.WorkerStatus, l labels) ([]supervise.WorkerStatus, error) {
+	chosen, unmet := all.pick(workers, l)
+	if len(unmet) > 0 {
+		return nil, unmet[0].missing(workers, l)
+	}
+	return chosen, nil
+}
+
+// pick returns the workers that are selected, and the patterns that fit none.
+func (all selection) pick(workers []supervise.WorkerStatus, l labels) (chosen []supervise.WorkerStatus, unmet selection) {
 	if len(all) == 0 {
 		return workers, nil
 	}
 	fits := make([]bool, len(all))
-	var chosen []supervise.WorkerStatus
 	for i := range workers {
 		w := &workers[i]
 		selected := false
@@ -134,10 +142,30 @@ func (all selection) choose(workers []supervise.WorkerStatus, l labels) ([]super
 	}
 	for j, ok := range fits {
 		if !ok {
-			return nil, all[j].missing(workers, l)
+			unmet = append(unmet, all[j])
 		}
 	}
-	return chosen, nil
+	return chosen, unmet
+}
+
+// fitsPool says that a pattern means all of a pool, which may have nobody.
+func (s *selector) fitsPool(name string, l labels) bool {
+	return s.pid == 0 && s.start == 0 && s.worker.Match(supervise.WorkerID{Pool: name, Slot: -1}, l[name])
+}
+
+// fitsPool says that all of a pool is meant.
+func (all selection) fitsPool(name string, l labels) bool {
+	return len(all) == 0 || slices.ContainsFunc(all, func(s selector) bool { return s.fitsPool(name, l) })
+}
+
+// emptyPool is the name of a pool that a pattern means, which fits no worker; "" is none.
+func (s *selector) emptyPool(l labels) string {
+	for _, name := range slices.Sorted(maps.Keys(l)) {
+		if s.fitsPool(name, l) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (s *selector) fits(w *supervise.WorkerStatus, l labels) bool {
@@ -151,6 +179,9 @@ func (s *selector) fits(w *supervise.WorkerStatus, l labels) bool {
 func (s *selector) missing(workers []supervise.WorkerStatus, l labels) error {
 	if s.pid != 0 {
 		return notFound("see `pitvisor ps`", "no worker's main process is %s", s.text)
+	}
+	if name := s.emptyPool(l); name != "" {
+		return notFound(fmt.Sprintf("give it some: pitvisor scale %s=1", name), "pool %q has no workers", name)
 	}
 	var pools []string
 	for i := range workers {

@@ -60,6 +60,34 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestEmptyPool: a pool that has nobody is there, and may be asked about.
+func TestEmptyPool(t *testing.T) {
+	r := begin(t, nil, sleepers(t, "web", 2), sleepers(t, "job", 1))
+	r.ready()
+	none := 0
+	if _, err := r.Scale(r.ctx(), api.Scale{Pool: "web", Size: &none, Wait: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, selector := range []string{"web", "w*", "web/*"} {
+		if s, err := r.Status(r.ctx(), selector); err != nil || len(s.Workers) != 0 || !reflect.DeepEqual(s.Pools, []api.Pool{{Name: "web"}}) {
+			t.Errorf("status of %s = %+v, %v", selector, s, err)
+		}
+	}
+	if s, err := r.Status(r.ctx(), "*"); err != nil || len(s.Workers) != 1 || len(s.Pools) != 2 {
+		t.Errorf("status of all = %+v, %v", s, err)
+	}
+	for _, selector := range []string{"web/0", "web.1"} {
+		if s, err := r.Status(r.ctx(), selector); !errors.Is(err, &api.Error{Code: api.CodeNotFound}) {
+			t.Errorf("status of %s = %+v, %v", selector, s, err)
+		}
+	}
+	_, err := r.Stop(r.ctx(), api.Stop{Selected: api.Selected{Select: []string{"web"}}})
+	var e *api.Error
+	if !errors.As(err, &e) || e.Status != 404 || e.Cause != `pool "web" has no workers` || !strings.Contains(e.Cure, "pitvisor scale web=1") {
+		t.Errorf("stop = %+v", err)
+	}
+}
+
 func TestInspect(t *testing.T) {
 	r := begin(t, nil, sleepers(t, "web", 2))
 	r.ready()

@@ -28,14 +28,16 @@ func (s *Server) getStatus(w http.ResponseWriter, c *call) error {
 	}
 	seq := s.o.Supervisor.LastEvent() // before the snapshot: rather told twice than never
 	all, l := s.o.Supervisor.Status(), s.labels()
-	workers, err := selected.choose(all, l)
-	if err == nil {
-		err = s.sameProcesses(selected, workers, l)
+	workers, unmet := selected.pick(all, l)
+	for i := range unmet {
+		if unmet[i].emptyPool(l) == "" {
+			return unmet[i].missing(all, l)
+		}
 	}
-	if err != nil {
+	if err := s.sameProcesses(selected, workers, l); err != nil {
 		return err
 	}
-	return answerBytes(w, s.appendStatus(nil, seq, all, workers, len(selected) == 0))
+	return answerBytes(w, s.appendStatus(nil, seq, all, workers, func(pool string) bool { return selected.fitsPool(pool, l) }))
 }
 
 // wireRun is what the supervisor says of itself.
@@ -50,8 +52,9 @@ func wireRun(o *Options) api.Run {
 	}
 }
 
-// sumUp describes the pools of the workers that were selected, each as a whole.
-func (s *Server) sumUp(all, selected []supervise.WorkerStatus, everybody bool) []api.Pool {
+// sumUp describes the pools of the workers that were selected, and those that are meant
+// though they have nobody, each as a whole.
+func (s *Server) sumUp(all, selected []supervise.WorkerStatus, meant func(pool string) bool) []api.Pool {
 	pools := map[string]*api.Pool{}
 	for i := range selected {
 		if name := selected[i].Worker.Pool; pools[name] == nil {
@@ -79,7 +82,7 @@ func (s *Server) sumUp(all, selected []supervise.WorkerStatus, everybody bool) [
 	for i := range known {
 		k := &known[i]
 		p := pools[k.Name]
-		if p == nil && everybody {
+		if p == nil && meant(k.Name) {
 			p = &api.Pool{Name: k.Name} // it is there, though it has nobody
 		}
 		if p == nil {
