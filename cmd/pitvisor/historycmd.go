@@ -46,6 +46,9 @@ func (a *app) historyCommand() *cobra.Command {
 		if len(records) == 0 && len(args) > 0 {
 			return failHint(exitUsage, fmt.Errorf("no record fits %s", strings.Join(args, ", ")), "`pitvisor history` shows which there are")
 		}
+		if n == 0 && cmd.Flags().Changed("lines") {
+			records = []api.Record{}
+		}
 		if asJSON {
 			return a.printJSON(api.History{Records: records})
 		}
