@@ -61,8 +61,9 @@ func (s *Supervisor) selected(sel Selector, f func(p *pool, i int32, n int)) err
 	return nil
 }
 
-// Stop asks workers to end, as their pool says, and not to come back until Start,
-// Restart or Scale brings them back. It returns which, and does not wait.
+// Stop asks workers to end, as their pool says, and not to come back until Start
+// or Restart brings them back, or Scale, if it has removed them before. It returns which, and
+// does not wait.
 func (s *Supervisor) Stop(ctx context.Context, sel Selector) ([]WorkerID, error) {
 	return s.each(ctx, sel, inStop)
 }

@@ -25,8 +25,9 @@ const startLong = `Start workers that were stopped, were given up or have comple
 their next start; failures are forgotten. Workers that run are left alone.
 ` + workersHelp + askExits
 
-const stopLong = `Stop workers as their pool says: signal, grace, kill. They stay down until start, restart or
-scale brings them back. The supervisor runs on, also with nobody left.
+const stopLong = `Stop workers as their pool says: signal, grace, kill. They stay down until start or restart
+brings them back; scale brings back only whom it has removed before. The supervisor runs on,
+also with nobody left.
 ` + workersHelp + askExits
 
 const restartLong = `Replace workers by new ones, and start those that do not run. Each pool is a rollout: a new
