@@ -154,6 +154,40 @@ func TestLogsFollow(t *testing.T) {
 	w.end(s, web)
 }
 
+// What is followed goes on when somebody has removed the directory, while a worker still writes to it.
+func TestLogsFollowAfterARemoval(t *testing.T) {
+	w := &logsWorld{t: t, state: t.TempDir()}
+	run := filepath.Join(w.state, "logs", fmt.Sprintf("%026d", 1))
+	s, err := capture.Open(capture.Options{Dir: run, Name: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := w.start(s, "web", 0)
+	w.say(old.Stdout, "one\n")
+	f := w.follow("-n", "5")
+	f.want("web/0 | one")
+	linuxtest.Wait(t, patience, func() (bool, string) { // the store knows of it, too
+		times, err := os.ReadFile(filepath.Join(run, "web", logfile.TimesName(0, logfile.Stdout)))
+		return strings.Contains(string(times), "@ 4 "), fmt.Sprintf("%q, %v", times, err)
+	})
+	linuxtest.Wait(t, patience, func() (bool, string) { // the store may be writing a last file there
+		err := os.RemoveAll(filepath.Join(run, "web"))
+		return err == nil, fmt.Sprint(err)
+	})
+	api := w.start(s, "api", 0)
+	w.say(api.Stdout, "the follower has seen that\n")
+	f.want("api/0 | the follower has seen that")
+	web := w.start(s, "web", 0)
+	for _, text := range []string{"two", "three"} {
+		w.say(web.Stdout, text+"\n")
+		f.want("web/0 | " + text)
+	}
+	_, _ = old.Stdout.Close(), old.Stderr.Close() // only now the kernel gives up the directory
+	w.say(web.Stdout, "four\n")
+	f.want("web/0 | four")
+	w.end(s, web, api)
+}
+
 // Lines of all workers come in the order in which they were written.
 func TestLogsMerge(t *testing.T) {
 	w := &logsWorld{t: t, state: t.TempDir()}

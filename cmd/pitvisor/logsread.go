@@ -155,13 +155,14 @@ func (l *logReader) addPool(r logfile.Run, pool string) error {
 		return nil
 	}
 	for _, s := range streams {
-		l.addStream(r, pool, s)
+		l.addStream(r, pool, s, true)
 	}
 	return nil
 }
 
-// addStream adds a stream unless it is not wanted or known.
-func (l *logReader) addStream(r logfile.Run, pool string, s logfile.SlotStream) {
+// addStream adds a stream unless it is not wanted or known. One that is known is looked at
+// again if its directory is new: what was written before that was watched has told nothing.
+func (l *logReader) addStream(r logfile.Run, pool string, s logfile.SlotStream, again bool) {
 	if !selected(l.selectors, pool, s.Slot) || l.flags.stream != "" && l.flags.stream != s.Stream {
 		return
 	}
@@ -169,6 +170,8 @@ func (l *logReader) addStream(r logfile.Run, pool string, s logfile.SlotStream) 
 	if l.merger.Add(src, r.PoolDir(pool)) {
 		l.fresh = append(l.fresh, src)
 		l.print.widen(src.Worker())
+	} else if again {
+		l.fresh = append(l.fresh, src)
 	}
 }
 
@@ -232,7 +235,7 @@ func (l *logReader) change(c logfile.Change) (*logfile.Source, error) {
 		l.runs[c.Run] = r
 		return nil, l.addPool(r, c.Pool)
 	}
-	l.addStream(r, c.Pool, c.SlotStream)
+	l.addStream(r, c.Pool, c.SlotStream, false)
 	return &logfile.Source{Run: c.Run, Pool: c.Pool, Slot: c.Slot, Stream: c.Stream}, nil
 }
 

@@ -62,6 +62,7 @@ type Store struct {
 	maxSize int64
 	rotate  Rotate
 	warn    func(error)
+	about   logfile.About
 	lock    *os.File // its lock says that the run's supervisor lives
 	watch   *watch
 	trimmer *queue
@@ -75,7 +76,8 @@ type Store struct {
 	pools     map[string]*poolDir
 	followers map[*Follower]bool
 	closed    bool
-	rotating  bool // the rotator runs
+	rotating  bool       // the rotator runs
+	remade    []*os.File // locks of directories in the place of the first one, which was removed
 }
 
 // poolDir is the directory of one pool; it has one watch for all its files.
@@ -100,6 +102,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		dir: filepath.Clean(o.Dir), maxSize: o.MaxSize, rotate: o.Rotate, warn: o.Warn,
+		about:     logfile.About{Name: o.Name, Started: time.Now()},
 		trimmer:   newQueue(),
 		rotator:   newQueue(),
 		pools:     make(map[string]*poolDir),
@@ -117,7 +120,7 @@ func Open(o Options) (*Store, error) {
 		_ = s.lock.Close() // the other error matters
 		return nil, err
 	}
-	if err := logfile.WriteAbout(s.dir, logfile.About{Name: o.Name, Started: time.Now()}); err != nil {
+	if err := logfile.WriteAbout(s.dir, s.about); err != nil {
 		s.warnOnce("full", explain("write", s.dir, err))
 	}
 	s.running.Go(s.runWatch)
@@ -152,6 +155,9 @@ func (s *Store) Close() error {
 	s.mu.RUnlock()
 	s.running.Wait()
 	s.movers.relays.close()
+	for _, lock := range s.remade {
+		err = errors.Join(err, lock.Close())
+	}
 	return errors.Join(err, s.lock.Close())
 }
 

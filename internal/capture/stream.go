@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -106,14 +105,7 @@ func (s *Store) start(worker, pool string, slot int, start uint64, piped bool) (
 	}
 	files.io.Lock()
 	defer files.io.Unlock()
-	var opened [2]*os.File
-	for i, name := range streamNames() {
-		s.end(files.streams[i].now.Load())
-		opened[i], err = files.streams[i].open(path, slot, name, s.maxSize, &s.rotate)
-		if err != nil {
-			break
-		}
-	}
+	opened, err := s.openAll(files, pool, path, slot)
 	st := &Streams{store: s, Stdout: opened[0], Stderr: opened[1]}
 	if err == nil {
 		err = s.begin(files, st, worker, start, piped)
@@ -135,10 +127,7 @@ func (s *Store) slot(pool string, slot int) (*slotFiles, string, error) {
 	dir := s.pools[pool]
 	if dir == nil {
 		dir = &poolDir{path: filepath.Join(s.dir, pool), slots: make(map[int]*slotFiles)}
-		if err := os.Mkdir(dir.path, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, "", explain("make", dir.path, err)
-		}
-		if err := s.watch.add(dir); err != nil {
+		if err := s.makePool(dir); err != nil {
 			return nil, "", err
 		}
 		s.pools[pool] = dir

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// aboutName is the file in a run's directory that says whose output it is.
-const aboutName = "about.json"
+// AboutName is the file in a run's directory that says whose output it is.
+const AboutName = "about.json"
 
 // About says whose output a run's directory holds.
 type About struct {
@@ -37,7 +37,7 @@ func WriteAbout(dir string, a About) error {
 	if err != nil {
 		return fmt.Errorf("write about %s: %w", dir, err)
 	}
-	return os.WriteFile(filepath.Join(dir, aboutName), append(data, '\n'), 0o640)
+	return os.WriteFile(filepath.Join(dir, AboutName), append(data, '\n'), 0o640)
 }
 
 // IsRunID says whether a name has the form of a run's ID: 26 digits of
@@ -68,7 +68,7 @@ func Runs(root string) ([]Run, error) {
 // OpenRun looks at one run. What can not be read of it stays empty.
 func OpenRun(root, id string) Run {
 	r := Run{ID: id, Dir: filepath.Join(root, id)}
-	if data, err := os.ReadFile(filepath.Join(r.Dir, aboutName)); err == nil {
+	if data, err := os.ReadFile(filepath.Join(r.Dir, AboutName)); err == nil {
 		_ = json.Unmarshal(data, &r.About) // a name for people; empty will do
 	}
 	if f, err := os.Open(r.Dir); err == nil {

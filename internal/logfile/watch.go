@@ -20,7 +20,6 @@ const watchPace = time.Millisecond
 type Watch struct {
 	inotify *Inotify
 	dirs    map[int32]watched
-	wds     map[string]bool
 }
 
 // watched is a directory that is watched.
@@ -42,7 +41,7 @@ func NewWatch(root string) (*Watch, error) {
 	if err != nil {
 		return nil, watchError(root, "fs.inotify.max_user_instances", err)
 	}
-	w := &Watch{inotify: inotify, dirs: map[int32]watched{}, wds: map[string]bool{}}
+	w := &Watch{inotify: inotify, dirs: map[int32]watched{}}
 	if err := w.add(watched{path: root}, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
 		_ = inotify.Close() // the other error matters
 		return nil, err
@@ -60,16 +59,14 @@ func (w *Watch) AddPool(r Run, pool string) error {
 	return w.add(watched{path: r.PoolDir(pool), run: r.ID, pool: pool}, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_MODIFY)
 }
 
+// add may be called again: a directory that is watched stays so, and one that has come in
+// the place of another is a new one, of whose end the kernel may tell late.
 func (w *Watch) add(d watched, mask uint32) error {
-	if w.wds[d.path] {
-		return nil
-	}
 	wd, err := w.inotify.Add(d.path, mask)
 	if err != nil {
 		return watchError(d.path, "fs.inotify.max_user_watches", err)
 	}
 	w.dirs[wd] = d
-	w.wds[d.path] = true
 	return nil
 }
 
@@ -131,7 +128,6 @@ func (w *Watch) event(e InotifyEvent, b *batch) {
 		return
 	case e.Mask&unix.IN_IGNORED != 0: // the directory is gone
 		delete(w.dirs, e.Watch)
-		delete(w.wds, d.path)
 		return
 	}
 	if c, ok := d.change(string(e.Name)); ok && !b.seen[c] {
@@ -150,7 +146,7 @@ func (d watched) change(name string) (Change, bool) {
 	case d.run == "":
 		return Change{Run: name}, IsRunID(name)
 	case d.pool == "":
-		return Change{Run: d.run, Pool: name}, name != aboutName && filepath.Base(name) == name
+		return Change{Run: d.run, Pool: name}, name != AboutName && filepath.Base(name) == name
 	}
 	slot, stream, ok := ParseLive(name)
 	return Change{d.run, d.pool, SlotStream{slot, stream}}, ok

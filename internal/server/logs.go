@@ -247,13 +247,14 @@ func (l *logs) addPool(pool string) error {
 		return err
 	}
 	for _, one := range streams {
-		l.addStream(pool, one)
+		l.addStream(pool, one, true)
 	}
 	return nil
 }
 
-// addStream adds a stream unless it is not wanted or known.
-func (l *logs) addStream(pool string, one logfile.SlotStream) {
+// addStream adds a stream unless it is not wanted or known. One that is known is looked at
+// again if its directory is new: what was written before that was watched has told nothing.
+func (l *logs) addStream(pool string, one logfile.SlotStream, again bool) {
 	wanted := len(l.query.selected) == 0
 	for i := range l.query.selected {
 		if l.query.selected[i].worker.Match(supervise.WorkerID{Pool: pool, Slot: one.Slot}, l.labels[pool]) {
@@ -264,7 +265,7 @@ func (l *logs) addStream(pool string, one logfile.SlotStream) {
 		return
 	}
 	src := logfile.Source{Run: l.run.ID, Pool: pool, Slot: one.Slot, Stream: one.Stream}
-	if l.merger.Add(src, l.run.PoolDir(pool)) {
+	if l.merger.Add(src, l.run.PoolDir(pool)) || again {
 		l.fresh = append(l.fresh, src)
 	}
 }
@@ -321,7 +322,7 @@ func (l *logs) changed(changes []logfile.Change) error {
 				return err
 			}
 		default:
-			l.addStream(c.Pool, c.SlotStream)
+			l.addStream(c.Pool, c.SlotStream, false)
 			changed = append(changed, logfile.Source{Run: c.Run, Pool: c.Pool, Slot: c.Slot, Stream: c.Stream})
 		}
 	}
