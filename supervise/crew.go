@@ -28,7 +28,10 @@ import "time"
 //
 // Members that a command has stopped, that have completed or were given up, are
 // absent: nobody waits for them. A new spec is theirs at their next start; of these
-// only what was given up is started by it. A restart starts all of them.
+// only what was given up is started by it. A restart starts all of them. The same holds
+// for one that is stopped by a command, or completes, before its turn has come; but what
+// a restart is for is started again when it completes. A surge member that completes is
+// absent, too: as many may be missing as have done all that the new spec asks for.
 //
 // A rollout that begins while another goes on takes its place, and what that one has
 // still to do: who was to be replaced still is.
@@ -71,7 +74,9 @@ type member struct {
 	fails  uint8 // failed starts since the rollout took it up
 	ready  bool
 	proved bool          // has stayed ready for long enough
+	hasty  bool          // ended before it counted, and was not ready since
 	due    time.Duration // when it counts, if it stays ready; 0 means that it does, or is not ready
+	ending bool          // has ended by itself, or is about to; what follows is not decided yet
 	absent bool          // stopped by a command, completed or given up
 	failed bool          // given up
 	parked bool          // stopped by a command
@@ -92,7 +97,7 @@ type crew struct {
 
 	ready   int // members that are ready, but for leaving ones
 	pending int // of these, the ones that do not count yet
-	absent  int // regular members that are absent
+	absent  int // members that are absent, but for leaving ones
 	surge   int // surge members
 	leaving int
 
@@ -150,14 +155,20 @@ type change struct {
 	done   bool // it is in StateCompleted
 	down   bool // it is in StateDown
 	parked bool // a stop was asked for, and is under way or done
+	ending bool // it ends by itself, and whether that completes it is not known yet
 }
 
 // changeTo says how a worker is.
 func changeTo(w *worker) change {
 	return change{
 		ready: w.ready, up: w.upAt != 0, gaveUp: w.state == StateFailed, done: w.state == StateCompleted,
-		down: w.state == StateDown, parked: w.wantStop,
+		down: w.state == StateDown, parked: w.wantStop, ending: w.ending(),
 	}
+}
+
+// ending says whether a start ends that nobody has ended.
+func (w *worker) ending() bool {
+	return (w.state == StateKilling || w.state == StateStopping) && !w.byUs && !w.wantStop
 }
 
 // changeOf says what a step has changed that its pool must know.
@@ -168,7 +179,7 @@ func changeOf(before, after *worker, acts []action) (ch change, changed bool) {
 		ch.failed = ch.failed || a.kind == EventStartFailed && a.failure.Cause != CauseCanceled
 	}
 	lives := after.state == StateUp && before.state != StateUp
-	changed = ch.failed || lives || after.ready != before.ready || after.over() != before.over() || after.wantStop != before.wantStop
+	changed = ch.failed || lives || after.ready != before.ready || after.over() != before.over() || after.wantStop != before.wantStop || after.ending() != before.ending()
 	return ch, changed
 }
 
@@ -261,10 +272,11 @@ func (c *crew) changed(n int, ch change, now time.Duration) {
 		return
 	}
 	early := m.due != 0 && !ch.ready && !ch.parked
+	m.hasty = early || m.hasty && !ch.ready
 	c.setReady(m, ch.ready)
 	c.prove(m, now)
 	c.achieve(m, ch)
-	m.failed = ch.gaveUp
+	m.failed, m.ending = ch.gaveUp, ch.ending
 	c.setAbsent(m, ch.gaveUp || ch.done || ch.parked)
 	m.parked = ch.parked
 	if c.roll.id == 0 || c.halted {
@@ -275,9 +287,12 @@ func (c *crew) changed(n int, ch change, now time.Duration) {
 		m.fails++
 	}
 	mine := m.mark == markMoving || m.role == roleSurge
-	if mine && (ch.gaveUp || ch.failed && m.fails >= rolloutTries) {
+	if mine && (ch.gaveUp || ch.failed && m.fails >= rolloutTries || ch.done && m.hasty) {
 		c.fail(n, nil, now)
 		return
+	}
+	if m.mark == markQueued && m.role == roleRegular && (ch.parked || ch.done && c.roll.why != ReasonRestart) {
+		c.spare(n)
 	}
 	if m.mark == markMoving && ch.up && !ch.ready {
 		c.roll.movedAt = now // its program runs, or the old one is about to end
@@ -298,9 +313,7 @@ func (c *crew) setReady(m *member, ready bool) {
 }
 
 func (c *crew) setAbsent(m *member, absent bool) {
-	if m.role == roleRegular {
-		c.absent += toInt(absent) - toInt(m.absent)
-	}
+	c.absent += toInt(absent) - toInt(m.absent)
 	m.absent = absent
 }
 

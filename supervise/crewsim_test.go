@@ -133,6 +133,9 @@ func (s *crewSim) carryOut(o crewOrder) {
 	if s.steady >= 0 && o.do == crewRestart && c.w.ready && o.why != ReasonRollback && s.counting(o.n) < s.least {
 		s.fault("slot %d is replaced while only %d others count, want %d", o.n, s.counting(o.n), s.least)
 	}
+	if o.do == crewRestart && o.why != ReasonRestart && s.crew.members[o.n].parked {
+		s.fault("slot %d was stopped by a command and is started again (%v)", o.n, o.why)
+	}
 	kind := map[crewDo]inputKind{crewStart: inStart, crewRestart: inRestart, crewStop: inStop}[o.do]
 	if o.rev != nil {
 		c.next = o.rev

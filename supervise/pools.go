@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -148,7 +149,7 @@ func (s *Supervisor) reportPool(p *pool, o crewOrder) {
 	e.Worker = WorkerID{Pool: p.name, Slot: -1}
 	if o.n >= 0 {
 		c := &s.slots[s.slotOf(p, o.n)]
-		e.Err = &RolloutError{Pool: p.name, Rollout: e.Rollout, Worker: c.id(), Cause: c.cause}
+		e.Err = &RolloutError{Pool: p.name, Rollout: e.Rollout, Worker: c.id(), Cause: cmp.Or(c.cause, "completed before min_ready was over")}
 	}
 	var stuck *stuckError
 	if errors.As(e.Err, &stuck) {

@@ -129,6 +129,15 @@ func (c *crew) enqueue(n int) {
 	c.roll.queue = append(c.roll.queue, n)
 }
 
+// spare takes member n, which is to stay down, out of the rollout. The new spec is
+// that of its next start.
+func (c *crew) spare(n int) {
+	m := &c.members[n]
+	c.unmark(m)
+	m.rev = c.rev
+	c.order(crewSet, n, c.rev, c.roll.why)
+}
+
 // advance goes on with the rollout as far as it may.
 func (c *crew) advance(now time.Duration) {
 	if c.roll.id == 0 || c.halted {
@@ -146,14 +155,14 @@ func (c *crew) advance(now time.Duration) {
 	}
 }
 
-// replaceIdle replaces what is not ready.
+// replaceIdle replaces what is not ready, but not what may just have completed.
 func (c *crew) replaceIdle() {
 	kept := c.roll.queue[:0]
 	for _, n := range c.roll.queue {
 		m := &c.members[n]
 		switch {
 		case m.mark != markQueued:
-		case m.ready:
+		case m.ready, m.ending && m.rev.spec.Restart != RestartAlways:
 			kept = append(kept, n)
 		default:
 			c.move(n)
@@ -178,13 +187,15 @@ func (c *crew) hireSurge() {
 // replaceReady replaces ready members while enough others are ready.
 func (c *crew) replaceReady() {
 	least := c.size - c.absent - c.rev.unavailable
-	for len(c.roll.queue) > 0 && c.ready-c.pending-1 >= least {
-		n := c.roll.queue[0]
-		c.roll.queue = c.roll.queue[1:]
-		if c.members[n].mark == markQueued {
+	kept := c.roll.queue[:0]
+	for _, n := range c.roll.queue {
+		if c.members[n].ready && c.ready-c.pending-1 >= least {
 			c.move(n)
+		} else {
+			kept = append(kept, n)
 		}
 	}
+	c.roll.queue = kept
 }
 
 // move stops member n and lets it start again with the new spec.
