@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -167,13 +168,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	route, vars, allowed := s.match(r.Method, r.URL.Path)
 	if route == nil && caller.Role == roleStranger {
-		return forbidden(caller, "anything here")
+		return s.forbidden(caller, "anything here")
 	}
 	if route == nil {
 		return noRoute(w, r, allowed)
 	}
 	if !route.access.allows(caller.Role) {
-		return forbidden(caller, r.Method+" "+route.path)
+		return s.forbidden(caller, r.Method+" "+route.path)
 	}
 	c := &call{r: r, caller: caller, vars: vars, route: route}
 	if err := c.checkQuery(); err != nil {
@@ -203,10 +204,14 @@ func sameText(a, b string) bool {
 }
 
 // forbidden says to a caller whom it was taken for.
-func forbidden(c *api.Caller, what string) error {
+func (s *Server) forbidden(c *api.Caller, what string) error {
 	cure := "call as root, or as the user of the supervisor"
-	if c.Role == roleStranger {
-		cure = "call as root, as the user of the supervisor, or, to read, as a member of the group pitvisor"
+	switch {
+	case c.Role != roleStranger:
+	case s.o.ReaderGID != 0:
+		cure = fmt.Sprintf("call as root, as the user of the supervisor, or, to read, as a member of group %d", s.o.ReaderGID)
+	default:
+		cure += "; nobody else may read: when it started there was no group pitvisor, and [api] named none"
 	}
 	return refuse(http.StatusForbidden, api.CodeForbidden, cure, "uid %d (%s) may not use %s: %s", c.UID, c.Role, what, c.Why)
 }

@@ -199,7 +199,7 @@ func TestRights(t *testing.T) {
 		t.Errorf("a stranger gets %+v", got[0])
 	}
 	for _, a := range got[1:] {
-		if e := refused(t, a, 403, api.CodeForbidden); e.Cure == "" || !strings.Contains(e.Cause, "uid 65533") {
+		if e := refused(t, a, 403, api.CodeForbidden); !strings.HasSuffix(e.Cure, "as a member of group 54321") || !strings.Contains(e.Cause, "uid 65533") {
 			t.Errorf("a stranger is told %+v", e)
 		}
 	}
