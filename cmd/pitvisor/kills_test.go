@@ -61,3 +61,18 @@ func TestSecondIntIsToldOnce(t *testing.T) {
 		t.Errorf("above info:\n%s\nwant that there was a second INT, and the verdict", strings.Join(loud, "\n"))
 	}
 }
+
+// TestEarlierKillsAreNotTheEnd: what had to be killed in the middle of a long life does not
+// make the end unclean.
+func TestEarlierKillsAreNotTheEnd(t *testing.T) {
+	w := newWorld(t)
+	u := w.up(w.config(deafPool(t, 1, "10ms") + sleepers("web", 1)))
+	u.ready("s/0", "web/0")
+	if _, stderr, code := w.tool("stop", "s"); code != exitOK {
+		t.Fatalf("stop = %d\n%s", code, stderr)
+	}
+	u.send(unix.SIGTERM)
+	if code := u.wait(); code != 0 {
+		t.Errorf("exit code = %d, want 0; the log:\n%s", code, strings.Join(u.loud(), "\n"))
+	}
+}

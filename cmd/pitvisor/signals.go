@@ -55,6 +55,7 @@ func (s *session) handleSignals(ctx context.Context, stop context.CancelCauseFun
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 				s.log.Info("stopping", "cause", errSignalled{sig}.Error())
 				s.events.stopping.Store(true)
+				s.killed.Store(int64(sup.Result().Escalated))
 				s.events.startProgress(s.app, sup)
 				stop(errSignalled{sig})
 			case sig == unix.SIGINT:
@@ -95,6 +96,7 @@ func (s *session) talkToSystemd(ctx context.Context, sup *supervise.Supervisor) 
 // verdict turns the end of a run into an exit code, and names what is wrong.
 func (s *session) verdict(sup *supervise.Supervisor, err error) error {
 	result := sup.Result()
+	result.Escalated -= int(s.killed.Load()) // told when it was; this is about the end
 	var stopErr *supervise.StopError
 	var poolErr *supervise.PoolError
 	switch {

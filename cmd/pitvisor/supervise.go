@@ -45,6 +45,7 @@ type session struct {
 	stores    atomic.Pointer[probe.NotifyServer] // notify, for who observes
 	files     *probe.FileWatcher
 	signals   chan os.Signal // taken by handleSignals
+	killed    atomic.Int64   // workers killed after their grace before the end began
 
 	root   cgroup.Root
 	reg    *registry.Registry
