@@ -138,3 +138,32 @@ func TestRolloutOfWorkersThatComplete(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoComesBackHasNoPast: a worker that has left its pool, and comes again with another
+// size, does not show why it had waited then.
+func TestWhoComesBackHasNoPast(t *testing.T) {
+	gate := make(gated)
+	first, p := sleeper("db", 1), sleeper("web", 2)
+	first.Readiness = gate
+	p.After = []Dependency{{Pool: "db"}}
+	r := begin(t, first, p)
+	r.await("waiting", 1, kind(EventWaiting))
+	if err := r.Scale(t.Context(), "web", 1); err != nil {
+		t.Fatal(err)
+	}
+	linuxtest.Wait(t, patience, func() (bool, string) { return len(r.Status()) == 2, "another number of workers" })
+	close(gate)
+	r.ready("web", 0)
+	if err := r.Scale(t.Context(), "web", 2); err != nil {
+		t.Fatal(err)
+	}
+	r.ready("web", 0, 1)
+	for _, w := range r.Status() {
+		if w.Cause != "" {
+			t.Errorf("%v: cause %q, want none", w.Worker, w.Cause)
+		}
+	}
+	if err := r.halt(); err != nil {
+		t.Error(err)
+	}
+}
