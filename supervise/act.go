@@ -155,6 +155,9 @@ func (s *Supervisor) tally(c *slot, e *Event) {
 	switch e.Kind {
 	case EventStarting:
 		r.Started++
+		if e.Reason == ReasonScale || e.Reason == ReasonSurge {
+			c.cause = "" // that was when the number was another worker's
+		}
 	case EventReady:
 		r.Ready++
 		if !c.everReady && c.everFailed {

@@ -71,7 +71,7 @@ func (s *Supervisor) forget(c *slot) {
 	r.NeverReady -= toInt(c.everFailed && !c.everReady)
 	r.GaveUp -= toInt(c.state == StateFailed)
 	r.Completed -= toInt(c.state == StateCompleted)
-	c.everFailed, c.everReady, c.cause = false, false, ""
+	c.everFailed, c.everReady = false, false
 	if c.state == StateFailed || c.state == StateCompleted {
 		c.state = StateDown // its wantStop is set
 	}

@@ -220,10 +220,13 @@ func parseSizes(args []string) ([]api.Scale, error) {
 	return sizes, nil
 }
 
-// scaleAll asks for all sizes before it waits for any.
+// scaleAll asks for all sizes before it waits for any. One alone is asked for and waited for
+// at once, so that the supervisor's log has it once.
 func scaleAll(ctx context.Context, c *api.Client, sizes []api.Scale, w *waiting) (*api.Changed, error) {
 	all := &api.Changed{}
+	alone := len(sizes) == 1
 	for _, s := range sizes {
+		s.Wait, s.Timeout = alone && !w.no, w.timeout
 		out, err := c.Scale(ctx, s)
 		var refused *api.Error
 		if errors.As(err, &refused) && len(all.Scaled) > 0 {
@@ -234,7 +237,7 @@ func scaleAll(ctx context.Context, c *api.Client, sizes []api.Scale, w *waiting)
 		}
 		all.Scaled = append(all.Scaled, out.Scaled...)
 	}
-	if w.no {
+	if w.no || alone {
 		return all, nil
 	}
 	deadline := time.Now().Add(w.timeout)

@@ -105,6 +105,28 @@ func TestHangupReloads(t *testing.T) {
 	w.assertEmpty()
 }
 
+// TestScaleIsAskedForOnce: the log has a command once, and of several pools it is said which
+// have another size by now.
+func TestScaleIsAskedForOnce(t *testing.T) {
+	w := newWorld(t)
+	u := w.up(w.config(sleepers("web", 1)))
+	u.ready("web/0")
+	if _, stderr, code := w.tool("scale", "web=3"); code != exitOK {
+		t.Fatalf("scale = %d\n%s", code, stderr)
+	}
+	u.said("api: scale to 3", 1)
+	if _, stderr, code := w.tool("scale", "web=2", "nope=1"); code != exitFailed || !strings.Contains(stderr, `there is no pool "nope"; scaled before that: web`) {
+		t.Errorf("scale of a pool that is not there = %d\n%s", code, stderr)
+	}
+	u.send(unix.SIGTERM)
+	if code := u.wait(); code != exitOK {
+		t.Errorf("exit code = %d, want %d", code, exitOK)
+	}
+	if n := strings.Count(strings.Join(u.logText(), "\n"), "api: scale to 3"); n != 1 {
+		t.Errorf("the scale to 3 is told %d times, want once", n)
+	}
+}
+
 // TestReloadThatDoesNotBecomeReady is told, and the old ones serve on: `status` calls that well,
 // and shows that the rollout goes on, and why it has stopped until a reload asks for what is there.
 func TestReloadThatDoesNotBecomeReady(t *testing.T) {
