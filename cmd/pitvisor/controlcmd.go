@@ -111,7 +111,7 @@ func printChanged(w io.Writer, c *api.Changed, done string, waited bool) {
 		fmt.Fprintln(w, "[run]: changed")
 	}
 	if len(c.Workers)+len(c.Added)+len(c.Removed)+len(c.Scaled)+len(c.Updated)+len(c.Rollouts) == 0 && !c.Run {
-		fmt.Fprintln(w, "nothing has changed")
+		fmt.Fprintln(w, "no pool has changed")
 	}
 	for _, r := range c.Rollouts {
 		switch {

@@ -55,7 +55,7 @@ func (s *session) reload(ctx context.Context) (supervise.Changes, error) {
 	}
 	s.takeSockets(open, changes.Rolling)
 	s.inForce.Store(cfg)
-	s.warnOfSettings(config.Diff(old, cfg))
+	s.tellOfSettings(config.Diff(old, cfg))
 	return changes, nil
 }
 
@@ -85,12 +85,16 @@ func (s *session) canReload(cfg *config.Config) error {
 	return nil
 }
 
-// warnOfSettings names what is not taken over while pitvisor runs.
-func (s *session) warnOfSettings(d config.Difference) {
+// tellOfSettings says that the sockets have changed, which is no change of a pool, and
+// names what is not taken over while pitvisor runs.
+func (s *session) tellOfSettings(d config.Difference) {
 	var keys []string
 	for _, c := range d.Settings {
-		if c.Effect == config.EffectRestart {
+		switch {
+		case c.Effect == config.EffectRestart:
 			keys = append(keys, c.Key)
+		case c.Key == "socket":
+			s.log.Info("the listening sockets are those of the configuration now")
 		}
 	}
 	if len(keys) > 0 {
@@ -133,7 +137,7 @@ func firstLine(text string) string {
 // changesText says in words what a reload has changed.
 func changesText(c supervise.Changes) string {
 	if c.Empty() {
-		return "nothing has changed"
+		return "no pool has changed"
 	}
 	var rolling []string
 	for _, p := range c.Rolling {

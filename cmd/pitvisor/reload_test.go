@@ -95,7 +95,7 @@ func TestHangupReloads(t *testing.T) {
 	u.said("configuration reloaded: changed without replacing workers web", 1)
 	u.said("these settings hold from the next start of pitvisor on", 1)
 	u.send(unix.SIGHUP)
-	u.said("configuration reloaded: nothing has changed", 1)
+	u.said("configuration reloaded: no pool has changed", 1)
 	w.await(before, "web/0", "web/1", "web/2", "api/0", "db/0")
 
 	u.send(unix.SIGTERM)
@@ -153,7 +153,7 @@ func TestReloadThatDoesNotBecomeReady(t *testing.T) {
 	w.well("rollout 2 of pool web stopped: web/2 did not become ready: readiness: exited (exit 3)")
 	w.config(sleepers("web", 2))
 	u.send(unix.SIGHUP)
-	u.said("configuration reloaded: nothing has changed", 1)
+	u.said("configuration reloaded: no pool has changed", 1)
 	if out := w.well("2/2"); strings.Contains(out, "rollout") {
 		t.Errorf("after a reload that asks for what is there: status says\n%s", out)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pitvisor/pitvisor/internal/probe"
+	"github.com/pitvisor/pitvisor/internal/sockets"
 )
 
 // Effect is what it takes to bring a change about in a supervisor that runs.
@@ -77,7 +78,11 @@ func Diff(old, now *Config) Difference {
 			d.Pools = append(d.Pools, PoolChange{Name: p.Spec.Name, NewSize: p.Spec.Size})
 			continue
 		}
-		if changes := compare(poolComparisons(), was, p); len(changes) > 0 {
+		changes := compare(poolComparisons(), was, p)
+		if slices.Equal(was.Sockets, p.Sockets) && !reflect.DeepEqual(old.inherited(was), now.inherited(p)) {
+			changes = append(changes, Change{Key: "sockets", Effect: EffectReplace})
+		}
+		if len(changes) > 0 {
 			d.Pools = append(d.Pools, PoolChange{Name: p.Spec.Name, OldSize: was.Spec.Size, NewSize: p.Spec.Size, Changes: changes})
 		}
 	}
@@ -87,6 +92,20 @@ func Diff(old, now *Config) Difference {
 		}
 	}
 	return d
+}
+
+// inherited is what the sockets are that the workers of a pool get: where one listens and
+// of which kind it is, but nothing that is changed in place.
+func (c *Config) inherited(p *Pool) []sockets.Spec {
+	var all []sockets.Spec
+	for _, name := range p.Sockets {
+		for _, s := range c.Sockets {
+			if s.Name == name {
+				all = append(all, sockets.Spec{Listen: s.Listen, FD: s.FD, Kind: s.Kind, ReusePort: s.ReusePort})
+			}
+		}
+	}
+	return all
 }
 
 // comparison looks at one key.

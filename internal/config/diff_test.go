@@ -30,6 +30,7 @@ func told(d Difference) []string {
 
 func TestDiff(t *testing.T) {
 	const two = valid + "size = 2\n"
+	const listens = two + "sockets = [\"http\"]\n[socket.http]\n"
 	for _, tc := range []struct {
 		name, old, now string
 		want           []string
@@ -51,6 +52,8 @@ func TestDiff(t *testing.T) {
 		{"api", two, two + "[api]\nsocket = \"/s\"\ngroup = \"root\"\ntcp = \":1\"\ntoken_file = \"/t\"\n", []string{
 			"api.socket restart", "api.group restart", "api.tcp restart  :1", "api.token_file restart  /t",
 		}},
+		{"where a socket listens", listens + "listen = \":81\"\n", listens + "listen = \":82\"\n", []string{"socket live", "web: sockets replace"}},
+		{"who may connect", listens + "listen = \"/s\"\n", listens + "listen = \"/s\"\nmode = \"600\"\nbacklog = 5\n", []string{"socket live"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := Diff(good(t, tc.old), good(t, tc.now))
