@@ -390,6 +390,11 @@ func TestSelectors(t *testing.T) {
 			t.Errorf("%q matches %v: %v, want %v", text, id, got, want)
 		}
 	}
+	for text, want := range map[string]bool{"web": true, "web/*": true, "*": true, "*/*": true, "env=prod": true, "web/-1": false, "web/?1": false, "web/[!0]*1": false, "web/3": false} {
+		if got := only(text).Match(WorkerID{"web", -1}, labels); got != want {
+			t.Errorf("%q matches the whole pool: %v, want %v", text, got, want)
+		}
+	}
 	if !only("api", "web/3").Match(id, labels) || only().Match(id, labels) || !Everyone().Match(id, nil) {
 		t.Error("of several arguments one must do, and none means nobody")
 	}

@@ -66,7 +66,8 @@ func parsePart(text string) (part, error) {
 	return part{label: label, glob: glob, slot: !labelled && slashes == 1}, nil
 }
 
-// Match says whether a worker of a pool with these labels is meant.
+// Match says whether a worker of a pool with these labels is meant; of Slot -1, whether all
+// of the pool is.
 func (s Selector) Match(id WorkerID, labels map[string]string) bool {
 	if s.all {
 		return true
@@ -89,7 +90,7 @@ func (p part) match(id WorkerID, labels map[string]string) bool {
 	case p.label != "":
 		text, known = labels[p.label]
 	case p.slot:
-		text = id.String()
+		text, known = id.String(), id.Slot >= 0 || strings.HasSuffix(p.glob, "/*")
 	}
 	matches, err := path.Match(p.glob, text)
 	return known && err == nil && matches

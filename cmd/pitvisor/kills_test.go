@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/history"
 	"github.com/pitvisor/pitvisor/linuxtest"
 )
@@ -75,4 +76,20 @@ func TestEarlierKillsAreNotTheEnd(t *testing.T) {
 	if code := u.wait(); code != 0 {
 		t.Errorf("exit code = %d, want 0; the log:\n%s", code, strings.Join(u.loud(), "\n"))
 	}
+}
+
+// TestStopOfWhoWasGivenUp is done: nothing of it runs.
+func TestStopOfWhoWasGivenUp(t *testing.T) {
+	w := newWorld(t)
+	u := w.up(w.config("[pool.bad]\ncommand = [\"/bin/sh\", \"-c\", \"exit 3\"]\nrestart = \"never\"\n" + sleepers("web", 1)))
+	u.ready("web/0")
+	w.waitFor("bad/0", func(x *api.Worker) bool { return x.State == "failed" })
+	if _, stderr, code := w.tool("stop", "*"); code != exitOK {
+		t.Errorf("stop = %d, want 0\n%s", code, stderr)
+	}
+	if _, _, code := w.tool("stop", "bad"); code != exitOK {
+		t.Errorf("stop of who was given up = %d, want 0", code)
+	}
+	u.send(unix.SIGTERM)
+	u.wait()
 }

@@ -52,7 +52,15 @@ func (s *Server) command(w http.ResponseWriter, c *call, what string, a api.Sele
 	s.audit(c, what, a.Select, len(ids))
 	out := api.Changed{Workers: names(ids)}
 	if a.Wait {
-		if err := s.wait(w, c, a.Timeout, func(ctx context.Context) error { return s.o.Supervisor.Wait(ctx, sel) }); err != nil {
+		err := s.wait(w, c, a.Timeout, func(ctx context.Context) error {
+			err := s.o.Supervisor.Wait(ctx, sel)
+			var failed *supervise.PoolError
+			if what == "stop" && errors.As(err, &failed) {
+				return nil // who was given up is down
+			}
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
