@@ -130,7 +130,7 @@ func table() []route {
 		},
 		{
 			method: "GET", path: "/v1/history", access: accessRead, reply: api.History{}, handle: (*Server).getHistory,
-			summary: "What is kept of starts, exits and their causes, of earlier runs too.",
+			summary: "What is kept of starts, exits and their causes, of earlier runs too; to a worker, of its own run.",
 			params:  []param{selectParam(), {"limit", "integer", "The newest so many; without it all that are kept.", false}}, fails: []int{404},
 		},
 		{

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -211,7 +212,7 @@ func TestWorkersTalkAboutTheirOwnRun(t *testing.T) {
 	linuxtest.NeedRoot(t, "to become another user")
 	linuxtest.NeedKernel(t, 6, 5, "SO_PEERPIDFD")
 	file := filepath.Join(publicDir(t), "answers")
-	calls := []string{"GET /v1/whoami", "GET /v1/status", `POST /v1/kill {"select":["*"]}`}
+	calls := []string{"GET /v1/whoami", "GET /v1/status", `POST /v1/kill {"select":["*"]}`, "GET /v1/history?limit=1"}
 	pool := func(tb testing.TB, socket string) supervise.PoolSpec {
 		argv := linuxtest.Helper(tb, "ask", append([]string{socket, file, "stay"}, calls...)...)
 		return supervise.PoolSpec{Name: "own", Size: 1, Command: supervise.Command{
@@ -219,7 +220,13 @@ func TestWorkersTalkAboutTheirOwnRun(t *testing.T) {
 		}}
 	}
 	socket := filepath.Join(publicDir(t), "own.sock")
-	r := beginAt(t, socket, nil, pool(t, socket))
+	r := beginAt(t, socket, func(o *Options) {
+		own := o.Run.ID().String()
+		o.History = func(limit int) ([]api.Record, error) {
+			all := []api.Record{{Run: own, Kind: "first"}, {Run: own, Kind: "second"}, {Run: "of somebody else", Kind: "third"}}
+			return all[max(0, len(all)-cmp.Or(limit, len(all))):], nil
+		}
+	}, pool(t, socket))
 	linuxtest.Wait(t, patience, func() (bool, string) {
 		_, err := os.Stat(file)
 		return err == nil, "the worker has not asked yet"
@@ -233,6 +240,10 @@ func TestWorkersTalkAboutTheirOwnRun(t *testing.T) {
 		t.Errorf("status = %+v", got[1])
 	}
 	refused(t, got[2], 403, api.CodeForbidden)
+	var kept api.History
+	if err := json.Unmarshal([]byte(got[3].Body), &kept); err != nil || len(kept.Records) != 1 || kept.Records[0].Kind != "second" {
+		t.Errorf("history = %+v, want the newest record of its own run", got[3])
+	}
 	refused(t, r.as(stranger, nil, "GET /v1/status")[0], 403, api.CodeForbidden)
 
 	// A worker of another run is a stranger here.

@@ -189,17 +189,21 @@ func (s *Server) getHistory(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	worker := c.caller.Role == roleWorker // to whom other runs are none of its business
 	ask := limit
-	if len(selected) > 0 {
+	if len(selected) > 0 || worker {
 		ask = 0 // the newest of these may be old
 	}
 	records, err := s.o.History(ask)
 	if err != nil {
 		return err
 	}
-	l := s.labels()
+	l, run := s.labels(), wireRun(&s.o).ID
 	out := api.History{Records: []api.Record{}}
 	for _, r := range records {
+		if worker && r.Run != run {
+			continue
+		}
 		if selected.holds(supervise.WorkerID{Pool: r.Pool, Slot: r.Slot}, r.Start, l) {
 			out.Records = append(out.Records, r)
 		}
