@@ -287,7 +287,7 @@ func (c *crew) changed(n int, ch change, now time.Duration) {
 		m.fails++
 	}
 	mine := m.mark == markMoving || m.role == roleSurge
-	if mine && (ch.gaveUp || ch.failed && m.fails >= rolloutTries || ch.done && m.hasty) {
+	if mine && (ch.gaveUp || ch.failed && m.fails >= rolloutTries || ch.done && m.hasty && m.role == roleSurge) {
 		c.fail(n, nil, now)
 		return
 	}

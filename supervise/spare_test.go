@@ -167,3 +167,23 @@ func TestWhoComesBackHasNoPast(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRestartOfWhatCompletes: a job does not have to stay ready to be done.
+func TestRestartOfWhatCompletes(t *testing.T) {
+	p := sh("job", 1, "exit 0")
+	p.Restart = RestartOnFailure
+	p.Rollout = Rollout{MaxSurge: 1, MinReady: time.Hour}
+	r := begin(t, p, sleeper("web", 1))
+	r.await("completed", 1, kind(EventCompleted, "job/0"))
+	begun, err := r.Restart(t.Context(), only("job"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := begun[0].Wait(t.Context()); err != nil {
+		t.Errorf("the rollout: %v", err)
+	}
+	r.await("completed again", 2, kind(EventCompleted, "job/0"))
+	if err := r.halt(); err != nil {
+		t.Error(err)
+	}
+}
