@@ -28,9 +28,13 @@ func (a *app) newLogger(level slog.Level, format string) (*slog.Logger, error) {
 	}
 	switch format {
 	case "text":
-		return slog.New(&textHandler{w: a.stderr, mu: &sync.Mutex{}, level: level, paint: painter(a.colors(a.stderr))}), nil
+		return slog.New(patient(a.stderr, func(w io.Writer) slog.Handler {
+			return &textHandler{w: w, mu: &sync.Mutex{}, level: level, paint: painter(a.colors(a.stderr))}
+		})), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: durationText})), nil
+		return slog.New(patient(a.stderr, func(w io.Writer) slog.Handler {
+			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: durationText})
+		})), nil
 	case "journal":
 		if !journal.Enabled() {
 			return nil, fmt.Errorf("--log-format journal: no journal listens on this host")
