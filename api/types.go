@@ -192,6 +192,8 @@ type Changed struct {
 	Scaled   []string  `json:"scaled,omitempty"`
 	Updated  []string  `json:"updated,omitempty"` // have another configuration, for which no worker has to be replaced
 	Run      bool      `json:"run,omitempty"`     // what concerns all pools together has changed
+	Sockets  bool      `json:"sockets,omitempty"` // the listening sockets have changed
+	Later    []string  `json:"later,omitempty"`   // settings that hold from the next start of the supervisor on
 }
 
 // Done says what became of an [Action]: one line for each worker that was selected.

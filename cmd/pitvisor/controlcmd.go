@@ -110,6 +110,12 @@ func printChanged(w io.Writer, c *api.Changed, done string, waited bool) {
 	if c.Run {
 		fmt.Fprintln(w, "[run]: changed")
 	}
+	if c.Sockets {
+		fmt.Fprintln(w, "sockets: changed")
+	}
+	for _, key := range c.Later {
+		fmt.Fprintf(w, "%s: holds from the next start of pitvisor on\n", key)
+	}
 	if len(c.Workers)+len(c.Added)+len(c.Removed)+len(c.Scaled)+len(c.Updated)+len(c.Rollouts) == 0 && !c.Run {
 		fmt.Fprintln(w, "no pool has changed")
 	}

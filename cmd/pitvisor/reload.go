@@ -12,51 +12,52 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pitvisor/pitvisor/internal/config"
+	"github.com/pitvisor/pitvisor/internal/server"
 	"github.com/pitvisor/pitvisor/supervise"
 )
 
 // reload reads the configuration again and changes what has changed. One that is
 // wrong, or cannot be put in force, leaves everything as it is. It does not wait for the
 // workers.
-func (s *session) reload(ctx context.Context) (supervise.Changes, error) {
+func (s *session) reload(ctx context.Context) (done server.Reloaded, err error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	cfg, err := s.again()
 	if err != nil {
-		return supervise.Changes{}, err
+		return done, err
 	}
 	old := s.inForce.Load()
 	if err := s.canReload(cfg); err != nil {
-		return supervise.Changes{}, err
+		return done, err
 	}
 	fresh, err := s.listen(cfg)
 	if err != nil {
-		return supervise.Changes{}, err
+		return done, err
 	}
 	if fresh {
 		s.serveNotify(s.ctx)
 	}
 	open, err := s.sockets.Prepare(cfg.Sockets)
 	if err != nil {
-		return supervise.Changes{}, err
+		return done, err
 	}
 	specs, err := s.specs(cfg, open)
 	if err != nil {
 		open.Undo()
-		return supervise.Changes{}, err
+		return done, err
 	}
 	// Starts look there where they write to; those of the old pools still find theirs.
 	s.inForce.Store(withOld(cfg, old))
-	changes, err := s.sup.ReloadAll(ctx, cfg.Run, specs)
+	done.Changes, err = s.sup.ReloadAll(ctx, cfg.Run, specs)
 	if err != nil {
 		s.inForce.Store(old)
 		open.Undo()
-		return supervise.Changes{}, err
+		return server.Reloaded{}, err
 	}
-	s.takeSockets(open, changes.Rolling)
+	s.takeSockets(open, done.Rolling)
 	s.inForce.Store(cfg)
-	s.tellOfSettings(config.Diff(old, cfg))
-	return changes, nil
+	s.tellOfSettings(config.Diff(old, cfg), &done)
+	return done, nil
 }
 
 // withOld returns cfg with the pools that only the old configuration has.
@@ -85,20 +86,20 @@ func (s *session) canReload(cfg *config.Config) error {
 	return nil
 }
 
-// tellOfSettings says that the sockets have changed, which is no change of a pool, and
-// names what is not taken over while pitvisor runs.
-func (s *session) tellOfSettings(d config.Difference) {
-	var keys []string
+// tellOfSettings says, and puts down in done, that the sockets have changed, which is no
+// change of a pool, and what is not taken over while pitvisor runs.
+func (s *session) tellOfSettings(d config.Difference, done *server.Reloaded) {
 	for _, c := range d.Settings {
 		switch {
 		case c.Effect == config.EffectRestart:
-			keys = append(keys, c.Key)
+			done.Later = append(done.Later, c.Key)
 		case c.Key == "socket":
+			done.Sockets = true
 			s.log.Info("the listening sockets are those of the configuration now")
 		}
 	}
-	if len(keys) > 0 {
-		s.log.Warn("these settings hold from the next start of pitvisor on", "settings", strings.Join(keys, ", "))
+	if len(done.Later) > 0 {
+		s.log.Warn("these settings hold from the next start of pitvisor on", "settings", strings.Join(done.Later, ", "))
 	}
 }
 
@@ -111,7 +112,7 @@ func (s *session) onHangup(ctx context.Context) {
 		_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
 	}
 	changes, err := s.reload(ctx)
-	status := changesText(changes)
+	status := changesText(changes.Changes)
 	switch {
 	case errors.Is(err, supervise.ErrEnding), ctx.Err() != nil:
 		return

@@ -9,7 +9,6 @@ import (
 	"github.com/pitvisor/pitvisor/api"
 	"github.com/pitvisor/pitvisor/internal/exit"
 	"github.com/pitvisor/pitvisor/internal/server"
-	"github.com/pitvisor/pitvisor/supervise"
 )
 
 const reloadLong = `Let the supervisor read its configuration again, and change what has changed in it: pools
@@ -38,7 +37,7 @@ func (a *app) reloadCommand() *cobra.Command {
 
 // reloadAsked is a reload that somebody has asked for over the socket: a mistake in the
 // file is theirs to mend.
-func (s *session) reloadAsked(ctx context.Context) (supervise.Changes, error) {
+func (s *session) reloadAsked(ctx context.Context) (server.Reloaded, error) {
 	changes, err := s.reload(ctx)
 	var coded *exit.Error
 	if errors.As(err, &coded) && coded.Code == exitUsage {

@@ -102,7 +102,10 @@ func TestRandomCalls(t *testing.T) {
 	r = begin(t, func(o *Options) {
 		logs(o)
 		o.ReaderGID = readers
-		o.Reload = func(ctx context.Context) (supervise.Changes, error) { return r.sup.Reload(ctx, specs(0)) }
+		o.Reload = func(ctx context.Context) (Reloaded, error) {
+			changes, err := r.sup.Reload(ctx, specs(0))
+			return Reloaded{Changes: changes}, err
+		}
 	}, specs(0)...)
 	r.server.slow = time.Second
 	r.ready("web")

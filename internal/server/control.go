@@ -145,6 +145,13 @@ func (s *Server) postScale(w http.ResponseWriter, c *call) error {
 	return answer(w, api.Changed{Scaled: []string{a.Pool}})
 }
 
+// Reloaded is what the supervisor did when its configuration was read again.
+type Reloaded struct {
+	supervise.Changes
+	Sockets bool     // the listening sockets have changed
+	Later   []string // settings that hold from its next start on
+}
+
 func (s *Server) postReload(w http.ResponseWriter, c *call) error {
 	a, err := readBody[api.Reload](c)
 	if err != nil {
@@ -161,7 +168,7 @@ func (s *Server) postReload(w http.ResponseWriter, c *call) error {
 		return commandError(err)
 	}
 	s.audit(c, "reload", nil, len(changes.Rolling))
-	out := &api.Changed{Added: changes.Added, Removed: changes.Removed, Scaled: changes.Scaled, Updated: changes.Updated, Run: changes.Run}
+	out := &api.Changed{Added: changes.Added, Removed: changes.Removed, Scaled: changes.Scaled, Updated: changes.Updated, Run: changes.Run, Sockets: changes.Sockets, Later: changes.Later}
 	return s.answerRollouts(w, c, api.Selected{Wait: a.Wait, Timeout: a.Timeout}, out, changes.Rolling)
 }
 

@@ -111,13 +111,14 @@ func TestControlIsRefused(t *testing.T) {
 func TestReload(t *testing.T) {
 	var fault error
 	r := begin(t, func(o *Options) {
-		o.Reload = func(context.Context) (supervise.Changes, error) {
-			return supervise.Changes{Added: []string{"new"}, Scaled: []string{"web"}}, fault
+		o.Reload = func(context.Context) (Reloaded, error) {
+			return Reloaded{Changes: supervise.Changes{Added: []string{"new"}, Scaled: []string{"web"}}, Sockets: true, Later: []string{"log.keep"}}, fault
 		}
 	}, sleepers(t, "web", 1))
 	r.ready()
 	changed, err := r.Reload(r.ctx(), api.Reload{})
-	if err != nil || !slices.Equal(changed.Added, []string{"new"}) || !slices.Equal(changed.Scaled, []string{"web"}) {
+	if err != nil || !slices.Equal(changed.Added, []string{"new"}) || !slices.Equal(changed.Scaled, []string{"web"}) ||
+		!changed.Sockets || !slices.Equal(changed.Later, []string{"log.keep"}) {
 		t.Errorf("reload = %+v, %v", changed, err)
 	}
 	fault = badRequest("mend it", "pitvisor.toml:1:1: is wrong")

@@ -66,7 +66,7 @@ func stubbed(held, events int) *Server {
 	f.happen(events)
 	return New(Options{
 		Supervisor: stub{f}, Log: slog.New(slog.DiscardHandler), Token: "x",
-		Reload: func(context.Context) (supervise.Changes, error) { return supervise.Changes{}, nil },
+		Reload: func(context.Context) (Reloaded, error) { return Reloaded{}, nil },
 	})
 }
 

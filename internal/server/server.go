@@ -46,15 +46,15 @@ type Options struct {
 	Supervisor Supervisor
 	Log        *slog.Logger
 
-	Config    string                                           // the file that the supervisor was started with
-	Tier      string                                           // of guarantees
-	Command   func(pool string) (api.Command, bool)            // what a pool runs
-	History   func(n int) ([]api.Record, error)                // the newest n records, all when n is 0; nil means that none is kept
-	Reload    func(context.Context) (supervise.Changes, error) // reads the configuration again; nil means that it cannot be
-	Logs      string                                           // directory of the run's output, below that of all runs; "" means that there is none
-	Metrics   http.Handler                                     // nil means that there are none
-	ReaderGID uint32                                           // of the group that reads; 0 is none
-	Token     string                                           // what callers over TCP must have; "" refuses all of them
+	Config    string                                  // the file that the supervisor was started with
+	Tier      string                                  // of guarantees
+	Command   func(pool string) (api.Command, bool)   // what a pool runs
+	History   func(n int) ([]api.Record, error)       // the newest n records, all when n is 0; nil means that none is kept
+	Reload    func(context.Context) (Reloaded, error) // reads the configuration again; nil means that it cannot be
+	Logs      string                                  // directory of the run's output, below that of all runs; "" means that there is none
+	Metrics   http.Handler                            // nil means that there are none
+	ReaderGID uint32                                  // of the group that reads; 0 is none
+	Token     string                                  // what callers over TCP must have; "" refuses all of them
 }
 
 // The bounds of one call.
