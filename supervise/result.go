@@ -55,6 +55,9 @@ type PoolError struct {
 
 // Error names the workers, at most a few of them.
 func (e *PoolError) Error() string {
+	if len(e.Workers) == 1 {
+		return listWorkers(e.Workers) + " failed"
+	}
 	return fmt.Sprintf("%d workers failed: %s", len(e.Workers), listWorkers(e.Workers))
 }
 

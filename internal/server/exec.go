@@ -354,6 +354,8 @@ func execError(err error) *api.Error {
 		out.Code, out.Cure = api.CodeNoProgram, "it is looked for inside the worker, in PATH of its environment"
 	case spawn.CauseNotExecutable, spawn.CauseBadFormat, spawn.CauseNoInterpreter:
 		out.Code = api.CodeNotExecutable
+	case spawn.CauseCgroupFrozen:
+		out.Cure = "`pitvisor thaw` the worker first"
 	default:
 	}
 	return out

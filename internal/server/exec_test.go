@@ -240,8 +240,9 @@ func TestExecIsRefused(t *testing.T) {
 	if _, err := r.Freeze(r.ctx(), api.Action{Select: []string{"web/0"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.exec(r.ctx(), api.Exec{Worker: "web/0", Command: []string{"/bin/true"}}, ""); err == nil || !strings.Contains(err.Error(), "frozen") {
-		t.Errorf("beside a frozen worker: %v", err)
+	var frozen *api.Error
+	if _, err := r.exec(r.ctx(), api.Exec{Worker: "web/0", Command: []string{"/bin/true"}}, ""); !errors.As(err, &frozen) || !strings.Contains(frozen.Cause, "frozen") || !strings.Contains(frozen.Cure, "pitvisor thaw") {
+		t.Errorf("beside a frozen worker: %+v", err)
 	}
 	if _, err := r.Thaw(r.ctx(), api.Action{Select: []string{"web/0"}}); err != nil {
 		t.Fatal(err)
