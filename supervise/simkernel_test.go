@@ -309,11 +309,10 @@ func (s *sim) account(c *simSlot, ok bool) {
 		c.failures = 0 // surely forgotten
 	}
 	c.failures++
-	// The machine sees ends later than they happen, so it may have forgotten
-	// already: between the two the shortest delay is all that can be asked for.
+	// The machine hears of an end some time before the leaf is gone, and may have forgotten
+	// by then: the shortest delay is all that can be asked for.
 	n := c.failures
-	slack := time.Second + s.policy.drain + s.policy.grace + killWait // an end that was not heard of
-	if c.readyAt != 0 && c.goneAt-c.readyAt >= b.Reset-slack {
+	if c.readyAt != 0 && s.now-c.readyAt >= b.Reset {
 		n = 1
 		c.failures = 1
 	}
