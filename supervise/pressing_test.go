@@ -312,6 +312,9 @@ func TestReloadPressure(t *testing.T) {
 		w.await("thawed", 1, kind(EventThawed))
 		w.await("held instead", 1, kind(EventHeld))
 		w.frozen("web/0", false)
+		if i == 1 {
+			w.await("released", 1, kind(EventReleased))
+		}
 		if got := w.pool("web").Pressure; strings.HasPrefix(got, "starts are held") != (i == 0) {
 			t.Errorf("with %v the pool says %q", action, got)
 		}

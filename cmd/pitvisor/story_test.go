@@ -104,6 +104,8 @@ func TestStoryH01R01CrashReuseRestart(t *testing.T) {
 
 	first := w.up(config)
 	first.ready(storyWorkers()...)
+	first.prints("daemon/0 | ready") // the daemon is there, and its starter about to end
+	first.prints("daemon/1 | ready")
 	var before map[string]registry.WorkerView
 	linuxtest.Wait(t, patience, func() (bool, string) {
 		before = w.workers(registry.RunRunning)
