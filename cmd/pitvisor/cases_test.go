@@ -227,8 +227,8 @@ func TestR02OrphansThatIgnoreTermDoNotDelayTheStart(t *testing.T) {
 	}
 	slices.Sort(delays)
 	t.Logf("8 orphans delayed the first start by %v", delays)
-	if delay := delays[pairs/2]; delay > 50*time.Millisecond {
-		t.Errorf("8 orphans that ignore TERM delayed the first start by %s (median), want less than 50ms", delay)
+	if delay := delays[pairs/2]; delay > 500*time.Millisecond { // waiting for them would take their grace, ten seconds
+		t.Errorf("8 orphans that ignore TERM delayed the first start by %s (median), want less than 500ms", delay)
 	}
 }
 
