@@ -281,10 +281,18 @@ func (m *Manager) checkLeft(tb testing.TB) {
 	if mayLeak(tb) {
 		return
 	}
-	for _, p := range membersBelow(m.root) {
-		if !m.service(p.Cgroup) {
-			tb.Errorf("left with the user's systemd: process %s", p)
+	var left []string
+	poll(settle, func() (bool, string) { // systemd has helpers of its own, which soon end
+		left = nil
+		for _, p := range membersBelow(m.root) {
+			if !m.service(p.Cgroup) {
+				left = append(left, p.String())
+			}
 		}
+		return len(left) == 0, ""
+	})
+	for _, p := range left {
+		tb.Errorf("left with the user's systemd: process %s", p)
 	}
 }
 
