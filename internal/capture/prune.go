@@ -51,41 +51,43 @@ func Prune(root string, keep int) (removed int, err error) {
 	return removed, errors.Join(errs...)
 }
 
+// tryLock opens a directory and locks it; nil if it is gone, or somebody holds its lock.
+func tryLock(path string, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, explain("open", path, err)
+	}
+	if err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err == nil {
+		return f, nil
+	}
+	_ = f.Close() // nothing was written
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return nil, explain("lock", path, err)
+}
+
 // isFree says whether nobody holds the directory's lock. It does not keep another Prune or
 // a reader from the same.
 func isFree(path string) (bool, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	f, err := tryLock(path, unix.LOCK_SH)
+	if f == nil {
+		return false, err
 	}
-	if err != nil {
-		return false, explain("open", path, err)
-	}
-	defer func() { _ = f.Close() }() // frees the lock; nothing was written
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return false, nil
-	}
-	return err == nil, explain("lock", path, err)
+	_ = f.Close() // frees the lock; nothing was written
+	return true, nil
 }
 
 // removeIfFree removes the directory unless somebody holds its lock.
 func removeIfFree(path string) (removed bool, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, explain("open", path, err)
+	f, err := tryLock(path, unix.LOCK_EX)
+	if f == nil {
+		return false, err
 	}
 	defer func() { _ = f.Close() }() // frees the lock; nothing was written
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return false, nil
-	}
-	if err != nil {
-		return false, explain("lock", path, err)
-	}
 	held, err := f.Stat()
 	if err != nil {
 		return false, explain("stat", path, err)
